@@ -1,0 +1,47 @@
+"""The benchmark for adversarially robust image anomaly detection.
+
+`from bench import Detector` is what a plug-in needs; `bench.load_data`, `bench.fit_or_load`, `bench.evaluate` and
+`bench.load_results` are the harness. Nothing heavy is imported before it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import categories, evaluate, fit_or_load, load_data, load_results
+    from .data import Data, Record, TestSet, TrainSet
+    from .detector import Detector, Progress
+    from .errors import UserError
+    from .metrics import Estimate
+    from .rng import Rng
+    from .run import Attack, Row
+    from .score import Score
+    from .threat import ThreatModel
+
+_HOMES = {
+    "api": ("categories", "evaluate", "fit_or_load", "load_data", "load_results"),
+    "data": ("Data", "Record", "TestSet", "TrainSet"),
+    "detector": ("Detector", "Progress"),
+    "errors": ("UserError",),
+    "metrics": ("Estimate",),
+    "rng": ("Rng",),
+    "run": ("Attack", "Row"),
+    "score": ("Score",),
+    "threat": ("ThreatModel",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Attack", "Data", "Detector", "Estimate", "Progress", "Record", "Rng", "Row", "Score", "TestSet",
+    "ThreatModel", "TrainSet", "UserError", "categories", "evaluate", "fit_or_load", "load_data", "load_results",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,174 @@
+"""The harness from Python; the command line is written with these functions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from . import parameters, registry
+from .data import Data
+from .detector import Detector
+from .errors import UserError, unknown
+from .fitting import BATCH_SIZE, Candidate, Origin, held_out_threshold
+from .provenance import choose_device
+from .run import Attack, Cell, Monitor, Ready, RunSpec
+from .threat import NORMS, Norm, ThreatModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def categories(name: str, root: str | Path | None = None) -> tuple[str, ...]:
+    """The categories of a data set."""
+    module = registry.load("datasets", name).target
+    return tuple(module.categories(None if root is None else Path(root)))
+
+
+def load_data(
+    name: str = "textures",
+    *,
+    category: str | None = None,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+) -> Data:
+    """One category of a data set: `data.train[i]` is an image, `data.test[i]` is `(image, label, id)`.
+
+    name: as `bench list datasets` shows, or a path to a plug-in file. category: may be left out where there is only
+    one. root: the folder of the images. image_size: side in pixels; the data set's own default if left out.
+    Images are float (3, S, S) in [0, 1], decoded when accessed. Raises UserError if the layout is not as expected.
+    """
+    plugin = registry.load("datasets", name)
+    place = None if root is None else Path(root)
+    if category is None:
+        known = plugin.target.categories(place)
+        if len(known) != 1:
+            raise UserError(f"{name} has several categories; choose one of {', '.join(known)}")
+        category = known[0]
+    return cast(Data, plugin.target.load(category, place, image_size or plugin.target.IMAGE_SIZE))
+
+
+def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto", **params: Any) -> Detector:
+    """A fitted detector: from the user's cache if this very fit was made before, else fitted now and kept.
+
+    detector: a name, or `path/to/file.py:ClassName`. params: the constructor's; text is converted as on the command
+    line. A tenth of the normal images (at least 20 where that is at most a quarter) is held out of the fit.
+    """
+    return Candidate(detector, params, seed=seed, device=device).fitted(data)
+
+
+def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, Norm | None, Attack, str]:
+    """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
+    method, _, norm = name.rpartition("-")
+    if norm not in NORMS:
+        method, norm = name, ""
+    try:
+        plugin = registry.load("attacks", method)
+    except UserError as error:
+        if method != name or ".py" in name:
+            raise error
+        # a name without its norm is compared with the names as they are typed
+        raise unknown("attack", name, [f"{m}-{n}" for m in registry.names("attacks") for n in NORMS]) from None
+    if norm and norm not in plugin.target.norms:
+        raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
+    attack = parameters.build(plugin.target, given or {}, plugin.name)
+    return plugin.name, cast("Norm | None", norm or None), attack, plugin.sha256
+
+
+def evaluate(
+    detector: str | Detector | Candidate,
+    data: Data,
+    attack: str = "pgd-linf",
+    threat: ThreatModel | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    attack_params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    draws: int | None = None,
+    batch_size: int = BATCH_SIZE,
+    device: str = "auto",
+    force: bool = False,
+    monitor: Monitor | None = None,
+) -> pd.DataFrame:
+    """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance.
+
+    label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
+    draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
+    score after the attack, never better for the detector than `clean`. The run record is in `.attrs["run"]`.
+
+    threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
+    written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
+    """
+    import pandas as pd
+
+    method, norm, maker, attack_code = make_attack(attack, attack_params)
+    if threat is None:
+        threat = ThreatModel(norm or "linf", "2/255")  # type: ignore[arg-type]  # text is converted
+    if norm is not None and norm != threat.norm:
+        raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
+    if threat.norm == "l2" and threat.radius > (3 * data.image_size**2) ** 0.5:
+        raise UserError(f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in l2; "
+                        "eps is in pixel units in [0, 1]")
+    if batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+    if draws is not None and draws < 1:
+        raise UserError(f"--draws must be at least 1, got {draws}")
+    full, data = data, data.limited(limit)
+    candidate = detector if not isinstance(detector, str) else Candidate(detector, params or {}, seed, device)
+    origin_name, code, changed = _identity(candidate)
+    spec = RunSpec(
+        origin_name, changed, method, parameters.identity(parameters.changed(type(maker), vars(maker))), threat,
+        data.name, data.category, data.image_size, _default_size(data.name), seed,
+        limit if len(data.test) < len(full.test) else None, draws)
+
+    def prepare() -> Ready:
+        if isinstance(candidate, Candidate):
+            fitted = candidate.fitted(data)
+            return Ready(fitted, candidate.origin(fitted), candidate.threshold(data), choose_device(candidate.device))
+        candidate.eval().requires_grad_(False)
+        tensors = (*candidate.parameters(), *candidate.buffers())
+        used = parameters.identity(candidate.parameters_record)
+        return Ready(candidate, Origin(origin_name, code, used, changed),
+                     held_out_threshold(candidate, data, seed, origin_name),
+                     tensors[0].device if tensors else torch.device("cpu"))
+
+    folder = None if results is None else spec.folder(Path(results))
+    cell = Cell(spec, folder, code, attack_code)
+    rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
+    frame = pd.DataFrame(rows, columns=["id", "label", "clean", "worst", "distance"])
+    frame.attrs["run"] = record
+    return frame
+
+
+def load_results(path: str | Path = "results") -> pd.DataFrame:
+    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance."""
+    from .report import load_results
+
+    return load_results(Path(path))
+
+
+def _identity(detector: Candidate | Detector) -> tuple[str, str, dict[str, Any]]:
+    """Name, hash of the code, and parameters that are not the defaults."""
+    if isinstance(detector, Candidate):
+        return detector.plugin.name, detector.plugin.sha256, detector.changed
+    origin = getattr(detector, "origin", None)
+    if isinstance(origin, Origin):
+        return origin.name, origin.code, origin.changed
+    try:
+        code = parameters.file_sha256(Path(inspect.getfile(type(detector))))
+    except (OSError, TypeError):  # defined in a notebook
+        code = "unknown"
+    changed = parameters.changed(type(detector), detector.parameters_record)
+    return type(detector).__name__, code, parameters.identity(changed)
+
+
+def _default_size(dataset: str) -> int | None:
+    try:
+        return int(registry.load("datasets", dataset).target.IMAGE_SIZE)
+    except UserError:  # data that the caller built
+        return None

@@ -1,0 +1,261 @@
+"""Checks of a detector's contract: what must hold before a number of it may be believed.
+
+Each check is a function of a fitted detector and a few images; it returns a sentence and whether it passed. The
+contract tests and `bench check-detector` run the same functions.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .data import Data, TestSet, TrainSet
+from .detector import Detector
+from .errors import UserError
+from .fitting import Candidate, _load, save
+from .rng import Rng
+from .score import Score
+
+TOY_TRAIN = 48
+TOY_IMAGES = 6  # of each class
+DIRECTIONS = 8
+ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
+GRADIENT_TOLERANCE = 0.1  # median relative disagreement with finite differences
+
+
+class Check(NamedTuple):
+    name: str
+    passed: bool
+    sentence: str
+
+
+class Probe(NamedTuple):
+    """A fitted detector and images (N, 3, H, W) to try it on; the first half are normal."""
+
+    detector: Detector
+    images: Tensor
+    ids: list[str]
+    data: Data
+
+    def score(self, images: Tensor | None = None, rows: list[int] | None = None, seed: int = 0) -> Tensor:
+        """Scores under noise fixed by `seed`, for the rows of `images` that are given."""
+        x = self.images if images is None else images
+        ids = self.ids if rows is None else [self.ids[i] for i in rows]
+        return Score(self.detector)(x, Rng(seed, ids))
+
+    def spread(self, scores: Tensor) -> float:
+        return max(float(scores.max() - scores.min()), 1e-12)
+
+
+def toy_data(image_size: int | None = None) -> Data:
+    """A few bricks, with the plainest defects of each kind: a detector that learns anything tells them apart."""
+    from .api import load_data
+
+    data = load_data("textures", category="brick", image_size=image_size)
+    normal = [r for r in data.test.records if not r.label][:TOY_IMAGES]
+    plain = [r for r in data.test.records if r.label and r.id.endswith(("/07", "/08"))][:TOY_IMAGES]
+    train = TrainSet(data.train.records[: TOY_TRAIN + 16], data.image_size)
+    return Data("toy", "brick", data.image_size, train, TestSet([*normal, *plain], data.image_size))
+
+
+def check_detector(candidate: Candidate, image_size: int | None = None) -> Iterator[Check]:
+    """Fit on a toy task, then every check, one at a time.
+
+    `candidate` should carry toy parameters (`Detector.toy_parameters`) where a full fit is long.
+    """
+    data = toy_data(image_size)
+    try:
+        detector = candidate.fitted(data)
+    except UserError as error:
+        yield Check("fit", False, str(error))
+        return
+    yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
+    probe = Probe(detector, data.test.images(range(len(data.test))), data.test.ids, data)
+    for name, check in CHECKS.items():
+        try:
+            with torch.random.fork_rng():
+                passed, sentence = check(probe)
+        except Exception as error:
+            passed, sentence = False, f"could not be checked: {type(error).__name__}: {error}"
+        yield Check(name, passed, sentence)
+
+
+def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
+    """A run can only record what it can read back."""
+    import inspect
+
+    names = list(inspect.signature(type(probe.detector).__init__).parameters)[1:]
+    lost = [name for name in names if not hasattr(probe.detector, name)]
+    if lost:
+        return False, f"the constructor's argument {lost[0]!r} is not kept as an attribute, so no run can record it"
+    bare = [name for name, p in inspect.signature(type(probe.detector)).parameters.items()
+            if p.default is p.empty or p.annotation is p.empty]
+    if bare:
+        return False, f"the constructor's argument {bare[0]!r} has no default or no annotation"
+    return True, f"all {len(names)} parameters can be recorded"
+
+
+def scores_are_numbers(probe: Probe) -> tuple[bool, str]:
+    """Finite, on black, white and random images as well."""
+    size = probe.images.shape[-1]
+    odd = torch.stack([torch.zeros(3, size, size), torch.ones(3, size, size),
+                       torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))])
+    scores = torch.cat([probe.score().detach(), Score(probe.detector)(odd, Rng(0, ["0", "1", "2"])).detach()])
+    if not scores.isfinite().all():
+        return False, "the score of a black, white, random or test image is not finite"
+    if probe.spread(scores) <= 1e-12:
+        return False, "every image has the same score"
+    return True, "scores are finite, and differ between images"
+
+
+def anomalies_score_higher(probe: Probe) -> tuple[bool, str]:
+    """The direction: higher is more anomalous."""
+    from sklearn.metrics import roc_auc_score
+
+    auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().numpy()))
+    if auroc > 0.5:
+        return True, f"plain defects score higher than normal images (AUROC {auroc:.2f})"
+    return False, (f"plain defects do not score higher than normal images (AUROC {auroc:.2f}); a higher score must "
+                   "mean more anomalous")
+
+
+def rows_are_independent(probe: Probe) -> tuple[bool, str]:
+    """A score depends on its own image only: not on the batch, nor on the order."""
+    with torch.no_grad():
+        together = probe.score()
+        order = list(reversed(range(len(probe.ids))))
+        reordered = probe.score(probe.images[order], order)
+        alone = torch.cat([probe.score(probe.images[i : i + 1], [i]) for i in range(len(probe.ids))])
+    allowed = ROWS_TOLERANCE * probe.spread(together)
+    for what, other in (("alone", alone), ("in another order", reordered.flip(0))):
+        off = float((together - other).abs().max())
+        if off > allowed:
+            return False, f"an image scored {what} differs from its score in the batch by {off:.3g}"
+    return True, "an image's score is the same alone, in a batch and in another order"
+
+
+def randomness_is_declared(probe: Probe) -> tuple[bool, str]:
+    """Deterministic, or declared `randomized` and driven by the source that is given."""
+    detector = probe.detector
+    with torch.no_grad():
+        if not detector.randomized:
+            same = bool((probe.score() == probe.score()).all())
+            return same, ("the same image has the same score twice" if same else
+                          "two scores of the same image differ, but `randomized` is False")
+        repeated = bool((probe.score(seed=1) == probe.score(seed=1)).all())
+        varied = not bool((probe.score(seed=1) == probe.score(seed=2)).all())
+        fresh = not bool((detector.score(probe.images) == detector.score(probe.images)).all())
+    if not repeated:
+        return False, "score(x, rng) differs between two calls with the same source: it draws from somewhere else"
+    if not varied:
+        return False, "`randomized` is True, but score(x, rng) is the same for different sources"
+    if not fresh:
+        return False, "`randomized` is True, but score(x) repeats itself: it must draw fresh noise"
+    return True, "score(x) draws fresh noise, score(x, rng) repeats with its source"
+
+
+def scoring_changes_nothing(probe: Probe) -> tuple[bool, str]:
+    """No buffer, parameter or training flag may move when an image is scored."""
+    before = copy.deepcopy(probe.detector.state_dict())
+    flags = [m.training for m in probe.detector.modules()]
+    probe.score()
+    after = probe.detector.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    if moved:
+        return False, f"scoring changes {moved[0]}"
+    if flags != [m.training for m in probe.detector.modules()]:
+        return False, "scoring switches a module between train and eval mode"
+    return True, "scoring leaves the detector as it was"
+
+
+def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
+    """Autograd against central finite differences, in double precision where the detector allows it.
+
+    Along random sign directions and along the gradient itself, at normal and anomalous images. A branch that was
+    detached leaves a gradient that is not zero, and wrong; this finds it.
+    """
+    detector = probe.detector
+    if not detector.differentiable:
+        return True, "declared not differentiable: only attacks that need no gradient are offered"
+    try:
+        double = copy.deepcopy(detector).double()
+        double.score(probe.images[:1].double())
+        detector, x, step = double, probe.images.double(), 1e-6
+    except Exception:  # float32 inside: constants, or a library that insists
+        x, step = probe.images, 1e-3
+    generator = torch.Generator().manual_seed(0)
+
+    def scores(images: Tensor) -> Tensor:
+        return Score(detector)(images, Rng(0, probe.ids))
+
+    x = x.clamp(0.01, 0.99)
+    point = x.clone().requires_grad_(True)
+    value = scores(point)
+    (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True) if value.requires_grad else (None,)
+    if gradient is None:
+        return False, "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
+    if not gradient.isfinite().all():
+        return False, "the gradient is not finite"
+    flat = int((gradient.flatten(1).abs().amax(1) == 0).sum())
+    if flat > len(x) / 2:
+        return False, f"the gradient is zero at {flat} of {len(x)} images: the score is rounded or saturated"
+    disagreements = []
+    with torch.no_grad():
+        for k in range(DIRECTIONS):
+            direction = torch.randn(x.shape, generator=generator).to(x).sign() if k else gradient.sign()
+            claimed = (gradient * direction).flatten(1).sum(1)
+            found = (scores(x + step * direction) - scores(x - step * direction)) / (2 * step)
+            scale = torch.maximum(claimed.abs(), found.abs()).clamp_min(1e-12)
+            disagreements.append((claimed - found).abs() / scale)
+    worst = float(torch.stack(disagreements).median(0).values.median())
+    precision = "double" if x.dtype == torch.float64 else "single"
+    if worst > GRADIENT_TOLERANCE:
+        return False, (f"the gradient is not that of the score: it disagrees with finite differences by "
+                       f"{worst:.0%} ({precision} precision)")
+    return True, f"the gradient agrees with finite differences to {worst:.1e} ({precision} precision)"
+
+
+def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
+    """All that was learned is in the state dict."""
+    origin = getattr(probe.detector, "origin", None)
+    fresh = type(probe.detector)(**probe.detector.parameters_record)
+    with tempfile.TemporaryDirectory() as folder:
+        save(probe.detector, Path(folder), {"schema": 1, "origin": str(origin)})
+        _load(fresh, Path(folder))
+    fresh.eval()
+    with torch.no_grad():
+        again = Score(fresh)(probe.images, Rng(0, probe.ids))
+        off = float((again - probe.score()).abs().max())
+    if off > 1e-6 * max(float(again.abs().max()), 1.0):
+        return False, f"after saving and loading, a score differs by {off:.3g}: something learned is not in state_dict()"
+    return True, "scores survive saving and loading"
+
+
+def maps_fit_the_image(probe: Probe) -> tuple[bool, str]:
+    """(B, 1, H, W) at the size of the image, where the method has a map."""
+    build: Callable[[Tensor], Tensor] | None = getattr(probe.detector, "anomaly_map", None)
+    if build is None:
+        return True, "has no anomaly map"
+    with torch.no_grad():
+        shape = tuple(build(probe.images).shape)
+    expected = (len(probe.images), 1, *probe.images.shape[-2:])
+    return shape == expected, (f"anomaly map is {shape}" + ("" if shape == expected else f", expected {expected}"))
+
+
+CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
+    "parameters": parameters_are_kept,
+    "scores": scores_are_numbers,
+    "direction": anomalies_score_higher,
+    "rows": rows_are_independent,
+    "randomness": randomness_is_declared,
+    "state": scoring_changes_nothing,
+    "gradient": gradient_is_the_gradient,
+    "round trip": saved_and_loaded_is_the_same,
+    "map": maps_fit_the_image,
+}

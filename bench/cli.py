@@ -1,0 +1,262 @@
+"""The command line: bench run, report, list, check-detector."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from .errors import UserError
+
+# Nothing heavy up here: `bench --help` must not wait for torch.
+if TYPE_CHECKING:
+    from .data import Data
+    from .fitting import Candidate
+    from .screen import Screen
+    from .threat import ThreatModel
+
+EXAMPLES = """\
+examples:
+  bench run --detector advrad --attack pgd-linf --eps 2/255
+  bench run --detector patchcore,autoencoder --attack pgd-linf --eps 1/255,2/255 --dataset folder \\
+            --data-root photos/ --category bottle --image-size 128 --param weights=mobilenetv2_100.safetensors
+  bench report
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bench: {message} (bench {self.prog.partition(' ')[2]} --help)\n".replace("bench  ", "bench "))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bench", description="Clean and robust AUROC of image anomaly detectors.", epilog=EXAMPLES,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="fit detectors where needed, attack them, write results", epilog=EXAMPLES,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    run.add_argument("--detector", required=True, metavar="D[,D2..]",
+                     help="names (`bench list detectors`), or path/to/mine.py:MyDetector")
+    run.add_argument("--attack", default="pgd-linf", metavar="A[,A2..]", help="method-norm (default: pgd-linf)")
+    run.add_argument("--eps", default="2/255", metavar="E[,E2..]",
+                     help="budgets in pixel units in [0, 1], kept exact (default: 2/255)")
+    run.add_argument("--dataset", default="textures", metavar="NAME", help="default: textures (built in)")
+    run.add_argument("--category", default="all", metavar="C[,C2..]", help="default: all")
+    run.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images; nothing is downloaded")
+    run.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: the data set's)")
+    run.add_argument("--targets", default="both", metavar="WHO",
+                     help="test images the adversary controls: both (default), normal, anomalous")
+    run.add_argument("--param", action="append", default=[], metavar="K=V",
+                     help="of the detectors that have it; DETECTOR.K=V for one (repeatable)")
+    run.add_argument("--attack-param", action="append", default=[], metavar="K=V", help="of the attack (repeatable)")
+    run.add_argument("--draws", type=int, metavar="N",
+                     help="noise draws whose mean is the score of a randomized detector (default: 8)")
+    run.add_argument("--seed", type=int, default=0, metavar="S")
+    run.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
+    run.add_argument("--batch-size", type=int, default=32, metavar="N", help="changes speed and memory, not results")
+    run.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
+    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    run.add_argument("--force", action="store_true", help="redo finished cells")
+    run.set_defaults(act=_run)
+
+    report = commands.add_parser("report", help="tables, LEADERBOARD.md, CSV and plots from results")
+    report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    report.set_defaults(act=_report)
+
+    listing = commands.add_parser("list", help="what there is")
+    listing.add_argument("kind", choices=("detectors", "attacks", "datasets"))
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(act=_list)
+
+    check = commands.add_parser("check-detector", help="does a detector keep the contract? one line per check",
+                                description="Fits a detector on a toy task and checks its contract. Exit code 0 if "
+                                            "all checks pass, 1 if one fails, 2 on bad input.")
+    check.add_argument("detector", metavar="NAME", help="a name, or path/to/mine.py:MyDetector")
+    check.add_argument("--param", action="append", default=[], metavar="K=V")
+    check.add_argument("--image-size", type=int, metavar="N")
+    check.set_defaults(act=_check)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 a check failed, 2 something the person can mend (one line on stderr)."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.act(options))
+    except UserError as error:
+        _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("stopped; the rows so far are kept, and the same command goes on with them")
+    except BrokenPipeError:  # `bench list | head`
+        sys.stderr.close()
+    except OSError as error:
+        _complain(f"{error.filename or 'system'}: {error.strerror or error}")
+    return 2
+
+
+def _complain(message: str) -> None:
+    line = " ".join(message.split())
+    print(f"bench: {line}", file=sys.stderr)
+
+
+def _names(text: str, what: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UserError(f"{what} {text!r} has an empty name")
+    return list(dict.fromkeys(names))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import api
+    from .memory import keep_freed_memory
+    from .threat import ThreatModel
+
+    keep_freed_memory()
+    # everything that can be wrong is looked at before any work
+    attacks = [(name, api.make_attack(name, _assigned(options.attack_param))[1])
+               for name in _names(options.attack, "--attack")]
+    pairs = [(name, ThreatModel(norm or "linf", eps, options.targets))
+             for name, norm in attacks for eps in _names(options.eps, "--eps")]
+    from .provenance import choose_device
+
+    choose_device(options.device)
+    if options.results.exists() and not options.results.is_dir():
+        raise UserError(f"--results {options.results} is a file; a folder is expected")
+    from .screen import Screen
+
+    with Screen() as screen:
+        candidates = _candidates(options, screen)
+        known = api.categories(options.dataset, options.data_root)
+        wanted = list(known) if options.category == "all" else _names(options.category, "--category")
+        beds = [api.load_data(options.dataset, category=c, root=options.data_root, image_size=options.image_size)
+                for c in wanted]
+        failures = [f for bed in beds for c in candidates for f in _cells(options, bed, c, pairs, screen)]
+    _summary(options, [bed.category for bed in beds])
+    for failure in failures:
+        _complain(failure)
+    return 2 if failures else 0
+
+
+def _cells(
+    options: argparse.Namespace, bed: Data, candidate: Candidate, pairs: list[tuple[str, ThreatModel]], screen: Screen
+) -> Iterator[str]:
+    """Run every attack and budget on one detector and category; yields what went wrong, and goes on."""
+    from . import api
+
+    for attack, threat in pairs:
+        label = f"{candidate.plugin.name} on {bed.category}: {attack.split('-')[0]} {threat}"
+        try:
+            with screen.cell(label) as monitor:
+                api.evaluate(
+                    candidate, bed, attack, threat, attack_params=_assigned(options.attack_param),
+                    results=options.results, seed=options.seed, limit=options.limit, draws=options.draws,
+                    batch_size=options.batch_size, force=options.force, monitor=monitor)
+        except UserError as error:
+            yield f"{label}: {error}"
+
+
+def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
+    """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least."""
+    from . import parameters
+    from .fitting import Candidate
+    from .screen import FitBar
+
+    names = _names(options.detector, "--detector")
+    given: dict[str, dict[str, str]] = {name: {} for name in names}
+    built = {name: Candidate(name, given[name], options.seed, options.device, FitBar(screen, name), screen.tell)
+             for name in names}
+    known = {name: parameters.accepted(candidate.plugin.target) for name, candidate in built.items()}
+    for key, value in _assigned(options.param).items():
+        owner, dot, parameter = key.rpartition(".")
+        chosen = [n for n in names if built[n].plugin.name == owner] if dot else [n for n in names if key in known[n]]
+        parameter = parameter if dot else key
+        if dot and not chosen:
+            raise UserError(f"--param {key}={value}: no detector {owner!r} in this run")
+        if not chosen:
+            from .errors import unknown
+
+            raise unknown(f"parameter of {', '.join(names)}", key, {p for ps in known.values() for p in ps})
+        for name in chosen:
+            given[name][parameter] = value
+    for candidate in built.values():
+        candidate.build()  # a parameter out of range is said now
+    return list(built.values())
+
+
+def _assigned(texts: list[str]) -> dict[str, str]:
+    from .parameters import parse_assignments
+
+    return parse_assignments(texts)
+
+
+def _summary(options: argparse.Namespace, categories: list[str]) -> None:
+    """The boards of what was just run."""
+    from rich.console import Console
+
+    from .report import boards, read_results, rich_table
+
+    try:
+        results, _ = read_results(options.results / options.dataset)
+    except UserError:
+        return
+    shown = [r for r in results if r.spec["category"] in categories]
+    console = Console()
+    for board in boards(shown):
+        console.print(rich_table(board))
+    console.print(f"[dim]{options.results}: {len(results)} finished cells; `bench report` writes the leaderboard[/dim]")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from .report import boards, rich_table, write_report
+
+    results, notes, written = write_report(options.results)
+    console = Console()
+    for board in boards(results):
+        console.print(rich_table(board))
+    for note in notes:
+        console.print(note, style="yellow")
+    for path in written:
+        console.print(f"written: {path}", style="dim", highlight=False)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from . import registry
+
+    rows = registry.listing(options.kind)
+    if options.json:
+        import json
+
+        print(json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "what it is", "from"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row.name, row.summary, row.where)
+    Console().print(table)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from . import registry
+    from .checks import check_detector
+    from .fitting import Candidate
+
+    plugin = registry.load("detectors", options.detector)
+    given = {**plugin.target.toy_parameters, **_assigned(options.param)}
+    candidate = Candidate(options.detector, given, device="cpu")
+    candidate.build()
+    passed = True
+    for check in check_detector(candidate, options.image_size):
+        print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.sentence}", flush=True)
+        passed &= check.passed
+    return 0 if passed else 1

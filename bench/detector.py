@@ -1,0 +1,76 @@
+"""What a detector is: learn from normal images, then give every image one number."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from .rng import Rng
+
+
+class Progress:
+    """How a long `fit` shows that it is alive, and where it may keep what a killed process would lose."""
+
+    checkpoint: Path | None = None
+
+    def update(self, step: int, total: int, loss: float | None = None) -> None:
+        """`step` of `total` are done; `loss` is the latest training loss."""
+
+
+class Detector(nn.Module, ABC):
+    """An anomaly detector: images are float (B, 3, H, W) in [0, 1], a higher score is more anomalous.
+
+    The constructor's arguments are the detector's parameters: each has a default and an annotation, and is kept
+    as an attribute of the same name, so that a run can record it. Resizing and normalisation happen inside
+    `score`, so that eps is measured on the pixels. Whatever `fit` learns is in `state_dict()`: in parameters and
+    buffers, whose shapes may change in `fit`.
+    """
+
+    differentiable: ClassVar[bool] = True
+    """False: `score` has no useful gradient, and only attacks that need none are offered."""
+
+    randomized: ClassVar[bool] = False
+    """True: `score(x)` draws fresh noise, `score(x, rng)` draws from the source it is given. Attacks then
+    average over draws, and reported scores are means over draws."""
+
+    toy_parameters: ClassVar[Mapping[str, Any]] = {}
+    """Parameters with which `fit` takes seconds; `bench check-detector` and the contract tests use them."""
+
+    progress: Progress = Progress()
+    """Set by the harness before `fit`."""
+
+    @abstractmethod
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        """Learn from batches (B, 3, H, W) of normal images.
+
+        torch's global generator is seeded by the harness before this call, so a fit repeats.
+        """
+
+    @abstractmethod
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B,): one score per image, from that image alone, differentiable in x.
+
+        A detector that is not `randomized` may leave `rng` out of its signature.
+        """
+
+    # anomaly_map(x) -> (B, 1, H, W), at the size of x, where the method has one: optional, so not declared here.
+
+    @property
+    def parameters_record(self) -> dict[str, Any]:
+        """The constructor's arguments with the values this detector uses."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, but a buffer takes the shape it was saved with: memory banks grow in `fit`."""
+        buffers = dict(self.named_buffers())
+        for name, value in state_dict.items():
+            if name in buffers and buffers[name].shape != value.shape:
+                buffers[name].data = buffers[name].new_empty(value.shape)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)

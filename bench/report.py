@@ -1,0 +1,282 @@
+"""From the results folder to tables: reads rows, never loads a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from . import files
+from .errors import UserError
+from .metrics import Bootstrap, accuracy, mean, ranking
+from .run import ASIDE, Row, read_record, read_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell."""
+
+    folder: Path
+    record: dict[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec: dict[str, Any] = self.record["spec"]
+        return spec
+
+    @property
+    def detector(self) -> str:
+        """The name with the parameters that are not the defaults; a file shows the start of its hash."""
+        shown = ", ".join(f"{k}={_short(v)}" for k, v in self.spec["detector_parameters"].items())
+        return f"{self.spec['detector']} ({shown})" if shown else str(self.spec["detector"])
+
+    @property
+    def attack(self) -> str:
+        spec = self.spec
+        settings = {**spec["attack_parameters"], **{k: spec[k] for k in ("limit", "draws") if spec[k] is not None}}
+        shown = ", ".join(f"{k}={_short(v)}" for k, v in settings.items())
+        return f"{spec['attack']} ({shown})" if shown else str(spec["attack"])
+
+    @cached_property
+    def metrics(self) -> dict[str, Bootstrap]:
+        """Clean, robust and one-sided metrics; nan where the threat model did not attack that side.
+
+        `robust` is the threat model's own column. The one-sided columns keep the clean score of the other class.
+        """
+        labels = np.array([row.label for row in self.rows])
+        clean = np.array([row.clean for row in self.rows])
+        worst = np.array([row.worst for row in self.rows])
+        nothing = np.full(len(labels), np.nan)
+        targets = self.spec["targets"]
+        columns = {
+            "clean": clean,
+            "robust": worst,
+            "normal_only": np.where(labels == 0, worst, clean) if targets != "anomalous" else nothing,
+            "anomalous_only": np.where(labels == 1, worst, clean) if targets != "normal" else nothing,
+        }
+        found: dict[str, Bootstrap] = {}
+        salt = f"{self.spec['dataset']}/{self.spec['category']}"
+        for column, scores in columns.items():
+            if np.isnan(scores).any():
+                continue
+            found |= {f"{column}_{name}": value for name, value in ranking(scores, labels, salt).items()}
+            threshold = self.record["threshold"]["value"]
+            found[f"{column}_accuracy"] = accuracy(scores, labels, threshold, salt)
+        return found
+
+
+def _short(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
+
+
+def read_results(root: Path) -> tuple[list[Result], list[str]]:
+    """Finished cells below `root`, and a sentence for each unfinished one.
+
+    Raises UserError for a folder that cannot be read, or a cell that is damaged or of another schema.
+    """
+    if not root.exists():
+        raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
+    if not root.is_dir():
+        raise UserError(f"--results {root} is a file; a folder is expected")
+    results, notes = [], []
+    for path in sorted(root.rglob("run.json")):
+        if path.parent.name == ASIDE:
+            continue
+        record = read_record(path.parent)
+        if record["status"] == "finished":
+            results.append(Result(path.parent, record, tuple(read_rows(path.parent, record))))
+        else:
+            total = record["data"]["normal"] + record["data"]["anomalous"]
+            notes.append(f"unfinished: {path.parent} ({record['rows']} of {total} images); "
+                         "the same `bench run` goes on with it")
+    if not results:
+        raise UserError(f"no finished results in {root}" + (f"; {notes[0]}" if notes else "; `bench run` makes some"))
+    return results, notes
+
+
+def load_results(root: Path) -> pd.DataFrame:
+    """One tidy row per finished cell; a metric's interval is in the columns `_low` and `_high`."""
+    return pd.DataFrame([_tidy(result) for result in read_results(root)[0]])
+
+
+def _tidy(result: Result) -> dict[str, Any]:
+    spec, record = result.spec, result.record
+    row: dict[str, Any] = {
+        "dataset": spec["dataset"], "category": spec["category"], "image_size": spec["image_size"],
+        "detector": spec["detector"], "detector_parameters": record["detector"]["parameters"],
+        "attack": spec["attack"], "attack_parameters": record["attack"]["parameters"],
+        "norm": spec["norm"], "eps": float(_fraction(spec["eps"])), "eps_text": spec["eps"],
+        "targets": spec["targets"], "seed": spec["seed"],
+        "normal": record["data"]["normal"], "anomalous": record["data"]["anomalous"],
+    }
+    for name, bootstrap in result.metrics.items():
+        value = bootstrap.estimate()
+        row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+    return row | {
+        "threshold": record["threshold"]["value"], "forwards": record["forwards"], "backwards": record["backwards"],
+        "seconds": record["seconds"], "device": record["device"], "commit": record["git"]["commit"],
+        "dirty": record["git"]["dirty"], "warnings": "; ".join(record["warnings"]), "folder": str(result.folder),
+    }
+
+
+def _fraction(text: str) -> Any:
+    from fractions import Fraction
+
+    return Fraction(text)
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard: cells that may be compared, because only the detector (and the category) differs."""
+
+    title: str
+    key: tuple[Any, ...]
+    entries: tuple[tuple[str, tuple[Result, ...]], ...]
+    """Detector and its cells, one per category; best robust AUROC first."""
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({r.spec["category"] for _, results in self.entries for r in results})
+
+
+def boards(results: Sequence[Result]) -> list[Board]:
+    """Grouped by data set, size, attack, budget and seed."""
+    groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
+    for r in results:
+        s = r.spec
+        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(_fraction(s["eps"])), s["targets"], s["seed"])
+        groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
+    found = []
+    for key, entries in sorted(groups.items()):
+        dataset, size, attack, norm, _, targets, seed = key
+        spec = next(iter(entries.values()))[0].spec
+        title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
+        title += f", {targets} images attacked" if targets != "both" else ""
+        title += f", seed {seed}" if seed else ""
+        ranked = sorted(entries.items(), key=lambda e: -_mean(e[1], "robust_auroc").value)
+        found.append(Board(title, key, tuple((name, tuple(cells)) for name, cells in ranked)))
+    return found
+
+
+def _mean(results: Sequence[Result], metric: str) -> Bootstrap:
+    return mean([r.metrics[metric] for r in results])
+
+
+COLUMNS = {
+    "clean AUROC": "clean_auroc", "robust AUROC": "robust_auroc",
+    "normal only": "normal_only_auroc", "anomalous only": "anomalous_only_auroc",
+    "clean AP": "clean_ap", "robust AP": "robust_ap",
+    "clean FPR95": "clean_fpr95", "robust FPR95": "robust_fpr95",
+    "clean acc.": "clean_accuracy", "robust acc.": "robust_accuracy",
+}
+WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
+
+
+def table(board: Board) -> pd.DataFrame:
+    """A board as text, one row per detector; means over categories, AUROC with its 95 % interval."""
+    everything = len(board.categories)
+    lines = []
+    for name, results in board.entries:
+        line = {"detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]"}
+        for title, metric in COLUMNS.items():
+            line[title] = _cell(results, metric, title in WITH_INTERVAL)
+        line["passes per image"] = _passes(results)
+        line["seconds"] = f"{sum(r.record['seconds'] for r in results):.0f}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _cell(results: Sequence[Result], metric: str, interval: bool) -> str:
+    if any(metric not in r.metrics for r in results):
+        return "–"  # noqa: RUF001  # this side was not attacked
+    estimate = _mean(results, metric).estimate()
+    return str(estimate) if interval else f"{estimate.value:.3f}"
+
+
+def _passes(results: Sequence[Result]) -> str:
+    images = sum(len(r.rows) for r in results)
+    forwards, backwards = (sum(r.record[k] for r in results) for k in ("forwards", "backwards"))
+    return f"{forwards / images:.0f} + {backwards / images:.0f}"
+
+
+def by_category(board: Board) -> pd.DataFrame:
+    """Clean and robust AUROC per category."""
+    lines = []
+    for name, results in board.entries:
+        line = {"detector": name}
+        cells = {r.spec["category"]: r for r in results}
+        for category in board.categories:
+            r = cells.get(category)
+            values = [] if r is None else [r.metrics[m].value for m in ("clean_auroc", "robust_auroc")]
+            line[category] = " → ".join(f"{v:.3f}" for v in values)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+HOW_TO_READ = """\
+Every number is computed from the rows in this folder. AUROC: the chance that an anomalous image scores above a normal
+one; brackets hold the 95 % interval of a bootstrap over images, stratified by class. *robust*: after the attack.
+*normal only*, *anomalous only*: only these images were moved. AP: average precision. FPR95: share of normal images
+flagged when 95 % of the anomalous ones are. acc.: accuracy at the threshold that 5 % of held-out normal training images
+exceed. Passes per image: forward + backward. An attack bounds robustness from above: a better one can only lower it.
+"""
+
+
+def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Path] = ()) -> str:
+    """LEADERBOARD.md."""
+    parts = ["# Leaderboard", "", HOW_TO_READ]
+    for board in boards(results):
+        count = len(board.categories)
+        scope = f"mean over {count} categories" if count > 1 else board.categories[0]
+        parts += [f"## {board.title}", "", f"{scope[0].upper()}{scope[1:]}.", "", _markdown_table(table(board)), ""]
+        if count > 1:
+            parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
+        warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells
+                           for w in r.record["warnings"]})
+        parts += [f"- {warning}" for warning in warnings] + ([""] if warnings else [])
+    parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
+    parts += [f"- {note}" for note in notes]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _markdown_table(frame: pd.DataFrame) -> str:
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.values.tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def rich_table(board: Board) -> Table:
+    """A board for a terminal of 80 columns; LEADERBOARD.md has more of them."""
+    from rich import box
+    from rich.table import Table
+
+    count = len(board.categories)
+    scope = f"mean over {count} categories" if count > 1 else board.categories[0]
+    shown = Table(title=f"{board.title} ({scope})", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    shown.add_column("detector", overflow="fold")
+    for title in WITH_INTERVAL:
+        shown.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in table(board)[["detector", *WITH_INTERVAL]].itertuples(index=False):
+        shown.add_row(row[0], *(cell.replace(" ", "\n", 1) for cell in row[1:]))
+    return shown
+
+
+def write_report(root: Path) -> tuple[list[Result], list[str], list[Path]]:
+    """LEADERBOARD.md, leaderboard.csv and the robustness curves in the results folder."""
+    from .plots import write_curves
+
+    results, notes = read_results(root)
+    plots = write_curves(results, root)
+    frame = pd.DataFrame([_tidy(result) for result in results])
+    files.write_text(root / "leaderboard.csv", frame.to_csv(index=False))
+    files.write_text(root / "LEADERBOARD.md", markdown(results, notes, plots))
+    return results, notes, [root / "LEADERBOARD.md", root / "leaderboard.csv", *plots]

@@ -1,0 +1,413 @@
+"""One cell: a detector, an attack and a budget on one category, written row by row and resumed where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from . import files
+from .data import Data
+from .detector import Detector
+from .errors import UserError
+from .fitting import RANDOMIZED_DRAWS, Origin, Threshold
+from .provenance import device_name, git_state, versions
+from .rng import Rng
+from .score import Score, where_it_failed
+from .threat import ThreatModel, eps_text
+
+SCHEMA = 1
+"""Of run.json and samples.csv; results of another schema are refused, never guessed at."""
+
+
+ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
+
+
+class Row(NamedTuple):
+    """What is known of one test image. Scores are raw; `distance` is in the norm of the threat model."""
+
+    id: str
+    label: int
+    clean: float
+    worst: float
+    distance: float
+
+
+class Attack(Protocol):
+    """Moves images inside the threat model so that sign * score grows: sign is +1 for normal, -1 for anomalous."""
+
+    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that defines a number, and nothing that does not (batch size, device)."""
+
+    detector: str
+    detector_parameters: dict[str, Any]
+    attack: str
+    attack_parameters: dict[str, Any]
+    threat: ThreatModel
+    dataset: str
+    category: str
+    image_size: int
+    default_image_size: int | None
+    seed: int
+    limit: int | None
+    draws: int | None
+    """Noise draws whose mean is the score of a randomized detector; None is the default."""
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "detector": self.detector, "detector_parameters": self.detector_parameters,
+            "attack": self.attack, "attack_parameters": self.attack_parameters,
+            "norm": self.threat.norm, "eps": eps_text(self.threat.eps), "targets": self.threat.attacks,
+            "dataset": self.dataset, "category": self.category, "image_size": self.image_size,
+            "seed": self.seed, "limit": self.limit, "draws": self.draws,
+        }
+
+    def folder(self, results: Path) -> Path:
+        """results/dataset/category/detector/attack-norm-eps; eight hex digits follow the detector or the attack
+        where something of it is not the default."""
+        size = None if self.image_size == self.default_image_size else self.image_size
+        detector = _suffix(parameters=self.detector_parameters, image_size=size, seed=self.seed)
+        targets = None if self.threat.attacks == "both" else self.threat.attacks
+        attack = _suffix(parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws)
+        eps = eps_text(self.threat.eps).replace("/", "_")
+        parts = [self.dataset, self.category, self.detector + detector,
+                 f"{self.attack}-{self.threat.norm}-{eps}{attack}"]
+        return results.joinpath(*(re.sub(r"[^A-Za-z0-9._+-]", "_", part) for part in parts))
+
+
+def _suffix(**settings: Any) -> str:
+    changed = {name: value for name, value in settings.items() if value not in ({}, None, 0)}
+    text = json.dumps(changed, sort_keys=True)
+    return f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if changed else ""
+
+
+class Ready(NamedTuple):
+    """What a run needs once it is clear that it has to run."""
+
+    detector: Detector
+    origin: Origin
+    threshold: Threshold
+    device: torch.device
+
+
+@dataclass
+class Monitor:
+    """Hears of the progress of a cell."""
+
+    on_rows: Callable[[int, int], None] = lambda done, total: None
+    tell: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the results folder: the spec, and the code and data that its rows come from."""
+
+    spec: RunSpec
+    folder: Path | None
+    """None: nothing is written."""
+    detector_code: str
+    attack_code: str
+
+    def run(
+        self,
+        data: Data,
+        prepare: Callable[[], Ready],
+        attack: Attack,
+        batch_size: int,
+        force: bool = False,
+        monitor: Monitor | None = None,
+    ) -> tuple[list[Row], dict[str, Any]]:
+        """The rows and the run record; a finished cell is read, an unfinished one goes on at its next batch.
+
+        `prepare` gives the fitted detector; it is called only if there is work to do.
+        """
+        monitor = monitor or Monitor()
+        with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
+            rows, record = self._continue(data)
+            if record.get("status") == "finished":
+                return rows, record
+            if rows:
+                monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
+            ready = prepare()
+            if not record:
+                record = self._begin(data, ready, attack, batch_size)
+            worker = _Worker(self.spec, data, ready, attack)
+            try:
+                self._work(data, worker, rows, record, batch_size, monitor)
+            finally:
+                ready.detector.eval()
+            self._finish(rows, record, worker)
+        return rows, record
+
+    def _work(
+        self, data: Data, worker: _Worker, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
+    ) -> None:
+        total = len(data.test)
+        before = (record["forwards"], record["backwards"], record["seconds"])
+        worker.probe()
+        worker.score.forwards = worker.score.backwards = 0
+        started = time.monotonic()
+        monitor.on_rows(len(rows), total)
+        while len(rows) < total:
+            new = worker.batch(range(len(rows), min(len(rows) + batch_size, total)))
+            rows += new
+            record["rows"] = len(rows)
+            record["forwards"] = before[0] + worker.score.forwards
+            record["backwards"] = before[1] + worker.score.backwards
+            record["seconds"] = round(before[2] + time.monotonic() - started, 3)
+            if self.folder is not None:
+                files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
+                files.write_json(self.folder / "run.json", record)
+            monitor.on_rows(len(rows), total)
+
+    def _begin(self, data: Data, ready: Ready, attack: Attack, batch_size: int) -> dict[str, Any]:
+        detector = ready.detector
+        warnings = []
+        if ready.threshold.held_out < 19:
+            warnings.append(f"only {ready.threshold.held_out} normal images were held out: the threshold cannot "
+                            "promise 5 % false alarms (19 are needed)")
+        record = {
+            "schema": SCHEMA, "kind": "attack", "status": "running", "spec": self.spec.record(),
+            "detector": {
+                "code": self.detector_code, "parameters": ready.origin.parameters,
+                "randomized": detector.randomized, "differentiable": detector.differentiable,
+            },
+            "attack": {"code": self.attack_code, "parameters": _attack_parameters(attack)},
+            "data": self._data_record(data), "threshold": ready.threshold._asdict(),
+            "versions": versions(), "git": git_state(), "device": device_name(ready.device),
+            "batch_size": batch_size, "started": _now(), "warnings": warnings,
+            "rows": 0, "forwards": 0, "backwards": 0, "seconds": 0.0,
+        }
+        if self.folder is not None:
+            files.write_text(self.folder / "samples.csv", "")
+            files.write_json(self.folder / "run.json", record)
+        return record
+
+    @staticmethod
+    def _data_record(data: Data) -> dict[str, Any]:
+        anomalous = sum(data.test.labels)
+        return {
+            "train": data.train.fingerprint, "test": data.test.fingerprint, "train_images": len(data.train),
+            "normal": len(data.test) - anomalous, "anomalous": anomalous,
+        }
+
+    def _continue(self, data: Data) -> tuple[list[Row], dict[str, Any]]:
+        """Rows and record on the disk; empty where there are none. Rows that the record does not count were
+        being written when the process died and are dropped."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return [], {}
+        record = read_record(self.folder)
+        self._same_sources(record, data)
+        if record["status"] == "finished":
+            return read_rows(self.folder, record), record
+        samples = self.folder / "samples.csv"
+        try:
+            text = samples.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {samples}: {error.strerror}; --force starts over") from None
+        lines = text.splitlines(keepends=True)
+        kept = b"".join(lines[: record["rows"] + 1]) if record["rows"] else b""
+        if kept != text:
+            files.write_text(samples, kept.decode("utf-8"))
+        rows = from_csv(kept.decode("utf-8"), samples)
+        if [row.id for row in rows] != data.test.ids[: record["rows"]]:
+            raise UserError(f"{samples} does not hold the {record['rows']} rows that run.json counts; "
+                            "--force starts over")
+        return rows, record
+
+    def _same_sources(self, record: dict[str, Any], data: Data) -> None:
+        changed = [what for what, stored, now in (
+            ("the parameters", record["spec"], self.spec.record()),
+            (f"the code of detector {self.spec.detector}", record["detector"]["code"], self.detector_code),
+            (f"the code of attack {self.spec.attack}", record["attack"]["code"], self.attack_code),
+            ("the images", record["data"], self._data_record(data)),
+        ) if stored != now]
+        if changed:
+            raise UserError(f"{self.folder} holds results from before {' and '.join(changed)} changed; "
+                            "--force replaces them, --results DIR keeps both")
+
+    def _finish(self, rows: list[Row], record: dict[str, Any], worker: _Worker) -> None:
+        clean = [row.clean for row in rows]
+        if min(clean) == max(clean):
+            raise UserError(f"detector {self.spec.detector} gives every test image the score {clean[0]:g}: a constant "
+                            "score ranks nothing")
+        record |= {"status": "finished", "finished": _now()}
+        if self.folder is not None:
+            samples = (self.folder / "samples.csv").read_bytes()
+            record["samples_sha256"] = hashlib.sha256(samples).hexdigest()
+            files.write_json(self.folder / "run.json", record)
+            if (self.folder / ASIDE).is_dir():  # what --force replaced
+                shutil.rmtree(self.folder / ASIDE)
+
+
+class _Worker:
+    """Scores and attacks batches of one cell."""
+
+    def __init__(self, spec: RunSpec, data: Data, ready: Ready, attack: Attack):
+        self.spec, self.data, self.ready, self.attack = spec, data, ready, attack
+        self.score = Score(ready.detector, spec.detector)
+        self.draws = (spec.draws or RANDOMIZED_DRAWS) if ready.detector.randomized else 1
+
+    def probe(self) -> None:
+        """A score that is not finite, or the same for every image, is refused before the work, not after."""
+        labels = self.data.test.labels
+        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        x = self.data.test.images(some).to(self.ready.device)
+        rng = self._rng(some)
+        scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
+        if len(set(scores.tolist())) == 1:
+            raise UserError(f"detector {self.spec.detector} gives {len(some)} different images the same score "
+                            f"{scores[0].item():g}: a constant score ranks nothing")
+
+    def batch(self, indices: Sequence[int]) -> list[Row]:
+        """Rows of these test images. `worst` is never better for the detector than `clean`: doing nothing is
+        always allowed."""
+        test, threat = self.data.test, self.spec.threat
+        x = test.images(indices).to(self.ready.device)
+        labels = torch.tensor([test.labels[i] for i in indices], device=x.device)
+        sign = 1.0 - 2.0 * labels.to(x.dtype)
+        rng = self._rng(indices)
+        clean = self._finite(self.score.mean(x, rng.child("evaluate"), self.draws), indices, "clean")
+        worst, distance = clean.clone(), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+
+        chosen = threat.controls(labels).nonzero().flatten()
+        if len(chosen):
+            mine = [indices[i] for i in chosen.tolist()]
+            source, x0 = self._rng(mine), x[chosen]
+            x_adv = self._attacked(x0, sign[chosen], source.child("attack"))
+            after = self._finite(self.score.mean(x_adv, source.child("evaluate"), self.draws), mine, "attacked")
+            stronger = sign[chosen] * after > sign[chosen] * clean[chosen]
+            worst[chosen] = torch.where(stronger, after, clean[chosen])
+            distance[chosen] = torch.where(stronger, threat.distance(x_adv, x0), 0.0)
+        return [Row(test.records[i].id, test.records[i].label, c, w, d) for i, c, w, d in
+                zip(indices, clean.tolist(), worst.tolist(), distance.tolist())]
+
+    def _attacked(self, x: Tensor, sign: Tensor, rng: Rng) -> Tensor:
+        """The attack's images, after the threat model has verified them."""
+        name = self.spec.attack
+        try:
+            x_adv = self.attack(self.score, x.clone(), sign, self.spec.threat, rng)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
+        wrong = self.spec.threat.violation(x_adv, x)
+        if wrong:
+            raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
+        return x_adv.detach()
+
+    def _rng(self, indices: Sequence[int]) -> Rng:
+        return Rng(self.spec.seed, [self.data.test.records[i].id for i in indices], "test")
+
+    def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
+        for index, value in zip(indices, scores.tolist()):
+            if not math.isfinite(value):
+                raise UserError(f"detector {self.spec.detector} gives the {what} image "
+                                f"{self.data.test.records[index].id} the score {value}; scores must be finite")
+        return scores
+
+
+def to_csv(rows: Sequence[Row], header: bool = True) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(Row._fields)
+    writer.writerows((r.id, r.label, *(repr(float(v)) for v in r[2:])) for r in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str, path: Path) -> list[Row]:
+    try:
+        return [Row(r["id"], int(r["label"]), float(r["clean"]), float(r["worst"]), float(r["distance"]))
+                for r in csv.DictReader(io.StringIO(text))]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged: expected the columns {', '.join(Row._fields)}") from None
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """run.json of a cell, if this version can read it."""
+    path = folder / "run.json"
+    record = files.read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        raise UserError(f"{path} was written by another version (schema {found}, this one reads {SCHEMA}); "
+                        "use that version, or another --results")
+    return record
+
+
+def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
+    """The rows of a finished cell, after their hash has been compared with the record."""
+    path = folder / "samples.csv"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != record.get("samples_sha256"):
+        raise UserError(f"{path} was changed after it was written (its sha256 is not the one in run.json); "
+                        "run the cell again with --force")
+    return from_csv(content.decode("utf-8"), path)
+
+
+@contextlib.contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """A finished cell lies in `previous/` until it is redone, and comes back if that fails.
+
+    After a kill or Ctrl-C it is still there, and the next run of the same cell goes on with the new one.
+    """
+    names = ("run.json", "samples.csv")
+    aside = folder / ASIDE
+    present = (folder / "run.json").exists()
+    if present:
+        with files.says_why(aside):
+            # an unfinished redo must not push out the finished rows that an earlier --force set aside
+            if not (aside / "run.json").exists():
+                aside.mkdir(exist_ok=True)
+                for name in names:
+                    if (folder / name).exists():
+                        (folder / name).replace(aside / name)
+            else:
+                for name in names:
+                    (folder / name).unlink(missing_ok=True)
+    try:
+        yield
+    except UserError:
+        if (aside / "run.json").exists():
+            for name in names:
+                (folder / name).unlink(missing_ok=True)
+                if (aside / name).exists():
+                    (aside / name).replace(folder / name)
+            aside.rmdir()
+        raise
+
+
+def _attack_parameters(attack: Attack) -> dict[str, Any]:
+    from dataclasses import asdict, is_dataclass
+
+    from .parameters import identity
+
+    if is_dataclass(attack) and not isinstance(attack, type):
+        return {name: identity(value) for name, value in asdict(attack).items()}
+    return {name: identity(value) for name, value in vars(attack).items() if not name.startswith("_")}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,121 @@
+"""ImageNet backbones as feature extractors: one place that builds them and loads their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import UserError
+
+Weights = Literal["hub", "random"] | Path
+DEFAULT_BACKBONE = "wide_resnet50_2"
+
+
+def backbone_name(backbone: str | None, weights: Weights) -> str:
+    """The timm name: as given, else what the weights file is named after, else wide_resnet50_2."""
+    import timm
+
+    if backbone is not None:
+        if not timm.is_model(backbone):
+            raise UserError(f"timm has no model {backbone!r}; `timm.list_models('*resnet*')` lists such names")
+        return backbone
+    stem = weights.name.split(".")[0] if isinstance(weights, Path) else ""
+    return stem if timm.is_model(stem) else DEFAULT_BACKBONE
+
+
+class Backbone(nn.Module):
+    """Feature maps of a timm model: images (B, 3, H, W) in [0, 1] -> one (B, C, h, w) per layer.
+
+    Layers count as timm's `out_indices`: 1 to 4 are at 1/4 to 1/32 of the size, `layer1` to `layer4` of a ResNet.
+    The model's own mean and standard deviation are applied inside. It is always in eval mode, and frozen; the
+    gradient to the image is exact. It starts with random weights: `load_weights` gives it others.
+    """
+
+    def __init__(self, name: str, layers: tuple[int, ...]):
+        super().__init__()
+        import timm
+
+        self.name = name
+        try:
+            self.model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=False)
+        except Exception as error:
+            raise UserError(f"timm cannot give layers {','.join(map(str, layers))} of {name}: {error}") from None
+        config = timm.get_pretrained_cfg(name)
+        mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Always eval: running statistics must not follow the images that are scored."""
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.model((x - self.mean) / self.std)
+        return maps
+
+    def load_weights(self, weights: Weights) -> None:
+        """From a local file (safetensors or a state dict of tensors), from timm's hub, or keep the random ones."""
+        if weights == "random":
+            return
+        if isinstance(weights, Path):
+            self._load_state(read_weights(weights), str(weights))
+            return
+        import timm
+
+        try:
+            full = timm.create_model(self.name, pretrained=True)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(
+                f"cannot download the weights of {self.name} ({type(error).__name__}: {reason[:120]}). Either give a "
+                "local file: --param weights=PATH/TO/FILE.safetensors, or connect to https://huggingface.co once, "
+                "where timm keeps them") from None
+        self._load_state(full.state_dict(), f"timm's {self.name}")
+
+    def _load_state(self, state: Mapping[str, Tensor], source: str) -> None:
+        wanted = self.model.state_dict()
+        missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+        unfit = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+        for problem, keys in (("lacks", missing), ("has another shape for", unfit)):
+            if keys:
+                more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+                raise UserError(f"{source} does not fit {self.name}: it {problem} {', '.join(keys[:3])}{more}; "
+                                "--param backbone=NAME names the timm model that the weights belong to")
+        self.model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file; nothing is unpickled but tensors."""
+    if not path.is_file():
+        raise UserError(f"no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"cannot read weights from {path}: {reason}") from None
+
+
+def patch_features(maps: list[Tensor]) -> Tensor:
+    """Locally averaged patch features: maps of several layers -> (B, C, h, w) at the size of the first.
+
+    Each position becomes the mean over 3x3 around it, coarser layers are resized bilinearly (Roth et al. 2022,
+    section 3.1, as anomalib computes it: zero padding counts in the mean).
+    """
+    pooled = [F.avg_pool2d(m, 3, stride=1, padding=1) for m in maps]
+    size = pooled[0].shape[-2:]
+    rest = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in pooled[1:]]
+    return torch.cat([pooled[0], *rest], dim=1)

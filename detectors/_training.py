@@ -1,0 +1,122 @@
+"""The one training loop: fixed batches per step, loss shown, resumable after a kill to the same weights."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from bench import Detector, UserError
+
+SAVE_EVERY_SECONDS = 20.0
+
+
+def train(
+    detector: Detector,
+    network: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    normal: DataLoader[Tensor],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    ema: float | None = None,
+) -> None:
+    """Adam on `loss(batch) -> ()` for `steps` batches drawn with replacement, with a cosine decay to zero.
+
+    What a step sees is fixed by the seed and the number of the step, so a training that was killed and
+    resumed from `detector.progress.checkpoint` ends with the weights of one that was not. With `ema`, the network
+    ends with the running mean of its weights at that decay.
+    """
+    device = next(network.parameters()).device
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    averaged = None
+    if ema is not None:
+        averaged = torch.optim.swa_utils.AveragedModel(
+            network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema))
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    parts |= {} if averaged is None else {"averaged": averaged}
+    seed = torch.initial_seed()  # the harness seeds before `fit`
+    start = _resume(detector, parts, seed)
+    saved = time.monotonic()
+    network.train()
+    for step in range(start, steps):
+        with seeded(seed + step + 1):
+            batch = _batch(normal, batch_size).to(device, non_blocking=True)
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device):
+                value = loss(batch)
+            value.backward()  # type: ignore[no-untyped-call]
+        current = value.item()
+        if current != current or abs(current) == float("inf"):
+            raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {current}; "
+                            "try a lower lr")
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if averaged is not None:
+            averaged.update_parameters(network)
+        detector.progress.update(step + 1, steps, current)
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            _save(detector, parts, seed, step + 1)
+            saved = time.monotonic()
+    if averaged is not None:
+        network.load_state_dict(averaged.module.state_dict())
+    network.eval()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global generators at `seed` inside, as they were outside."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for matrix products where the device computes it natively; training only, never a score."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def _batch(normal: DataLoader[Tensor], size: int) -> Tensor:
+    images = normal.dataset
+    chosen = torch.randint(len(images), (size,)).tolist()  # type: ignore[arg-type]
+    return torch.stack([images[i] for i in chosen])
+
+
+def _save(detector: Detector, parts: dict[str, Any], seed: int, step: int) -> None:
+    path = detector.progress.checkpoint
+    if path is None:
+        return
+    state = {name: part.state_dict() for name, part in parts.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".tmp")
+    torch.save({"step": step, "seed": seed, **state}, partial)
+    partial.replace(path)
+
+
+def _resume(detector: Detector, parts: dict[str, Any], seed: int) -> int:
+    path = detector.progress.checkpoint
+    if path is None or not path.exists():
+        return 0
+    try:
+        state = torch.load(path, weights_only=True)
+        if state["seed"] != seed:
+            return 0
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return int(state["step"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot resume the training from {path} ({reason}); "
+                        "delete that file to train from the start") from None

@@ -1,0 +1,141 @@
+"""AdvRAD: one-shot diffusion reconstruction as purifier and detector in one (Cao, Lin, Chen 2024).
+
+https://arxiv.org/abs/2408.04839. A diffusion model is trained on normal images (Ho et al. 2020,
+https://arxiv.org/abs/2006.11239). An image is noised to one step k, the clean image is predicted from it in a
+single network call (their Algorithm 1), and the multi-scale reconstruction error is compared with that of normal
+images. Whatever the perturbation was, the noise of step k drowns it; that noise is drawn anew for every score.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from bench import Detector, Rng
+
+from ._training import seeded, train
+from ._unet import UNet
+
+SCALES = (1, 2, 4, 8)  # the error is averaged over the image at 1, 1/2, 1/4 and 1/8 of its size
+DIFFUSION_STEPS = 1000
+
+
+class _Preset(NamedTuple):
+    width: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    unshuffle: int
+    steps: int
+    batch_size: int
+    lr: float
+    ema: float
+
+
+PRESETS = {
+    # 64 to 128 pixels on a CPU: trained in minutes
+    "small": _Preset(32, (1, 2, 2), 1, (), 2, 600, 32, 2e-3, 0.99),
+    # 256 pixels on a GPU; widths as in improved diffusion, attention at 8x8
+    "paper": _Preset(128, (1, 1, 2, 2, 4, 4), 2, (5,), 1, 30_000, 8, 1e-4, 0.999),
+}
+
+
+class AdvRAD(Detector):
+    """Score = max over pixels of |error map - mean error map of normal images|; noise drawn per score.
+
+    preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
+    k: diffusion step to which images are noised; 50 of 1000 is Gaussian noise of sigma 0.086 in [0, 1] pixels.
+    filter: side of the mean filter over the error map, in pixels, odd.
+    steps, batch_size, lr: of the training; the preset's where not given.
+    """
+
+    randomized = True
+    toy_parameters: ClassVar = {"steps": 60, "batch_size": 16}
+
+    def __init__(
+        self,
+        preset: Literal["small", "paper"] = "small",
+        *,
+        k: int = 50,
+        filter: int = 7,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+    ):
+        super().__init__()
+        chosen = PRESETS[preset]
+        if not 1 <= k <= DIFFUSION_STEPS:
+            raise ValueError(f"k must be a diffusion step from 1 to {DIFFUSION_STEPS}, got {k}")
+        if filter < 1 or filter % 2 == 0:
+            raise ValueError(f"filter must be an odd number of pixels, got {filter}")
+        self.preset, self.k, self.filter = preset, k, filter
+        self.steps = chosen.steps if steps is None else steps
+        self.batch_size = chosen.batch_size if batch_size is None else batch_size
+        self.lr = chosen.lr if lr is None else lr
+        self.ema = chosen.ema
+        self.network = UNet(chosen.width, chosen.multipliers, chosen.blocks, chosen.attention, chosen.unshuffle)
+        betas = torch.linspace(1e-4, 0.02, DIFFUSION_STEPS, dtype=torch.float64)  # the linear schedule
+        self.register_buffer("kept", (1 - betas).cumprod(0).float(), persistent=False)  # (1000,): abar
+        self.register_buffer("normal_error", torch.zeros(1, 1, 1, 1))  # (1, 1, H, W) after fit
+        self.kept: Tensor
+        self.normal_error: Tensor
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        train(self, self.network, self._denoising_loss, normal,
+              steps=self.steps, batch_size=self.batch_size, lr=self.lr, ema=self.ema)
+        for weight in self.network.parameters():
+            weight.requires_grad_(False)
+        total, count = torch.zeros((), device=self.kept.device), 0
+        with torch.no_grad(), seeded(torch.initial_seed()):
+            for images in normal:
+                batch = images.to(self.kept.device)
+                total = total + self._error_map(batch, torch.randn_like(batch)).sum(0, keepdim=True)
+                count += len(batch)
+        self.normal_error = total / count
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.anomaly_map(x, rng).flatten(1).amax(1)
+
+    def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B, 1, H, W): how far the reconstruction error is from that of normal images."""
+        noise = torch.randn_like(x) if rng is None else rng.normal(x)
+        return (self._error_map(x, noise) - self.normal_error).abs()
+
+    def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
+        """x in [-1, 1] -> the clean image predicted from x noised to step k, in one network call."""
+        kept = self.kept[self.k - 1]
+        noised = kept.sqrt() * x + (1 - kept).sqrt() * noise
+        predicted = self.network(noised, torch.full((len(x),), self.k - 1, device=x.device))
+        clean: Tensor = (noised - (1 - kept).sqrt() * predicted) / kept.sqrt()
+        return clean
+
+    def _error_map(self, images: Tensor, noise: Tensor) -> Tensor:
+        """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels and scales."""
+        difference = (images - (self._reconstruct(2 * images - 1, noise) + 1) / 2)
+        height, width = images.shape[-2:]
+        maps = [difference.square().mean(1, keepdim=True)]
+        for scale in SCALES[1:]:
+            size = (max(height // scale, 1), max(width // scale, 1))
+            # resizing is linear, so the difference of the resized images is the resized difference
+            small = F.interpolate(difference, size, mode="bilinear", antialias=True, align_corners=False)
+            error = small.square().mean(1, keepdim=True)
+            maps.append(F.interpolate(error, (height, width), mode="bilinear", align_corners=False))
+        return mean_filter(torch.stack(maps).mean(0), self.filter)
+
+    def _denoising_loss(self, images: Tensor) -> Tensor:
+        """Mean squared error of the predicted noise at random steps (Ho et al. 2020, equation 14)."""
+        x = 2 * images - 1
+        step = torch.randint(DIFFUSION_STEPS, (len(x),), device=x.device)
+        noise = torch.randn_like(x)
+        kept = self.kept[step][:, None, None, None]
+        predicted = self.network(kept.sqrt() * x + (1 - kept).sqrt() * noise, step)
+        return F.mse_loss(predicted.float(), noise)
+
+
+def mean_filter(maps: Tensor, side: int) -> Tensor:
+    """Each pixel (B, 1, H, W) becomes the mean over side x side around it; borders average what is inside."""
+    return F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)

@@ -1,0 +1,134 @@
+"""Shared by all tests: a private cache, small data on disk, and detectors whose best attack is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import bench
+from bench import Data, Detector, Record, Rng, TestSet, TrainSet
+from bench.images import ArraySource
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Real images and weights, beside the checkout where they are to be had; they are never part of it."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's own fitted detectors."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+def shared(*parts: str) -> Path:
+    """A real file or folder, or a skip that says what is missing."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"no {path.name} beside the checkout (looked for {'/'.join(('../shared', *parts))})")
+    return path
+
+
+def noise_image(rng: np.random.RandomState, size: int = 16, defect: bool = False) -> np.ndarray:
+    image = rng.randint(90, 130, size=(size, size, 3)).astype(np.uint8)
+    if defect:
+        image[4:10, 4:10] = 220
+    return image
+
+
+def make_tree(root: Path, train: int = 12, good: int = 6, bad: int = 6, size: int = 16) -> Path:
+    """A category in the MVTec layout, with masks."""
+    rng = np.random.RandomState(0)
+    for folder, count, defect in (("train/good", train, False), ("test/good", good, False), ("test/dent", bad, True)):
+        (root / folder).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(noise_image(rng, size, defect)).save(root / folder / f"{i:03}.png")
+    (root / "ground_truth/dent").mkdir(parents=True)
+    for i in range(bad):
+        Image.fromarray(np.full((size, size), 255, np.uint8)).save(root / f"ground_truth/dent/{i:03}_mask.png")
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "images" / "widget")
+
+
+def small_data(normal: int = 8, anomalous: int = 7, size: int = 8, train: int = 40) -> Data:
+    """Random grey images; anomalous ones are brighter."""
+    rng = np.random.RandomState(1)
+
+    def record(name: str, i: int, label: int) -> Record:
+        low = 100 if label else 60
+        return Record(f"{name}/{i}", ArraySource(rng.randint(low, low + 80, (size, size, 3)).astype(np.uint8)), label)
+
+    test = [record("good", i, 0) for i in range(normal)] + [record("bad", i, 1) for i in range(anomalous)]
+    return Data("small", "one", size, TrainSet([record("train", i, 0) for i in range(train)], size),
+                TestSet(test, size))
+
+
+@pytest.fixture
+def data() -> Data:
+    return small_data()
+
+
+class Linear(Detector):
+    """score = <w, x>: the best attack has a closed form in every norm."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("weight", torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(seed)) + 0.3)
+        self.weight: Tensor
+
+    def fit(self, normal: object) -> None:
+        pass
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return (x * self.weight.to(x)).flatten(1).sum(1)
+
+
+class NoisyLinear(Linear):
+    """Linear with random weights around w: its expectation is Linear's score."""
+
+    randomized = True
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        noise = torch.randn_like(x) if rng is None else rng.normal(x)
+        return (x * (self.weight.to(x) + 0.5 * noise)).flatten(1).sum(1)
+
+
+@pytest.fixture
+def linear() -> Linear:
+    return Linear()
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+    from bench.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+assert bench.__file__ is not None

@@ -1,0 +1,164 @@
+"""The contract of a detector: every built-in one meets every check, and planted violations are caught."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from bench import Detector, Rng, checks, registry
+from bench.fitting import Candidate
+
+
+@pytest.mark.parametrize("name", registry.names("detectors"))
+def test_every_detector_keeps_the_contract(name: str) -> None:
+    candidate = Candidate(name, registry.load("detectors", name).target.toy_parameters, device="cpu")
+    found = list(checks.check_detector(candidate))
+    assert {c.name for c in found} == {"fit", *checks.CHECKS}
+    assert [f"{c.name}: {c.sentence}" for c in found if not c.passed] == []
+
+
+class Honest(Detector):
+    """Distance to the mean normal image after a small fixed convolution: nothing is wrong with it."""
+
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.width = width
+        kernel = torch.randn(width, 3, 5, 5, generator=torch.Generator().manual_seed(0)) / 5
+        self.register_buffer("kernel", kernel)
+        self.register_buffer("mean", torch.zeros(1))
+        self.kernel: Tensor
+        self.mean: Tensor
+
+    def features(self, x: Tensor) -> Tensor:
+        return torch.tanh(F.conv2d(x, self.kernel))
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        self.mean = torch.cat([self.features(x) for x in normal]).mean(0, keepdim=True)
+
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return (self.features(x) - self.mean).square().flatten(1).sum(1)
+
+
+class NoPath(Honest):
+    def features(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().features(x)
+
+
+class HalfDetached(Honest):
+    """As a student-teacher pair whose teacher was detached: the gradient is there, and wrong."""
+
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        teacher = self.features(x).detach()
+        student = torch.tanh(1.1 * F.conv2d(x, self.kernel))
+        return (student - teacher).square().flatten(1).sum(1) + super().score(x).detach() * 0.01
+
+
+class Rounded(Honest):
+    def features(self, x: Tensor) -> Tensor:
+        return super().features((x * 255).round() / 255)
+
+
+class ThroughNumpy(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        features = self.features(x).detach().numpy()
+        return torch.from_numpy(((features - self.mean.numpy()) ** 2).sum((1, 2, 3))).to(x)
+
+
+class BatchDependent(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        score = super().score(x)
+        return score / score.max()
+
+
+class HiddenNoise(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().score(x) * (1 + 0.01 * torch.rand(len(x)))
+
+
+class NotRandom(Honest):
+    randomized = True
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return super().score(x)
+
+
+class FrozenNoise(Honest):
+    """Ignores its source when there is one."""
+
+    randomized = True
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return super().score(x) + torch.rand(len(x))
+
+
+class UpsideDown(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return -super().score(x)
+
+
+class Drifting(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        self.mean = 0.999 * self.mean + 0.001 * self.features(x.detach()).mean(0, keepdim=True)
+        return super().score(x)
+
+
+class Forgetful(Honest):
+    """Keeps what it learned where no state dict sees it."""
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        super().fit(normal)
+        self.level = float(self.mean.mean())
+
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().score(x) + getattr(self, "level", 3.0)
+
+
+class Unrecorded(Honest):
+    def __init__(self, depth: int = 2):
+        super().__init__()
+
+
+class WrongMap(Honest):
+    def anomaly_map(self, x: Tensor) -> Tensor:
+        return self.features(x).mean(1)
+
+
+PLANTED = {
+    NoPath: "gradient", HalfDetached: "gradient", Rounded: "gradient", ThroughNumpy: "gradient",
+    BatchDependent: "rows", HiddenNoise: "randomness", NotRandom: "randomness", FrozenNoise: "randomness",
+    UpsideDown: "direction", Drifting: "state", Forgetful: "round trip", Unrecorded: "parameters", WrongMap: "map",
+}  # fmt: skip
+
+
+def probe_of(kind: Callable[[], Detector]) -> checks.Probe:
+    data = checks.toy_data(32)
+    detector = kind()
+    detector.fit(DataLoader(data.train, batch_size=16))
+    return checks.Probe(detector.eval(), data.test.images(range(len(data.test))), data.test.ids, data)
+
+
+def test_an_honest_detector_passes_every_check() -> None:
+    probe = probe_of(Honest)
+    assert {name: check(probe) for name, check in checks.CHECKS.items() if not check(probe)[0]} == {}
+
+
+@pytest.mark.parametrize("kind", PLANTED, ids=lambda k: k.__name__)
+def test_a_planted_violation_is_caught(kind: type[Detector]) -> None:
+    passed, sentence = checks.CHECKS[PLANTED[kind]](probe_of(kind))
+    assert not passed
+    assert sentence
+
+
+def test_the_toy_task_is_what_it_says() -> None:
+    data = checks.toy_data()
+    assert np.bincount(data.test.labels).tolist() == [checks.TOY_IMAGES, checks.TOY_IMAGES]
+    assert data.test.labels == sorted(data.test.labels)
+    assert copy.deepcopy(data).test.fingerprint == data.test.fingerprint

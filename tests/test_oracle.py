@@ -1,0 +1,83 @@
+"""Attacks against known optima: on a linear score the best perturbation has a closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import Linear, NoisyLinear
+from torch import Tensor
+
+from bench import Rng, Score, ThreatModel, registry
+from bench.api import make_attack
+
+IDS = [f"image {i}" for i in range(6)]
+SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+GRADIENT_ATTACKS = [(name, norm) for name in registry.names("attacks")
+                    for norm in registry.load("attacks", name).target.norms
+                    if registry.load("attacks", name).target.needs_gradient]
+
+
+def images(interior: bool) -> Tensor:
+    """Away from 0 and 1, or with many pixels at the edge of the range."""
+    x = torch.rand(len(IDS), 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    return 0.3 + 0.4 * x if interior else (1.6 * x - 0.3).clamp(0, 1)
+
+
+def best_gain(weight: Tensor, x: Tensor, sign: Tensor, threat: ThreatModel) -> Tensor:
+    """The most by which sign * <w, x> can grow: (B,).
+
+    linf: every value moves by eps, or to the edge of the range. l2 (KKT): x moves along sign * w, values that meet
+    the edge stay there, and the common step is as long as the budget allows; it is found by bisection.
+    """
+    x, direction = x.double(), sign[:, None, None, None].double() * weight.double()
+    if threat.norm == "linf":
+        moved = (x + threat.radius * direction.sign()).clamp(0, 1)
+        return ((moved - x) * direction).flatten(1).sum(1)
+    low, high = torch.zeros(len(x)).double(), torch.full((len(x),), 1e3).double()
+    for _ in range(200):
+        step = (low + high) / 2
+        moved = (x + step[:, None, None, None] * direction).clamp(0, 1)
+        inside = (moved - x).flatten(1).norm(dim=1) <= threat.radius
+        low, high = torch.where(inside, step, low), torch.where(inside, high, step)
+    moved = (x + low[:, None, None, None] * direction).clamp(0, 1)
+    return ((moved - x) * direction).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
+@pytest.mark.parametrize("interior", [True, False], ids=["inside the range", "range active"])
+@pytest.mark.parametrize("eps", ["2/255", "0.5"])
+def test_a_linear_score_is_attacked_to_its_optimum(
+    linear: Linear, method: str, norm: str, interior: bool, eps: str
+) -> None:
+    threat = ThreatModel(norm, eps)  # type: ignore[arg-type]
+    x = images(interior)
+    attack = make_attack(method)[2]
+    x_adv = attack(Score(linear), x, SIGN, threat, Rng(0, IDS))
+    gain = SIGN * (linear.score(x_adv.double()) - linear.score(x.double()))
+    assert threat.violation(x_adv, x) is None
+    assert (gain >= 0.99 * best_gain(linear.weight, x, SIGN, threat)).all()
+
+
+@pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
+def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -> None:
+    """NoisyLinear's mean score is Linear's: averaging draws must find most of the optimum of the mean."""
+    noisy, threat = NoisyLinear(), ThreatModel(norm, "8/255")  # type: ignore[arg-type]
+    x = images(interior=True)
+    attack = make_attack(method, {"steps": 40, "draws": 16})[2]
+    x_adv = attack(Score(noisy), x, SIGN, threat, Rng(0, IDS))
+    gain = SIGN * (Linear().score(x_adv.double()) - Linear().score(x.double()))
+    assert (gain >= 0.9 * best_gain(noisy.weight, x, SIGN, threat)).all()
+
+
+def test_restarts_and_steps_never_hurt(linear: Linear) -> None:
+    """The best iterate counts, so a longer attack with the same start cannot end lower."""
+    threat = ThreatModel("linf", "4/255")  # type: ignore[arg-type]
+    x = images(interior=True)
+
+    def reached(**given: object) -> Tensor:
+        x_adv = make_attack("pgd", {"step_size": 0.002, **given})[2](Score(linear), x, SIGN, threat, Rng(0, IDS))
+        return SIGN * linear.score(x_adv)
+
+    few, many = reached(steps=2), reached(steps=4)
+    assert (many >= few).all()
+    assert (reached(steps=2, restarts=3) >= few).all()

@@ -1,0 +1,48 @@
+"""Draws belong to an image: not to the batch, the order, or what another purpose consumed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench import Rng
+
+LIKE = torch.zeros(3, 2, 4, 4)
+
+
+def test_draws_follow_the_image_through_any_batch() -> None:
+    together = Rng(7, ["a", "b", "c"]).normal(LIKE)
+    reordered = Rng(7, ["c", "a"]).normal(LIKE[:2])
+    assert torch.equal(together[[2, 0]], reordered)
+
+
+def test_seeds_images_and_purposes_are_independent() -> None:
+    draws = [Rng(0, ["a"]), Rng(1, ["a"]), Rng(0, ["b"]), Rng(0, ["a"]).child("x"), Rng(0, ["a"]).child("x", 1)]
+    values = [rng.uniform(LIKE[:1]) for rng in draws]
+    assert all(not torch.equal(values[i], values[j]) for i in range(5) for j in range(i))
+
+
+def test_a_child_does_not_depend_on_what_its_parent_consumed() -> None:
+    used, fresh = Rng(0, ["a"]), Rng(0, ["a"])
+    used.normal(LIKE[:1])
+    assert torch.equal(used.child("x").normal(LIKE[:1]), fresh.child("x").normal(LIKE[:1]))
+
+
+def test_the_numbers_are_the_same_in_any_precision() -> None:
+    single, double = (Rng(0, ["a"]).normal(LIKE[:1].to(t)) for t in (torch.float32, torch.float64))
+    assert double.dtype == torch.float64
+    assert torch.equal(single.double(), double)
+
+
+def test_the_global_generator_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    first = Rng(0, ["a"]).normal(LIKE[:1])
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(Rng(0, ["a"]).normal(LIKE[:1]), first)
+
+
+def test_a_batch_of_another_size_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected a batch of 1"):
+        Rng(0, ["a"]).normal(LIKE)
