@@ -87,9 +87,7 @@ def _keep_better(best: Tensor, best_value: Tensor, x: Tensor, value: Tensor) -> 
     return torch.where(better[:, None, None, None], x, best), torch.where(better, value, best_value)
 
 
-def _value_and_gradient(
-    score: Score, x: Tensor, sign: Tensor, rng: Rng, draws: int
-) -> tuple[Tensor, Tensor]:
+def _value_and_gradient(score: Score, x: Tensor, sign: Tensor, rng: Rng, draws: int) -> tuple[Tensor, Tensor]:
     """Mean of sign * score over draws (B,), and its gradient (B, 3, H, W); one draw in memory at a time."""
     total_value, total_gradient = torch.zeros_like(sign), torch.zeros_like(x)
     for _ in range(draws):

@@ -11,9 +11,9 @@ import torch
 
 from . import parameters, registry
 from .data import Data
-from .detector import Detector
+from .detector import Detector, Origin
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, Origin, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, held_out_threshold
 from .provenance import choose_device
 from .run import Attack, Cell, Monitor, Ready, RunSpec
 from .threat import NORMS, Norm, ThreatModel
@@ -65,13 +65,9 @@ def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str,
     method, _, norm = name.rpartition("-")
     if norm not in NORMS:
         method, norm = name, ""
-    try:
-        plugin = registry.load("attacks", method)
-    except UserError as error:
-        if method != name or ".py" in name:
-            raise error
-        # a name without its norm is compared with the names as they are typed
-        raise unknown("attack", name, [f"{m}-{n}" for m in registry.names("attacks") for n in NORMS]) from None
+    if ".py" not in method and method not in registry.names("attacks"):
+        raise unknown("attack", name, [f"{m}-{n}" for m in registry.names("attacks") for n in NORMS])
+    plugin = registry.load("attacks", method)
     if norm and norm not in plugin.target.norms:
         raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
     attack = parameters.build(plugin.target, given or {}, plugin.name)
@@ -108,12 +104,14 @@ def evaluate(
 
     method, norm, maker, attack_code = make_attack(attack, attack_params)
     if threat is None:
-        threat = ThreatModel(norm or "linf", "2/255")  # type: ignore[arg-type]  # text is converted
+        threat = ThreatModel(norm or "linf", "2/255")
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
     if threat.norm == "l2" and threat.radius > (3 * data.image_size**2) ** 0.5:
-        raise UserError(f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in l2; "
-                        "eps is in pixel units in [0, 1]")
+        raise UserError(
+            f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in l2; "
+            "eps is in pixel units in [0, 1]"
+        )
     if batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {batch_size}")
     if draws is not None and draws < 1:
@@ -122,20 +120,34 @@ def evaluate(
     candidate = detector if not isinstance(detector, str) else Candidate(detector, params or {}, seed, device)
     origin_name, code, changed = _identity(candidate)
     spec = RunSpec(
-        origin_name, changed, method, parameters.identity(parameters.changed(type(maker), vars(maker))), threat,
-        data.name, data.category, data.image_size, _default_size(data.name), seed,
-        limit if len(data.test) < len(full.test) else None, draws)
+        origin_name,
+        changed,
+        method,
+        parameters.identity(parameters.changed(type(maker), vars(maker))),
+        threat,
+        data.name,
+        data.category,
+        data.image_size,
+        _default_size(data.name),
+        seed,
+        limit if len(data.test) < len(full.test) else None,
+        draws,
+    )
 
     def prepare() -> Ready:
         if isinstance(candidate, Candidate):
             fitted = candidate.fitted(data)
-            return Ready(fitted, candidate.origin(fitted), candidate.threshold(data), choose_device(candidate.device))
+            assert fitted.origin is not None
+            return Ready(fitted, fitted.origin, candidate.threshold(data), choose_device(candidate.device))
         candidate.eval().requires_grad_(False)
         tensors = (*candidate.parameters(), *candidate.buffers())
         used = parameters.identity(candidate.parameters_record)
-        return Ready(candidate, Origin(origin_name, code, used, changed),
-                     held_out_threshold(candidate, data, seed, origin_name),
-                     tensors[0].device if tensors else torch.device("cpu"))
+        return Ready(
+            candidate,
+            candidate.origin or Origin(origin_name, code, used, changed),
+            held_out_threshold(candidate, data, seed, origin_name),
+            tensors[0].device if tensors else torch.device("cpu"),
+        )
 
     folder = None if results is None else spec.folder(Path(results))
     cell = Cell(spec, folder, code, attack_code)
@@ -156,9 +168,8 @@ def _identity(detector: Candidate | Detector) -> tuple[str, str, dict[str, Any]]
     """Name, hash of the code, and parameters that are not the defaults."""
     if isinstance(detector, Candidate):
         return detector.plugin.name, detector.plugin.sha256, detector.changed
-    origin = getattr(detector, "origin", None)
-    if isinstance(origin, Origin):
-        return origin.name, origin.code, origin.changed
+    if detector.origin is not None:
+        return detector.origin.name, detector.origin.code, detector.origin.changed
     try:
         code = parameters.file_sha256(Path(inspect.getfile(type(detector))))
     except (OSError, TypeError):  # defined in a notebook

@@ -18,7 +18,7 @@ from torch import Tensor
 from .data import Data, TestSet, TrainSet
 from .detector import Detector
 from .errors import UserError
-from .fitting import Candidate, _load, save
+from .fitting import SCHEMA, Candidate, load, save
 from .rng import Rng
 from .score import Score
 
@@ -94,8 +94,11 @@ def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
     lost = [name for name in names if not hasattr(probe.detector, name)]
     if lost:
         return False, f"the constructor's argument {lost[0]!r} is not kept as an attribute, so no run can record it"
-    bare = [name for name, p in inspect.signature(type(probe.detector)).parameters.items()
-            if p.default is p.empty or p.annotation is p.empty]
+    bare = [
+        name
+        for name, p in inspect.signature(type(probe.detector)).parameters.items()
+        if p.default is p.empty or p.annotation is p.empty
+    ]
     if bare:
         return False, f"the constructor's argument {bare[0]!r} has no default or no annotation"
     return True, f"all {len(names)} parameters can be recorded"
@@ -104,8 +107,13 @@ def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
 def scores_are_numbers(probe: Probe) -> tuple[bool, str]:
     """Finite, on black, white and random images as well."""
     size = probe.images.shape[-1]
-    odd = torch.stack([torch.zeros(3, size, size), torch.ones(3, size, size),
-                       torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))])
+    odd = torch.stack(
+        [
+            torch.zeros(3, size, size),
+            torch.ones(3, size, size),
+            torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)),
+        ]
+    )
     scores = torch.cat([probe.score().detach(), Score(probe.detector)(odd, Rng(0, ["0", "1", "2"])).detach()])
     if not scores.isfinite().all():
         return False, "the score of a black, white, random or test image is not finite"
@@ -121,8 +129,10 @@ def anomalies_score_higher(probe: Probe) -> tuple[bool, str]:
     auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().numpy()))
     if auroc > 0.5:
         return True, f"plain defects score higher than normal images (AUROC {auroc:.2f})"
-    return False, (f"plain defects do not score higher than normal images (AUROC {auroc:.2f}); a higher score must "
-                   "mean more anomalous")
+    return False, (
+        f"plain defects do not score higher than normal images (AUROC {auroc:.2f}); a higher score must "
+        "mean more anomalous"
+    )
 
 
 def rows_are_independent(probe: Probe) -> tuple[bool, str]:
@@ -146,8 +156,11 @@ def randomness_is_declared(probe: Probe) -> tuple[bool, str]:
     with torch.no_grad():
         if not detector.randomized:
             same = bool((probe.score() == probe.score()).all())
-            return same, ("the same image has the same score twice" if same else
-                          "two scores of the same image differ, but `randomized` is False")
+            return same, (
+                "the same image has the same score twice"
+                if same
+                else "two scores of the same image differ, but `randomized` is False"
+            )
         repeated = bool((probe.score(seed=1) == probe.score(seed=1)).all())
         varied = not bool((probe.score(seed=1) == probe.score(seed=2)).all())
         fresh = not bool((detector.score(probe.images) == detector.score(probe.images)).all())
@@ -216,24 +229,28 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
     worst = float(torch.stack(disagreements).median(0).values.median())
     precision = "double" if x.dtype == torch.float64 else "single"
     if worst > GRADIENT_TOLERANCE:
-        return False, (f"the gradient is not that of the score: it disagrees with finite differences by "
-                       f"{worst:.0%} ({precision} precision)")
+        return False, (
+            f"the gradient is not that of the score: it disagrees with finite differences by "
+            f"{worst:.0%} ({precision} precision)"
+        )
     return True, f"the gradient agrees with finite differences to {worst:.1e} ({precision} precision)"
 
 
 def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
     """All that was learned is in the state dict."""
-    origin = getattr(probe.detector, "origin", None)
     fresh = type(probe.detector)(**probe.detector.parameters_record)
     with tempfile.TemporaryDirectory() as folder:
-        save(probe.detector, Path(folder), {"schema": 1, "origin": str(origin)})
-        _load(fresh, Path(folder))
+        save(probe.detector, Path(folder), {"schema": SCHEMA})
+        load(fresh, Path(folder))
     fresh.eval()
     with torch.no_grad():
         again = Score(fresh)(probe.images, Rng(0, probe.ids))
         off = float((again - probe.score()).abs().max())
     if off > 1e-6 * max(float(again.abs().max()), 1.0):
-        return False, f"after saving and loading, a score differs by {off:.3g}: something learned is not in state_dict()"
+        return (
+            False,
+            f"after saving and loading, a score differs by {off:.3g}: something learned is not in state_dict()",
+        )
     return True, "scores survive saving and loading"
 
 

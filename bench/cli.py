@@ -32,28 +32,57 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="bench", description="Clean and robust AUROC of image anomaly detectors.", epilog=EXAMPLES,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="bench",
+        description="Clean and robust AUROC of image anomaly detectors.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="fit detectors where needed, attack them, write results", epilog=EXAMPLES,
-                              formatter_class=argparse.RawDescriptionHelpFormatter)
-    run.add_argument("--detector", required=True, metavar="D[,D2..]",
-                     help="names (`bench list detectors`), or path/to/mine.py:MyDetector")
+    run = commands.add_parser(
+        "run",
+        help="fit detectors where needed, attack them, write results",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument(
+        "--detector",
+        required=True,
+        metavar="D[,D2..]",
+        help="names (`bench list detectors`), or path/to/mine.py:MyDetector",
+    )
     run.add_argument("--attack", default="pgd-linf", metavar="A[,A2..]", help="method-norm (default: pgd-linf)")
-    run.add_argument("--eps", default="2/255", metavar="E[,E2..]",
-                     help="budgets in pixel units in [0, 1], kept exact (default: 2/255)")
+    run.add_argument(
+        "--eps",
+        default="2/255",
+        metavar="E[,E2..]",
+        help="budgets in pixel units in [0, 1], kept exact (default: 2/255)",
+    )
     run.add_argument("--dataset", default="textures", metavar="NAME", help="default: textures (built in)")
     run.add_argument("--category", default="all", metavar="C[,C2..]", help="default: all")
     run.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images; nothing is downloaded")
     run.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: the data set's)")
-    run.add_argument("--targets", default="both", metavar="WHO",
-                     help="test images the adversary controls: both (default), normal, anomalous")
-    run.add_argument("--param", action="append", default=[], metavar="K=V",
-                     help="of the detectors that have it; DETECTOR.K=V for one (repeatable)")
+    run.add_argument(
+        "--targets",
+        default="both",
+        metavar="WHO",
+        help="test images the adversary controls: both (default), normal, anomalous",
+    )
+    run.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="of the detectors that have it; DETECTOR.K=V for one (repeatable)",
+    )
     run.add_argument("--attack-param", action="append", default=[], metavar="K=V", help="of the attack (repeatable)")
-    run.add_argument("--draws", type=int, metavar="N",
-                     help="noise draws whose mean is the score of a randomized detector (default: 8)")
+    run.add_argument(
+        "--draws",
+        type=int,
+        metavar="N",
+        help="noise draws whose mean is the score of a randomized detector (default: 8)",
+    )
     run.add_argument("--seed", type=int, default=0, metavar="S")
     run.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
     run.add_argument("--batch-size", type=int, default=32, metavar="N", help="changes speed and memory, not results")
@@ -71,9 +100,12 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(act=_list)
 
-    check = commands.add_parser("check-detector", help="does a detector keep the contract? one line per check",
-                                description="Fits a detector on a toy task and checks its contract. Exit code 0 if "
-                                            "all checks pass, 1 if one fails, 2 on bad input.")
+    check = commands.add_parser(
+        "check-detector",
+        help="does a detector keep the contract? one line per check",
+        description="Fits a detector on a toy task and checks its contract. Exit code 0 if "
+        "all checks pass, 1 if one fails, 2 on bad input.",
+    )
     check.add_argument("detector", metavar="NAME", help="a name, or path/to/mine.py:MyDetector")
     check.add_argument("--param", action="append", default=[], metavar="K=V")
     check.add_argument("--image-size", type=int, metavar="N")
@@ -83,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a check failed, 2 something the person can mend (one line on stderr)."""
-    options = build_parser().parse_args(arguments)
+    options = build_parser().parse_args(_join_negative(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(options.act(options))
     except UserError as error:
@@ -95,6 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'system'}: {error.strerror or error}")
     return 2
+
+
+def _join_negative(arguments: Sequence[str]) -> list[str]:
+    """`--eps -2/255` -> `--eps=-2/255`: argparse would take the value for an option, and hide what is wrong."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--eps" and argument[:1] == "-" and argument[1:2].isdigit():
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _complain(message: str) -> None:
@@ -116,10 +159,14 @@ def _run(options: argparse.Namespace) -> int:
 
     keep_freed_memory()
     # everything that can be wrong is looked at before any work
-    attacks = [(name, api.make_attack(name, _assigned(options.attack_param))[1])
-               for name in _names(options.attack, "--attack")]
-    pairs = [(name, ThreatModel(norm or "linf", eps, options.targets))
-             for name, norm in attacks for eps in _names(options.eps, "--eps")]
+    attacks = [
+        (name, api.make_attack(name, _assigned(options.attack_param))[1]) for name in _names(options.attack, "--attack")
+    ]
+    pairs = [
+        (name, ThreatModel(norm or "linf", eps, options.targets))
+        for name, norm in attacks
+        for eps in _names(options.eps, "--eps")
+    ]
     from .provenance import choose_device
 
     choose_device(options.device)
@@ -131,10 +178,12 @@ def _run(options: argparse.Namespace) -> int:
         candidates = _candidates(options, screen)
         known = api.categories(options.dataset, options.data_root)
         wanted = list(known) if options.category == "all" else _names(options.category, "--category")
-        beds = [api.load_data(options.dataset, category=c, root=options.data_root, image_size=options.image_size)
-                for c in wanted]
+        beds = [
+            api.load_data(options.dataset, category=c, root=options.data_root, image_size=options.image_size)
+            for c in wanted
+        ]
         failures = [f for bed in beds for c in candidates for f in _cells(options, bed, c, pairs, screen)]
-    _summary(options, [bed.category for bed in beds])
+    _summary(options.results, beds)
     for failure in failures:
         _complain(failure)
     return 2 if failures else 0
@@ -151,9 +200,19 @@ def _cells(
         try:
             with screen.cell(label) as monitor:
                 api.evaluate(
-                    candidate, bed, attack, threat, attack_params=_assigned(options.attack_param),
-                    results=options.results, seed=options.seed, limit=options.limit, draws=options.draws,
-                    batch_size=options.batch_size, force=options.force, monitor=monitor)
+                    candidate,
+                    bed,
+                    attack,
+                    threat,
+                    attack_params=_assigned(options.attack_param),
+                    results=options.results,
+                    seed=options.seed,
+                    limit=options.limit,
+                    draws=options.draws,
+                    batch_size=options.batch_size,
+                    force=options.force,
+                    monitor=monitor,
+                )
         except UserError as error:
             yield f"{label}: {error}"
 
@@ -166,8 +225,10 @@ def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
 
     names = _names(options.detector, "--detector")
     given: dict[str, dict[str, str]] = {name: {} for name in names}
-    built = {name: Candidate(name, given[name], options.seed, options.device, FitBar(screen, name), screen.tell)
-             for name in names}
+    built = {
+        name: Candidate(name, given[name], options.seed, options.device, FitBar(screen, name), screen.tell)
+        for name in names
+    }
     known = {name: parameters.accepted(candidate.plugin.target) for name, candidate in built.items()}
     for key, value in _assigned(options.param).items():
         owner, dot, parameter = key.rpartition(".")
@@ -192,21 +253,23 @@ def _assigned(texts: list[str]) -> dict[str, str]:
     return parse_assignments(texts)
 
 
-def _summary(options: argparse.Namespace, categories: list[str]) -> None:
+def _summary(root: Path, beds: list[Data]) -> None:
     """The boards of what was just run."""
     from rich.console import Console
 
-    from .report import boards, read_results, rich_table
+    from .report import boards, find_cells, rich_table
 
+    folder = root / beds[0].name
     try:
-        results, _ = read_results(options.results / options.dataset)
-    except UserError:
+        results, _ = find_cells(folder)
+    except UserError as error:
+        _complain(str(error))
         return
-    shown = [r for r in results if r.spec["category"] in categories]
+    categories = {bed.category for bed in beds}
     console = Console()
-    for board in boards(shown):
+    for board in boards([r for r in results if r.spec["category"] in categories]):
         console.print(rich_table(board))
-    console.print(f"[dim]{options.results}: {len(results)} finished cells; `bench report` writes the leaderboard[/dim]")
+    console.print(f"{len(results)} finished cells in {folder}; `bench report` writes the leaderboard", style="dim")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -260,3 +323,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.sentence}", flush=True)
         passed &= check.passed
     return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -79,7 +79,7 @@ class ImageSet(Dataset[Tensor]):
         """Hash of ids, labels, contents and size: equal fingerprints mean equal images."""
         total = hashlib.sha256(f"{self.image_size}".encode())
         with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
-            for record, digest in zip(self.records, pool.map(lambda r: r.source.digest(), self.records)):
+            for record, digest in zip(self.records, pool.map(lambda r: r.source.digest(), self.records), strict=True):
                 total.update(f"\n{record.id}\t{record.label}\t".encode() + digest)
         return total.hexdigest()
 
@@ -119,7 +119,7 @@ class TestSet(ImageSet):
         by_label = [[r for r in self.records if r.label == label] for label in (0, 1)]
         anomalous = min(max(round(limit * len(by_label[1]) / len(self)), 1), limit - 1)
         chosen = set()
-        for records, count in zip(by_label, (limit - anomalous, anomalous)):
+        for records, count in zip(by_label, (limit - anomalous, anomalous), strict=True):
             count = min(count, len(records))
             chosen |= {records[i * len(records) // count].id for i in range(count)}
         return TestSet([r for r in self.records if r.id in chosen], self.image_size)

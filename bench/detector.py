@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -21,6 +21,20 @@ class Progress:
 
     def update(self, step: int, total: int, loss: float | None = None) -> None:
         """`step` of `total` are done; `loss` is the latest training loss."""
+
+
+class Origin(NamedTuple):
+    """How a detector came to be what it is, for the record of a run."""
+
+    name: str
+    code: str
+    """sha256 of the plug-in's code."""
+    parameters: dict[str, Any]
+    """Every parameter with the value used; a file is its sha256."""
+    changed: dict[str, Any]
+    """Those that were given and differ from the defaults."""
+    fit: dict[str, Any] | None = None
+    """Of a fit that is kept: sha256 of the checkpoint, seconds, number of images."""
 
 
 class Detector(nn.Module, ABC):
@@ -44,6 +58,9 @@ class Detector(nn.Module, ABC):
 
     progress: Progress = Progress()
     """Set by the harness before `fit`."""
+
+    origin: Origin | None = None
+    """Set by the harness: how this detector came to be."""
 
     @abstractmethod
     def fit(self, normal: DataLoader[Tensor]) -> None:

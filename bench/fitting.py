@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from . import files, parameters, registry
 from .data import Data
-from .detector import Detector, Progress
+from .detector import Detector, Origin, Progress
 from .errors import UserError
 from .metrics import threshold_at
 from .provenance import choose_device, versions
@@ -37,18 +37,6 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("adv-anomaly-bench"))
-
-
-class Origin(NamedTuple):
-    """How a detector came to be what it is, for the record of a run."""
-
-    name: str
-    code: str
-    """sha256 of the plug-in's code."""
-    parameters: dict[str, Any]
-    """Every parameter with the value used; a file is its sha256."""
-    changed: dict[str, Any]
-    """Those that were given and differ from the defaults."""
 
 
 class Threshold(NamedTuple):
@@ -85,7 +73,7 @@ class Candidate:
     @cached_property
     def changed(self) -> dict[str, Any]:
         """The identity of the given parameters that differ from the defaults."""
-        return parameters.identity(parameters.changed(self.plugin.target, self.values))  # type: ignore[no-any-return]
+        return parameters.identity(parameters.changed(self.plugin.target, self.values))
 
     def build(self) -> Detector:
         detector = parameters.build(self.plugin.target, self.values, self.plugin.name)
@@ -101,12 +89,15 @@ class Candidate:
         with torch.random.fork_rng():
             torch.manual_seed(_torch_seed(self.seed))
             detector = self.build().to(device)
-            detector.origin = self.origin(detector)  # type: ignore[assignment]
+            detector.origin = self.origin(detector)
             folder = self._folder(data, detector, fit_set.fingerprint)
             if (folder / "fit.json").exists():
-                _load(detector, folder)
+                load(detector, folder)
             else:
                 self._fit(detector, data, folder, fit_set.fingerprint)
+            kept = files.read_json(folder / "fit.json")
+            fit = {name: kept[name] for name in ("model_sha256", "seconds", "images")}
+            detector.origin = detector.origin._replace(fit=fit)
         detector.eval().requires_grad_(False)
         self._fitted[fit_set.fingerprint] = detector
         return detector
@@ -124,19 +115,28 @@ class Candidate:
 
     def _folder(self, data: Data, detector: Detector, fingerprint: str) -> Path:
         key = {
-            "detector": self.plugin.name, "code": self.plugin.sha256, "seed": self.seed, "data": fingerprint,
-            "parameters": parameters.identity(detector.parameters_record), "image_size": data.image_size,
+            "detector": self.plugin.name,
+            "code": self.plugin.sha256,
+            "seed": self.seed,
+            "data": fingerprint,
+            "parameters": parameters.identity(detector.parameters_record),
+            "image_size": data.image_size,
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         place = f"{data.name}-{data.category}-{data.image_size}px"
         return cache_folder() / "fitted" / place / f"{self.plugin.name}-{digest}"
 
     def _fit(self, detector: Detector, data: Data, folder: Path, fingerprint: str) -> None:
-        older = [p for p in folder.parent.glob(f"{self.plugin.name}-*/fit.json")
-                 if files.read_json(p)["changed"] == self.changed and files.read_json(p)["seed"] == self.seed]
+        older = [
+            p
+            for p in folder.parent.glob(f"{self.plugin.name}-*/fit.json")
+            if files.read_json(p)["changed"] == self.changed and files.read_json(p)["seed"] == self.seed
+        ]
         if older:
-            self.tell(f"{self.plugin.name} on {data.name}/{data.category}: the code or the data changed since it "
-                      "was last fitted; fitting again")
+            self.tell(
+                f"{self.plugin.name} on {data.name}/{data.category}: the code or the data changed since it "
+                "was last fitted; fitting again"
+            )
         fit_set, _ = data.train.split(self.seed)
         detector.progress = self.progress
         self.progress.checkpoint = folder / "training.pt"
@@ -153,10 +153,17 @@ class Candidate:
         finally:
             detector.progress = Progress()
         record = {
-            "schema": SCHEMA, "detector": self.plugin.name, "code": self.plugin.sha256, "seed": self.seed,
-            "parameters": parameters.identity(detector.parameters_record), "changed": self.changed,
-            "data": fingerprint, "image_size": data.image_size, "images": len(fit_set),
-            "seconds": round(time.monotonic() - started, 1), "versions": versions(),
+            "schema": SCHEMA,
+            "detector": self.plugin.name,
+            "code": self.plugin.sha256,
+            "seed": self.seed,
+            "parameters": parameters.identity(detector.parameters_record),
+            "changed": self.changed,
+            "data": fingerprint,
+            "image_size": data.image_size,
+            "images": len(fit_set),
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": versions(),
         }
         save(detector, folder, record)
         (folder / "training.pt").unlink(missing_ok=True)
@@ -173,7 +180,7 @@ def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
     files.write_json(folder / "fit.json", {**record, "model_sha256": parameters.file_sha256(model)})
 
 
-def _load(detector: Detector, folder: Path) -> None:
+def load(detector: Detector, folder: Path) -> None:
     from safetensors.torch import load_file
 
     model = folder / "model.safetensors"

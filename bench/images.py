@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +69,11 @@ class FileSource:
     def digest(self) -> bytes:
         try:
             with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") \
+                return (
+                    hashlib.file_digest(file, "sha256").digest()
+                    if hasattr(hashlib, "file_digest")
                     else hashlib.sha256(file.read()).digest()
+                )
         except OSError as error:
             raise UserError(f"cannot read image {self.path}: {error.strerror}") from None
 
@@ -102,7 +105,8 @@ def _is_deep(image: Image.Image) -> bool:
     """16 bit per colour, which Pillow would silently reduce to 8."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
-    return any(isinstance(tile[3], str) and ";16" in tile[3] for tile in image.tile)
+    tiles = getattr(image, "tile", [])  # how Pillow means to decode: (codec, extents, offset, raw mode, ...)
+    return any(isinstance(tile[3], str) and ";16" in tile[3] for tile in tiles)
 
 
 def _decode_deep(path: Path) -> Pixels:
@@ -111,8 +115,9 @@ def _decode_deep(path: Path) -> Pixels:
     array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path} is broken, or not an 8 or 16 bit image")
-    pixels: Pixels = array if array.ndim == 2 else np.ascontiguousarray(array[..., 2::-1])  # BGR(A) -> RGB
-    return pixels
+    if array.ndim == 2:
+        return cast(Pixels, array)
+    return cast(Pixels, np.ascontiguousarray(array[..., 2::-1]))  # BGR(A) -> RGB
 
 
 def to_tensor(pixels: Pixels, image_size: int) -> Tensor:

@@ -60,8 +60,7 @@ def fpr_at_95_tpr(curves: Curves) -> Floats:
     return np.asarray(fpr[np.arange(len(fpr)), first])
 
 
-METRICS: dict[str, Callable[[Curves], Floats]] = {
-    "auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
+METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
 
 
 class Bootstrap(NamedTuple):

@@ -47,8 +47,10 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
                 continue
             first = by_eps[min(by_eps)]
             points = [Point(Fraction(0), mean([first[c].metrics["clean_auroc"] for c in shared]).estimate())]
-            points += [Point(eps, mean([cells[c].metrics["robust_auroc"] for c in shared]).estimate())
-                       for eps, cells in sorted(by_eps.items())]
+            points += [
+                Point(eps, mean([cells[c].metrics["robust_auroc"] for c in shared]).estimate())
+                for eps, cells in sorted(by_eps.items())
+            ]
             found.setdefault(key, {})[name] = points
     return found
 
@@ -58,9 +60,15 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
     for i, (name, points) in enumerate(lines.items()):
         values = [p.auroc for p in points]
         axes.errorbar(
-            [float(p.eps) for p in points], [v.value for v in values],
+            [float(p.eps) for p in points],
+            [v.value for v in values],
             yerr=[[v.value - v.low for v in values], [v.high - v.value for v in values]],
-            label=name, color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], capsize=3, clip_on=False)
+            label=name,
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i % len(MARKERS)],
+            capsize=3,
+            clip_on=False,
+        )
     ticks = sorted({p.eps for points in lines.values() for p in points})
     axes.set_xticks([float(t) for t in ticks], [eps_text(t) if t else "0\n(clean)" for t in ticks])
     axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")

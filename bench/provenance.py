@@ -11,8 +11,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("adv-anomaly-bench", "torch", "torchvision", "timm", "anomalib", "numpy", "scipy", "scikit-learn",
-            "scikit-image", "pillow")
+PACKAGES = (
+    "adv-anomaly-bench",
+    "torch",
+    "torchvision",
+    "timm",
+    "anomalib",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "pillow",
+)
 
 
 @functools.cache

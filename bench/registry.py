@@ -53,8 +53,10 @@ def load(kind: Kind, name: str) -> Plugin:
     files, points = _files(kind), _entry_points(kind)
     if name in points and (name in files or len(points[name]) > 1):
         claims = ["adv-anomaly-bench"] * (name in files) + [_package(point) for point in points[name]]
-        raise UserError(f"{len(claims)} packages claim the {kind[:-1]} {name!r}: {', '.join(claims)}; "
-                        "uninstall one, or name a file: path/to/file.py:ClassName")
+        raise UserError(
+            f"{len(claims)} packages claim the {kind[:-1]} {name!r}: {', '.join(claims)}; "
+            "uninstall one, or name a file: path/to/file.py:ClassName"
+        )
     if name in files:
         module = importlib.import_module(f"bench.{kind}.{files[name].stem}")
         return Plugin(name, _target(kind, module, name), _code_hash(files[name], helpers=True))
@@ -63,8 +65,9 @@ def load(kind: Kind, name: str) -> Plugin:
         try:
             target = point.load()
         except Exception as error:
-            raise UserError(f"{kind[:-1]} {name!r} of {_package(point)} cannot be imported: "
-                            f"{type(error).__name__}: {error}") from error
+            raise UserError(
+                f"{kind[:-1]} {name!r} of {_package(point)} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
         module = target if inspect.ismodule(target) else sys.modules[target.__module__]
         return Plugin(name, _checked(kind, target, name), _code_hash(Path(str(module.__file__))))
     raise unknown(kind[:-1], name, names(kind))
@@ -73,8 +76,9 @@ def load(kind: Kind, name: str) -> Plugin:
 def listing(kind: Kind) -> list[Listed]:
     """Name, one line and origin of everything of a kind; nothing is imported for it."""
     rows = [Listed(name, _summary(path), "built in") for name, path in _files(kind).items()]
-    rows += [Listed(name, point.value, _package(point))
-             for name, points in _entry_points(kind).items() for point in points]
+    rows += [
+        Listed(name, point.value, _package(point)) for name, points in _entry_points(kind).items() for point in points
+    ]
     return sorted(rows)
 
 
@@ -142,12 +146,16 @@ def _target(kind: Kind, module: ModuleType, name: str) -> Any:
     if kind == "datasets":
         return _checked(kind, module, name)
     fits = _CHECKS[kind]
-    own = [v for v in vars(module).values() if inspect.isclass(v) and v.__module__ == module.__name__
-           and not v.__name__.startswith("_") and fits(v)]
+    own = [
+        v
+        for v in vars(module).values()
+        if inspect.isclass(v) and v.__module__ == module.__name__ and not v.__name__.startswith("_") and fits(v)
+    ]
     if len(own) != 1:
         found = ", ".join(c.__name__ for c in own) or "none"
-        raise UserError(f"{name}: expected one {kind[:-1]} class in the file, found {found}; "
-                        "name it: path/to/file.py:ClassName")
+        raise UserError(
+            f"{name}: expected one {kind[:-1]} class in the file, found {found}; name it: path/to/file.py:ClassName"
+        )
     return own[0]
 
 
@@ -164,15 +172,14 @@ def _is_detector(target: Any) -> bool:
 
 
 def _is_attack(target: Any) -> bool:
-    return inspect.isclass(target) and callable(target) and hasattr(target, "norms") and hasattr(target, "__call__")
+    return inspect.isclass(target) and hasattr(target, "norms") and "__call__" in dir(target)
 
 
 def _is_dataset(target: Any) -> bool:
     return all(hasattr(target, attribute) for attribute in ("categories", "load", "IMAGE_SIZE"))
 
 
-_CHECKS: dict[Kind, Callable[[Any], bool]] = {
-    "detectors": _is_detector, "attacks": _is_attack, "datasets": _is_dataset}
+_CHECKS: dict[Kind, Callable[[Any], bool]] = {"detectors": _is_detector, "attacks": _is_attack, "datasets": _is_dataset}
 _EXPECTED: dict[Kind, str] = {
     "detectors": "a subclass of bench.Detector",
     "attacks": "a class with `norms` whose instances are called as (score, x, sign, threat, rng)",

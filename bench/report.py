@@ -80,7 +80,7 @@ def _short(value: Any) -> str:
 
 
 def read_results(root: Path) -> tuple[list[Result], list[str]]:
-    """Finished cells below `root`, and a sentence for each unfinished one.
+    """Finished cells below `root`, at least one, and a sentence for each unfinished one.
 
     Raises UserError for a folder that cannot be read, or a cell that is damaged or of another schema.
     """
@@ -88,6 +88,14 @@ def read_results(root: Path) -> tuple[list[Result], list[str]]:
         raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
     if not root.is_dir():
         raise UserError(f"--results {root} is a file; a folder is expected")
+    results, notes = find_cells(root)
+    if not results:
+        raise UserError(f"no finished results in {root}" + (f"; {notes[0]}" if notes else "; `bench run` makes some"))
+    return results, notes
+
+
+def find_cells(root: Path) -> tuple[list[Result], list[str]]:
+    """As `read_results`, but none is no error."""
     results, notes = [], []
     for path in sorted(root.rglob("run.json")):
         if path.parent.name == ASIDE:
@@ -97,10 +105,9 @@ def read_results(root: Path) -> tuple[list[Result], list[str]]:
             results.append(Result(path.parent, record, tuple(read_rows(path.parent, record))))
         else:
             total = record["data"]["normal"] + record["data"]["anomalous"]
-            notes.append(f"unfinished: {path.parent} ({record['rows']} of {total} images); "
-                         "the same `bench run` goes on with it")
-    if not results:
-        raise UserError(f"no finished results in {root}" + (f"; {notes[0]}" if notes else "; `bench run` makes some"))
+            notes.append(
+                f"unfinished: {path.parent} ({record['rows']} of {total} images); the same `bench run` goes on with it"
+            )
     return results, notes
 
 
@@ -112,20 +119,34 @@ def load_results(root: Path) -> pd.DataFrame:
 def _tidy(result: Result) -> dict[str, Any]:
     spec, record = result.spec, result.record
     row: dict[str, Any] = {
-        "dataset": spec["dataset"], "category": spec["category"], "image_size": spec["image_size"],
-        "detector": spec["detector"], "detector_parameters": record["detector"]["parameters"],
-        "attack": spec["attack"], "attack_parameters": record["attack"]["parameters"],
-        "norm": spec["norm"], "eps": float(_fraction(spec["eps"])), "eps_text": spec["eps"],
-        "targets": spec["targets"], "seed": spec["seed"],
-        "normal": record["data"]["normal"], "anomalous": record["data"]["anomalous"],
+        "dataset": spec["dataset"],
+        "category": spec["category"],
+        "image_size": spec["image_size"],
+        "detector": spec["detector"],
+        "detector_parameters": record["detector"]["parameters"],
+        "attack": spec["attack"],
+        "attack_parameters": record["attack"]["parameters"],
+        "norm": spec["norm"],
+        "eps": float(_fraction(spec["eps"])),
+        "eps_text": spec["eps"],
+        "targets": spec["targets"],
+        "seed": spec["seed"],
+        "normal": record["data"]["normal"],
+        "anomalous": record["data"]["anomalous"],
     }
     for name, bootstrap in result.metrics.items():
         value = bootstrap.estimate()
         row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
     return row | {
-        "threshold": record["threshold"]["value"], "forwards": record["forwards"], "backwards": record["backwards"],
-        "seconds": record["seconds"], "device": record["device"], "commit": record["git"]["commit"],
-        "dirty": record["git"]["dirty"], "warnings": "; ".join(record["warnings"]), "folder": str(result.folder),
+        "threshold": record["threshold"]["value"],
+        "forwards": record["forwards"],
+        "backwards": record["backwards"],
+        "seconds": record["seconds"],
+        "device": record["device"],
+        "commit": record["git"]["commit"],
+        "dirty": record["git"]["dirty"],
+        "warnings": "; ".join(record["warnings"]),
+        "folder": str(result.folder),
     }
 
 
@@ -173,11 +194,16 @@ def _mean(results: Sequence[Result], metric: str) -> Bootstrap:
 
 
 COLUMNS = {
-    "clean AUROC": "clean_auroc", "robust AUROC": "robust_auroc",
-    "normal only": "normal_only_auroc", "anomalous only": "anomalous_only_auroc",
-    "clean AP": "clean_ap", "robust AP": "robust_ap",
-    "clean FPR95": "clean_fpr95", "robust FPR95": "robust_fpr95",
-    "clean acc.": "clean_accuracy", "robust acc.": "robust_accuracy",
+    "clean AUROC": "clean_auroc",
+    "robust AUROC": "robust_auroc",
+    "normal only": "normal_only_auroc",
+    "anomalous only": "anomalous_only_auroc",
+    "clean AP": "clean_ap",
+    "robust AP": "robust_ap",
+    "clean FPR95": "clean_fpr95",
+    "robust FPR95": "robust_fpr95",
+    "clean acc.": "clean_accuracy",
+    "robust acc.": "robust_accuracy",
 }
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
 
@@ -241,8 +267,9 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
         parts += [f"## {board.title}", "", f"{scope[0].upper()}{scope[1:]}.", "", _markdown_table(table(board)), ""]
         if count > 1:
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
-        warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells
-                           for w in r.record["warnings"]})
+        warnings = sorted(
+            {f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]}
+        )
         parts += [f"- {warning}" for warning in warnings] + ([""] if warnings else [])
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
     parts += [f"- {note}" for note in notes]
@@ -261,7 +288,13 @@ def rich_table(board: Board) -> Table:
 
     count = len(board.categories)
     scope = f"mean over {count} categories" if count > 1 else board.categories[0]
-    shown = Table(title=f"{board.title} ({scope})", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    shown = Table(
+        title=f"{board.title} ({scope})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     shown.add_column("detector", overflow="fold")
     for title in WITH_INTERVAL:
         shown.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from . import files
 from .data import Data
-from .detector import Detector
+from .detector import Detector, Origin
 from .errors import UserError
-from .fitting import RANDOMIZED_DRAWS, Origin, Threshold
+from .fitting import RANDOMIZED_DRAWS, Threshold
 from .provenance import device_name, git_state, versions
 from .rng import Rng
 from .score import Score, where_it_failed
@@ -74,11 +74,19 @@ class RunSpec:
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "detector": self.detector, "detector_parameters": self.detector_parameters,
-            "attack": self.attack, "attack_parameters": self.attack_parameters,
-            "norm": self.threat.norm, "eps": eps_text(self.threat.eps), "targets": self.threat.attacks,
-            "dataset": self.dataset, "category": self.category, "image_size": self.image_size,
-            "seed": self.seed, "limit": self.limit, "draws": self.draws,
+            "detector": self.detector,
+            "detector_parameters": self.detector_parameters,
+            "attack": self.attack,
+            "attack_parameters": self.attack_parameters,
+            "norm": self.threat.norm,
+            "eps": eps_text(self.threat.eps),
+            "targets": self.threat.attacks,
+            "dataset": self.dataset,
+            "category": self.category,
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "limit": self.limit,
+            "draws": self.draws,
         }
 
     def folder(self, results: Path) -> Path:
@@ -89,8 +97,12 @@ class RunSpec:
         targets = None if self.threat.attacks == "both" else self.threat.attacks
         attack = _suffix(parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws)
         eps = eps_text(self.threat.eps).replace("/", "_")
-        parts = [self.dataset, self.category, self.detector + detector,
-                 f"{self.attack}-{self.threat.norm}-{eps}{attack}"]
+        parts = [
+            self.dataset,
+            self.category,
+            self.detector + detector,
+            f"{self.attack}-{self.threat.norm}-{eps}{attack}",
+        ]
         return results.joinpath(*(re.sub(r"[^A-Za-z0-9._+-]", "_", part) for part in parts))
 
 
@@ -183,19 +195,35 @@ class Cell:
         detector = ready.detector
         warnings = []
         if ready.threshold.held_out < 19:
-            warnings.append(f"only {ready.threshold.held_out} normal images were held out: the threshold cannot "
-                            "promise 5 % false alarms (19 are needed)")
+            warnings.append(
+                f"only {ready.threshold.held_out} normal images were held out: the threshold cannot "
+                "promise 5 % false alarms (19 are needed)"
+            )
         record = {
-            "schema": SCHEMA, "kind": "attack", "status": "running", "spec": self.spec.record(),
+            "schema": SCHEMA,
+            "kind": "attack",
+            "status": "running",
+            "spec": self.spec.record(),
             "detector": {
-                "code": self.detector_code, "parameters": ready.origin.parameters,
-                "randomized": detector.randomized, "differentiable": detector.differentiable,
+                "code": self.detector_code,
+                "parameters": ready.origin.parameters,
+                "randomized": detector.randomized,
+                "differentiable": detector.differentiable,
+                "fit": ready.origin.fit,
             },
             "attack": {"code": self.attack_code, "parameters": _attack_parameters(attack)},
-            "data": self._data_record(data), "threshold": ready.threshold._asdict(),
-            "versions": versions(), "git": git_state(), "device": device_name(ready.device),
-            "batch_size": batch_size, "started": _now(), "warnings": warnings,
-            "rows": 0, "forwards": 0, "backwards": 0, "seconds": 0.0,
+            "data": self._data_record(data),
+            "threshold": ready.threshold._asdict(),
+            "versions": versions(),
+            "git": git_state(),
+            "device": device_name(ready.device),
+            "batch_size": batch_size,
+            "started": _now(),
+            "warnings": warnings,
+            "rows": 0,
+            "forwards": 0,
+            "backwards": 0,
+            "seconds": 0.0,
         }
         if self.folder is not None:
             files.write_text(self.folder / "samples.csv", "")
@@ -206,8 +234,11 @@ class Cell:
     def _data_record(data: Data) -> dict[str, Any]:
         anomalous = sum(data.test.labels)
         return {
-            "train": data.train.fingerprint, "test": data.test.fingerprint, "train_images": len(data.train),
-            "normal": len(data.test) - anomalous, "anomalous": anomalous,
+            "train": data.train.fingerprint,
+            "test": data.test.fingerprint,
+            "train_images": len(data.train),
+            "normal": len(data.test) - anomalous,
+            "anomalous": anomalous,
         }
 
     def _continue(self, data: Data) -> tuple[list[Row], dict[str, Any]]:
@@ -230,26 +261,35 @@ class Cell:
             files.write_text(samples, kept.decode("utf-8"))
         rows = from_csv(kept.decode("utf-8"), samples)
         if [row.id for row in rows] != data.test.ids[: record["rows"]]:
-            raise UserError(f"{samples} does not hold the {record['rows']} rows that run.json counts; "
-                            "--force starts over")
+            raise UserError(
+                f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"
+            )
         return rows, record
 
     def _same_sources(self, record: dict[str, Any], data: Data) -> None:
-        changed = [what for what, stored, now in (
-            ("the parameters", record["spec"], self.spec.record()),
-            (f"the code of detector {self.spec.detector}", record["detector"]["code"], self.detector_code),
-            (f"the code of attack {self.spec.attack}", record["attack"]["code"], self.attack_code),
-            ("the images", record["data"], self._data_record(data)),
-        ) if stored != now]
+        changed = [
+            what
+            for what, stored, now in (
+                ("the parameters", record["spec"], self.spec.record()),
+                (f"the code of detector {self.spec.detector}", record["detector"]["code"], self.detector_code),
+                (f"the code of attack {self.spec.attack}", record["attack"]["code"], self.attack_code),
+                ("the images", record["data"], self._data_record(data)),
+            )
+            if stored != now
+        ]
         if changed:
-            raise UserError(f"{self.folder} holds results from before {' and '.join(changed)} changed; "
-                            "--force replaces them, --results DIR keeps both")
+            raise UserError(
+                f"{self.folder} holds results from before {' and '.join(changed)} changed; "
+                "--force replaces them, --results DIR keeps both"
+            )
 
     def _finish(self, rows: list[Row], record: dict[str, Any], worker: _Worker) -> None:
         clean = [row.clean for row in rows]
         if min(clean) == max(clean):
-            raise UserError(f"detector {self.spec.detector} gives every test image the score {clean[0]:g}: a constant "
-                            "score ranks nothing")
+            raise UserError(
+                f"detector {self.spec.detector} gives every test image the score {clean[0]:g}: a constant "
+                "score ranks nothing"
+            )
         record |= {"status": "finished", "finished": _now()}
         if self.folder is not None:
             samples = (self.folder / "samples.csv").read_bytes()
@@ -275,8 +315,10 @@ class _Worker:
         rng = self._rng(some)
         scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
         if len(set(scores.tolist())) == 1:
-            raise UserError(f"detector {self.spec.detector} gives {len(some)} different images the same score "
-                            f"{scores[0].item():g}: a constant score ranks nothing")
+            raise UserError(
+                f"detector {self.spec.detector} gives {len(some)} different images the same score "
+                f"{scores[0].item():g}: a constant score ranks nothing"
+            )
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """Rows of these test images. `worst` is never better for the detector than `clean`: doing nothing is
@@ -298,8 +340,10 @@ class _Worker:
             stronger = sign[chosen] * after > sign[chosen] * clean[chosen]
             worst[chosen] = torch.where(stronger, after, clean[chosen])
             distance[chosen] = torch.where(stronger, threat.distance(x_adv, x0), 0.0)
-        return [Row(test.records[i].id, test.records[i].label, c, w, d) for i, c, w, d in
-                zip(indices, clean.tolist(), worst.tolist(), distance.tolist())]
+        return [
+            Row(test.records[i].id, test.records[i].label, c, w, d)
+            for i, c, w, d in zip(indices, clean.tolist(), worst.tolist(), distance.tolist(), strict=True)
+        ]
 
     def _attacked(self, x: Tensor, sign: Tensor, rng: Rng) -> Tensor:
         """The attack's images, after the threat model has verified them."""
@@ -319,10 +363,12 @@ class _Worker:
         return Rng(self.spec.seed, [self.data.test.records[i].id for i in indices], "test")
 
     def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
-        for index, value in zip(indices, scores.tolist()):
+        for index, value in zip(indices, scores.tolist(), strict=True):
             if not math.isfinite(value):
-                raise UserError(f"detector {self.spec.detector} gives the {what} image "
-                                f"{self.data.test.records[index].id} the score {value}; scores must be finite")
+                raise UserError(
+                    f"detector {self.spec.detector} gives the {what} image "
+                    f"{self.data.test.records[index].id} the score {value}; scores must be finite"
+                )
         return scores
 
 
@@ -337,8 +383,10 @@ def to_csv(rows: Sequence[Row], header: bool = True) -> str:
 
 def from_csv(text: str, path: Path) -> list[Row]:
     try:
-        return [Row(r["id"], int(r["label"]), float(r["clean"]), float(r["worst"]), float(r["distance"]))
-                for r in csv.DictReader(io.StringIO(text))]
+        return [
+            Row(r["id"], int(r["label"]), float(r["clean"]), float(r["worst"]), float(r["distance"]))
+            for r in csv.DictReader(io.StringIO(text))
+        ]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} is damaged: expected the columns {', '.join(Row._fields)}") from None
 
@@ -349,8 +397,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     record = files.read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
-        raise UserError(f"{path} was written by another version (schema {found}, this one reads {SCHEMA}); "
-                        "use that version, or another --results")
+        raise UserError(
+            f"{path} was written by another version (schema {found}, this one reads {SCHEMA}); "
+            "use that version, or another --results"
+        )
     return record
 
 
@@ -362,8 +412,10 @@ def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != record.get("samples_sha256"):
-        raise UserError(f"{path} was changed after it was written (its sha256 is not the one in run.json); "
-                        "run the cell again with --force")
+        raise UserError(
+            f"{path} was changed after it was written (its sha256 is not the one in run.json); "
+            "run the cell again with --force"
+        )
     return from_csv(content.decode("utf-8"), path)
 
 
@@ -400,12 +452,8 @@ def _set_aside(folder: Path) -> Iterator[None]:
 
 
 def _attack_parameters(attack: Attack) -> dict[str, Any]:
-    from dataclasses import asdict, is_dataclass
-
     from .parameters import identity
 
-    if is_dataclass(attack) and not isinstance(attack, type):
-        return {name: identity(value) for name, value in asdict(attack).items()}
     return {name: identity(value) for name, value in vars(attack).items() if not name.startswith("_")}
 
 

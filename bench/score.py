@@ -36,8 +36,10 @@ class Score:
             raise UserError(f"detector {self.name} failed in score: {where_it_failed(error)}") from error
         if not isinstance(scores, Tensor) or scores.shape != (len(x),) or not scores.is_floating_point():
             got = f"{tuple(scores.shape)} {scores.dtype}" if isinstance(scores, Tensor) else type(scores).__name__
-            raise UserError(f"detector {self.name} must score a batch of {len(x)} images with a float tensor "
-                            f"of shape ({len(x)},), got {got}")
+            raise UserError(
+                f"detector {self.name} must score a batch of {len(x)} images with a float tensor "
+                f"of shape ({len(x)},), got {got}"
+            )
         self.forwards += len(x)
         if scores.requires_grad:
             scores.register_hook(self._count_backward)

@@ -13,6 +13,8 @@ from rich.progress import Progress as Bars
 from .detector import Progress
 from .run import Monitor
 
+LINE_EVERY_SECONDS = 30.0  # where there is no terminal for a bar
+
 
 class Screen:
     """Bars on stderr."""
@@ -20,9 +22,16 @@ class Screen:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bars = Bars(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("[dim]elapsed"), TimeElapsedColumn(), TextColumn("[dim]left"), TimeRemainingColumn(),
-            console=self.console, disable=not self.console.is_terminal)
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
 
     def __enter__(self) -> Screen:
         self.bars.start()
@@ -63,15 +72,19 @@ class FitBar(Progress):
     def __init__(self, screen: Screen, name: str):
         self.screen, self.name = screen, name
         self.task: TaskID | None = None
-        self.begun = 0.0
+        self.begun = self.said = 0.0
 
     def update(self, step: int, total: int, loss: float | None = None) -> None:
         label = f"fitting {self.name}" + (f"  loss {loss:.4f}" if loss is not None else "")
         bars = self.screen.bars
         if self.task is None:
-            self.task, self.begun = bars.add_task(label, total=total), time.monotonic()
+            self.task = bars.add_task(label, total=total)
+            self.begun = self.said = time.monotonic()
         bars.update(self.task, completed=step, total=total, description=label)
         if step >= total:
             bars.remove_task(self.task)
             self.task = None
             self.screen.tell(f"{label}, {total} steps in {time.monotonic() - self.begun:.0f} s")
+        elif not self.screen.console.is_terminal and time.monotonic() - self.said > LINE_EVERY_SECONDS:
+            self.said = time.monotonic()
+            self.screen.tell(f"{label}, step {step} of {total}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -63,6 +63,10 @@ class ThreatModel:
     norm: Norm
     eps: Fraction
     attacks: Targets = "both"
+
+    if TYPE_CHECKING:  # what the constructor takes is wider than what the fields hold
+
+        def __init__(self, norm: str, eps: str | float | Fraction, attacks: str = "both") -> None: ...
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:

@@ -32,6 +32,6 @@ def k_center_greedy(points: Tensor, count: int, progress: Callable[[int, int], N
         torch.minimum(nearest, distance, out=nearest)
         nearest[current] = -torch.inf  # rounding must not choose a point twice
         current = nearest.argmax()
-        if progress is not None and i % 100 == 99:
+        if progress is not None and (i % 100 == 99 or i + 1 == count):
             progress(i + 1, count)
     return chosen

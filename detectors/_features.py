@@ -77,7 +77,8 @@ class Backbone(nn.Module):
             raise UserError(
                 f"cannot download the weights of {self.name} ({type(error).__name__}: {reason[:120]}). Either give a "
                 "local file: --param weights=PATH/TO/FILE.safetensors, or connect to https://huggingface.co once, "
-                "where timm keeps them") from None
+                "where timm keeps them"
+            ) from None
         self._load_state(full.state_dict(), f"timm's {self.name}")
 
     def _load_state(self, state: Mapping[str, Tensor], source: str) -> None:
@@ -87,8 +88,10 @@ class Backbone(nn.Module):
         for problem, keys in (("lacks", missing), ("has another shape for", unfit)):
             if keys:
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-                raise UserError(f"{source} does not fit {self.name}: it {problem} {', '.join(keys[:3])}{more}; "
-                                "--param backbone=NAME names the timm model that the weights belong to")
+                raise UserError(
+                    f"{source} does not fit {self.name}: it {problem} {', '.join(keys[:3])}{more}; "
+                    "--param backbone=NAME names the timm model that the weights belong to"
+                )
         self.model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
 

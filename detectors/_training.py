@@ -39,7 +39,8 @@ def train(
     averaged = None
     if ema is not None:
         averaged = torch.optim.swa_utils.AveragedModel(
-            network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema))
+            network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema)
+        )
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     parts |= {} if averaged is None else {"averaged": averaged}
     seed = torch.initial_seed()  # the harness seeds before `fit`
@@ -52,11 +53,10 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with autocast(device):
                 value = loss(batch)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         current = value.item()
         if current != current or abs(current) == float("inf"):
-            raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {current}; "
-                            "try a lower lr")
+            raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {current}; try a lower lr")
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -118,5 +118,6 @@ def _resume(detector: Detector, parts: dict[str, Any], seed: int) -> int:
         return int(state["step"])
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot resume the training from {path} ({reason}); "
-                        "delete that file to train from the start") from None
+        raise UserError(
+            f"cannot resume the training from {path} ({reason}); delete that file to train from the start"
+        ) from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -85,8 +85,16 @@ class AdvRAD(Detector):
         self.normal_error: Tensor
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
-        train(self, self.network, self._denoising_loss, normal,
-              steps=self.steps, batch_size=self.batch_size, lr=self.lr, ema=self.ema)
+        train(
+            self,
+            self.network,
+            self._denoising_loss,
+            normal,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            ema=self.ema,
+        )
         for weight in self.network.parameters():
             weight.requires_grad_(False)
         total, count = torch.zeros((), device=self.kept.device), 0
@@ -115,7 +123,7 @@ class AdvRAD(Detector):
 
     def _error_map(self, images: Tensor, noise: Tensor) -> Tensor:
         """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels and scales."""
-        difference = (images - (self._reconstruct(2 * images - 1, noise) + 1) / 2)
+        difference = images - (self._reconstruct(2 * images - 1, noise) + 1) / 2
         height, width = images.shape[-2:]
         maps = [difference.square().mean(1, keepdim=True)]
         for scale in SCALES[1:]:

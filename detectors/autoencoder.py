@@ -42,18 +42,31 @@ class Autoencoder(Detector):
         self.error, self.width, self.latent = error, width, latent
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.encoder = nn.Sequential(
-            _down(3, width), _down(width, 2 * width), _down(2 * width, 4 * width),
+            _down(3, width),
+            _down(width, 2 * width),
+            _down(2 * width, 4 * width),
             nn.Conv2d(4 * width, latent, 3, padding=1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent, 4 * width, 3, padding=1), nn.LeakyReLU(0.2),
-            _up(4 * width, 2 * width), _up(2 * width, width), _up(width, width // 2),
-            nn.Conv2d(width // 2, 3, 3, padding=1), nn.Sigmoid(),
+            nn.Conv2d(latent, 4 * width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            _up(4 * width, 2 * width),
+            _up(2 * width, width),
+            _up(width, width // 2),
+            nn.Conv2d(width // 2, 3, 3, padding=1),
+            nn.Sigmoid(),
         )
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
-        train(self, self, lambda x: self._error(x).mean(), normal,
-              steps=self.steps, batch_size=self.batch_size, lr=self.lr)
+        train(
+            self,
+            self,
+            lambda x: self._error(x).mean(),
+            normal,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+        )
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.anomaly_map(x).flatten(1).amax(1)

@@ -60,8 +60,10 @@ class PatchCore(Detector):
             patches = torch.cat([self._embed(images.to(device))[0].flatten(0, 1) for images in normal])
         count = max(int(len(patches) * self.coreset), 1)
         if count < self.neighbours:
-            raise UserError(f"patchcore: {len(patches)} training patches leave {count} in the bank, fewer than "
-                            f"neighbours={self.neighbours}; raise coreset or use more images")
+            raise UserError(
+                f"patchcore: {len(patches)} training patches leave {count} in the bank, fewer than "
+                f"neighbours={self.neighbours}; raise coreset or use more images"
+            )
         self.bank = patches[k_center_greedy(patches, count, self.progress.update)].clone()
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:

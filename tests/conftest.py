@@ -75,8 +75,9 @@ def small_data(normal: int = 8, anomalous: int = 7, size: int = 8, train: int = 
         return Record(f"{name}/{i}", ArraySource(rng.randint(low, low + 80, (size, size, 3)).astype(np.uint8)), label)
 
     test = [record("good", i, 0) for i in range(normal)] + [record("bad", i, 1) for i in range(anomalous)]
-    return Data("small", "one", size, TrainSet([record("train", i, 0) for i in range(train)], size),
-                TestSet(test, size))
+    return Data(
+        "small", "one", size, TrainSet([record("train", i, 0) for i in range(train)], size), TestSet(test, size)
+    )
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_an_honest_detector_passes_every_check() -> None:
 
 
 @pytest.mark.parametrize("kind", PLANTED, ids=lambda k: k.__name__)
-def test_a_planted_violation_is_caught(kind: type[Detector]) -> None:
+def test_a_planted_violation_is_caught(kind: type[Honest]) -> None:
     passed, sentence = checks.CHECKS[PLANTED[kind]](probe_of(kind))
     assert not passed
     assert sentence

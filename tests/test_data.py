@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,7 +36,7 @@ def test_textures_fit_any_size(size: int) -> None:
     data = load_data(category="grass", image_size=size)
     image, label, name = data.test[len(data.test) - 1]
     assert image.shape == (3, size, size) and image.dtype == torch.float32
-    assert 0 <= image.min() and image.max() <= 1
+    assert image.min() >= 0 and image.max() <= 1
     assert (label, name) == (1, "missing/08")
     mask = data.test.mask(len(data.test) - 1)
     assert mask is not None and mask.shape == (1, size, size) and 0 < mask.float().mean() < 0.5
@@ -96,7 +97,8 @@ def test_every_pixel_format_gives_the_same_image(tmp_path: Path, suffix: str, mo
         byte = np.round((ramp if grey else colour) * 255).astype(np.uint8)
         image = Image.fromarray(byte)
         image = image.quantize(64) if mode == "P" else image.convert(mode)
-        image.save(path, **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
+        options: dict[str, Any] = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+        image.save(path, **options)
     found = to_tensor(FileSource(path).pixels(), 8)
     expected = torch.tensor(np.stack([ramp] * 3) if grey else colour.transpose(2, 0, 1))
     precise = {"I;16": 1e-5, "rgb16": 1e-5, "rgba16": 1e-5, "P": 0.12}.get(mode, 0.02 if suffix == "jpg" else 0.002)
@@ -126,9 +128,7 @@ def test_a_broken_image_is_named(tmp_path: Path, content: bytes | None, says: st
     assert "\n" not in str(caught.value)
 
 
-def test_images_are_decoded_when_asked_for_and_kept_within_bounds(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_decoded_when_asked_for_and_kept_within_bounds(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.data.CACHE_BYTES", 3 * 3 * 16 * 16 * 4)  # three images
     data = load_data("folder", root=tree, image_size=16)
     for i in range(len(data.train)):
@@ -181,7 +181,11 @@ def test_a_missing_root_says_the_layout_and_the_home_page(name: str, tmp_path: P
 
 
 def test_an_unknown_category_suggests_the_near_one(tree: Path) -> None:
-    for name, category, near in (("folder", "wigdet", "widget"), ("mvtec", "botle", "bottle"), ("textures", "brik", "brick")):
+    for name, category, near in (
+        ("folder", "wigdet", "widget"),
+        ("mvtec", "botle", "bottle"),
+        ("textures", "brik", "brick"),
+    ):
         with pytest.raises(UserError, match=f"Did you mean '{near}'"):
             load_data(name, category=category, root=None if name == "textures" else tree)
 
@@ -251,8 +255,10 @@ def test_a_fingerprint_changes_with_anything_that_matters() -> None:
     records = list(data.test.records)
     renamed = [Record("other", records[0].source, records[0].label), *records[1:]]
     relabelled = [Record(records[0].id, records[0].source, 1), *records[1:]]
-    seen = {TestSet(r, s).fingerprint for r, s in (
-        (records, 8), (records, 9), (renamed, 8), (relabelled, 8), (records[1:], 8), (records[::-1], 8))}
+    seen = {
+        TestSet(r, s).fingerprint
+        for r, s in ((records, 8), (records, 9), (renamed, 8), (relabelled, 8), (records[1:], 8), (records[::-1], 8))
+    }
     assert len(seen) == 6
 
 

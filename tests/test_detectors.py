@@ -17,16 +17,17 @@ from bench import Detector, Progress, Rng, UserError, fit_or_load, load_data, re
 from bench.fitting import cache_folder
 
 
-def detector(name: str, **given: Any) -> Detector:
-    built: Detector = registry.load("detectors", name).target(**given)
-    return built
+def detector(name: str, **given: Any) -> Any:
+    return registry.load("detectors", name).target(**given)
 
 
 def module(name: str) -> Any:
     """A helper of the built-in detectors; only the registry names their package."""
     import importlib
 
-    return importlib.import_module(f"{registry.load('detectors', 'advrad').target.__module__.rpartition('.')[0]}.{name}")
+    return importlib.import_module(
+        f"{registry.load('detectors', 'advrad').target.__module__.rpartition('.')[0]}.{name}"
+    )
 
 
 class Killed(Exception):
@@ -113,10 +114,13 @@ def test_advrad_score_is_the_deviation_from_normal_error() -> None:
     difference = x - (advrad._reconstruct(2 * x - 1, noise) + 1) / 2
     maps = []
     for scale in (1, 2, 4, 8):  # resize image and reconstruction, as the paper says
-        small = difference if scale == 1 else F.interpolate(
-            difference, (16 // scale, 16 // scale), mode="bilinear", antialias=True)
+        small = (
+            difference
+            if scale == 1
+            else F.interpolate(difference, (16 // scale, 16 // scale), mode="bilinear", antialias=True)
+        )
         maps.append(F.interpolate(small.square().mean(1, keepdim=True), (16, 16), mode="bilinear"))
-    error = sum(maps) / 4
+    error = torch.stack(maps).mean(0)
     for row in range(3):
         y, x_ = 7, 9  # an inner pixel: the mean over 3 x 3
         expected = (error[row, 0, y - 1 : y + 2, x_ - 1 : x_ + 2].mean() - advrad.normal_error[0, 0, y, x_]).abs()
@@ -158,8 +162,9 @@ def test_ssim_agrees_with_scikit_image() -> None:
     from skimage.metrics import structural_similarity
 
     x, y = np.random.RandomState(0).rand(2, 32, 32)
-    theirs = structural_similarity(x, y, data_range=1, gaussian_weights=True, sigma=1.5, win_size=11,
-                                   use_sample_covariance=False, full=True)[1]
+    theirs = structural_similarity(
+        x, y, data_range=1, gaussian_weights=True, sigma=1.5, win_size=11, use_sample_covariance=False, full=True
+    )[1]
     ours = 1 - module("_similarity").ssim_error(*(torch.from_numpy(a).float().expand(1, 3, 32, 32) for a in (x, y)))
     inner = slice(6, -6)  # borders are handled differently
     assert np.allclose(ours[0, 0, inner, inner], theirs[inner, inner], atol=1e-4)
@@ -202,11 +207,11 @@ def test_patchcore_gradient_is_that_of_the_full_distance_table(patchcore: Any) -
 
     plain = detector("patchcore", backbone="resnet18", weights="random", neighbours=1)
     plain.load_state_dict(patchcore.state_dict())
-    gradients = []
+    gradients: list[Tensor] = []
     for score in (plain.eval().score, by_table):
         point = x.clone().requires_grad_(True)
         gradients.append(torch.autograd.grad(score(point).sum(), point)[0])
-    assert torch.nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.999
+    assert F.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0) > 0.999
 
 
 def test_the_coreset_covers_as_greedy_selection_must() -> None:
@@ -244,11 +249,11 @@ def test_weights_come_from_a_file_and_are_known_by_their_content(tmp_path: Path)
     data = load_data(category="brick", image_size=32)
     banks = []
     for name in ("resnet18.safetensors", "resnet18.pth"):
-        built = fit_or_load("patchcore", data, weights=str(tmp_path / name))
+        built: Any = fit_or_load("patchcore", data, weights=str(tmp_path / name))
         assert built.backbone == "resnet18"  # from the file's name
         assert built.origin.parameters["weights"].startswith("sha256:")
         banks.append(built.bank)
-    assert torch.equal(*banks)
+    assert torch.equal(banks[0], banks[1])
 
 
 @pytest.mark.parametrize(
@@ -318,7 +323,7 @@ def test_real_bottles_are_told_apart_until_they_are_attacked() -> None:
 
     data = load_data("folder", root=shared("data", "mvtec_bottle"), image_size=128)
     weights = shared("weights", "mobilenetv2_100.safetensors")
-    rows = evaluate("patchcore", data, "pgd", ThreatModel("linf", "2/255"), params={"weights": str(weights)})  # type: ignore[arg-type]
+    rows = evaluate("patchcore", data, "pgd", ThreatModel("linf", "2/255"), params={"weights": str(weights)})
     labels = rows.label.to_numpy(bool)
     assert points(rows.clean.to_numpy(), labels)["auroc"] >= 0.95
     assert points(rows.worst.to_numpy(), labels)["auroc"] <= 0.05

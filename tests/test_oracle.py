@@ -12,9 +12,12 @@ from bench.api import make_attack
 
 IDS = [f"image {i}" for i in range(6)]
 SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
-GRADIENT_ATTACKS = [(name, norm) for name in registry.names("attacks")
-                    for norm in registry.load("attacks", name).target.norms
-                    if registry.load("attacks", name).target.needs_gradient]
+GRADIENT_ATTACKS = [
+    (name, norm)
+    for name in registry.names("attacks")
+    for norm in registry.load("attacks", name).target.norms
+    if registry.load("attacks", name).target.needs_gradient
+]
 
 
 def images(interior: bool) -> Tensor:
@@ -49,7 +52,7 @@ def best_gain(weight: Tensor, x: Tensor, sign: Tensor, threat: ThreatModel) -> T
 def test_a_linear_score_is_attacked_to_its_optimum(
     linear: Linear, method: str, norm: str, interior: bool, eps: str
 ) -> None:
-    threat = ThreatModel(norm, eps)  # type: ignore[arg-type]
+    threat = ThreatModel(norm, eps)
     x = images(interior)
     attack = make_attack(method)[2]
     x_adv = attack(Score(linear), x, SIGN, threat, Rng(0, IDS))
@@ -61,7 +64,7 @@ def test_a_linear_score_is_attacked_to_its_optimum(
 @pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
 def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -> None:
     """NoisyLinear's mean score is Linear's: averaging draws must find most of the optimum of the mean."""
-    noisy, threat = NoisyLinear(), ThreatModel(norm, "8/255")  # type: ignore[arg-type]
+    noisy, threat = NoisyLinear(), ThreatModel(norm, "8/255")
     x = images(interior=True)
     attack = make_attack(method, {"steps": 40, "draws": 16})[2]
     x_adv = attack(Score(noisy), x, SIGN, threat, Rng(0, IDS))
@@ -71,7 +74,7 @@ def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -
 
 def test_restarts_and_steps_never_hurt(linear: Linear) -> None:
     """The best iterate counts, so a longer attack with the same start cannot end lower."""
-    threat = ThreatModel("linf", "4/255")  # type: ignore[arg-type]
+    threat = ThreatModel("linf", "4/255")
     x = images(interior=True)
 
     def reached(**given: object) -> Tensor:

@@ -91,6 +91,8 @@ def test_an_entry_point_that_cannot_be_imported_says_why(tmp_path: Path, monkeyp
 def test_nothing_heavy_is_imported_to_list_or_to_help() -> None:
     import subprocess
 
-    code = ("import sys, bench.cli, bench.registry as r; bench.cli.build_parser().format_help(); "
-            "[r.listing(k) for k in r.KINDS]; sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys, bench.cli, bench.registry as r; bench.cli.build_parser().format_help(); "
+        "[r.listing(k) for k in r.KINDS]; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

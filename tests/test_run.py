@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,7 +39,7 @@ def cell_of(results: Path) -> Path:
 @pytest.mark.parametrize("kind", [Linear, NoisyLinear])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_batches_of_one_and_of_seven_differ_by_rounding_only(data: Data, kind: type[Detector], norm: str) -> None:
-    threat = ThreatModel(norm, "8/255")  # type: ignore[arg-type]
+    threat = ThreatModel(norm, "8/255")
     one, seven = (evaluate(kind(), data, "pgd", threat, batch_size=n) for n in (1, 7))
     assert one.id.tolist() == seven.id.tolist() == data.test.ids
     for column in ("clean", "worst", "distance"):
@@ -96,10 +97,14 @@ class Broken(Linear):
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         good = super().score(x)
-        return {
-            "nan": lambda: good * float("nan"), "constant": lambda: good * 0, "shape": lambda: good[:, None],
-            "type": lambda: good.tolist(), "raise": lambda: 1 / 0,
-        }[self.how]()  # type: ignore[no-any-return]
+        ways: dict[str, Callable[[], Any]] = {
+            "nan": lambda: good * float("nan"),
+            "constant": lambda: good * 0,
+            "shape": lambda: good[:, None],
+            "type": lambda: good.tolist(),
+            "raise": lambda: 1 / 0,
+        }
+        return ways[self.how]()
 
 
 @pytest.mark.parametrize(
@@ -140,27 +145,26 @@ def test_an_attack_that_breaks_the_budget_is_refused(
 ) -> None:
     use_attack(monkeypatch, Cheat(how))
     with pytest.raises(UserError, match="attack cheat broke the rules"):
-        evaluate(Linear(), data, "cheat", ThreatModel(norm, "2/255"))  # type: ignore[arg-type]
+        evaluate(Linear(), data, "cheat", ThreatModel(norm, "2/255"))
 
 
 def test_an_attack_cannot_change_the_images_it_was_given(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     use_attack(monkeypatch, Cheat("in place"))
-    rows = evaluate(Linear(), data, "cheat", ThreatModel("linf", "2/255"))  # type: ignore[arg-type]
+    rows = evaluate(Linear(), data, "cheat", ThreatModel("linf", "2/255"))
     assert rows.distance.max() == pytest.approx(1 / 255, rel=1e-3)  # measured from the clean image
 
 
 def test_worst_is_never_better_for_the_detector_than_clean(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     use_attack(monkeypatch, Cheat("in place"))  # helps the detector on half of the images
-    rows = evaluate(Linear(), data, "cheat", ThreatModel("linf", "2/255"))  # type: ignore[arg-type]
+    rows = evaluate(Linear(), data, "cheat", ThreatModel("linf", "2/255"))
     sign = 1 - 2 * rows.label
     assert (sign * rows.worst >= sign * rows.clean).all()
     assert ((rows.worst == rows.clean) == (rows.distance == 0)).all()
 
 
 def test_one_sided_threats_leave_the_other_side_alone(data: Data, tmp_path: Path) -> None:
-    both = evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "8/255"), results=tmp_path)  # type: ignore[arg-type]
-    normal = evaluate(
-        Linear(), data, "pgd-linf", ThreatModel("linf", "8/255", "normal"), results=tmp_path)  # type: ignore[arg-type]
+    both = evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "8/255"), results=tmp_path)
+    normal = evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "8/255", "normal"), results=tmp_path)
     assert (normal[normal.label == 1].distance == 0).all()
     assert normal[normal.label == 0].worst.tolist() == both[both.label == 0].worst.tolist()
     table = load_results(tmp_path).set_index("targets")
@@ -240,7 +244,12 @@ def test_the_record_can_repeat_the_run(data: Data, tmp_path: Path) -> None:
     record = rows.attrs["run"]
     assert record["spec"]["eps"] == "2/255" and record["spec"]["draws"] == 3
     assert record["attack"]["parameters"] == {
-        "steps": 7, "restarts": 1, "step_size": 0.0, "draws": 0, "random_start": True}
+        "steps": 7,
+        "restarts": 1,
+        "step_size": 0.0,
+        "draws": 0,
+        "random_start": True,
+    }
     assert record["detector"]["parameters"] == {"seed": 0} and record["detector"]["randomized"]
     assert record["versions"]["torch"] and record["device"] and record["seconds"] > 0
     assert record["threshold"]["held_out"] == 10

@@ -36,17 +36,18 @@ def test_every_budget_survives_being_written(eps: Fraction) -> None:
 @pytest.mark.parametrize("text", ["-1/255", "0", "nan", "inf", "two", "", "1/0", "0/255"])
 def test_impossible_budgets_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="expected a number of pixel units"):
-        ThreatModel("linf", text)  # type: ignore[arg-type]
+        ThreatModel("linf", text)
 
 
 def test_the_wrong_unit_is_recognised() -> None:
     with pytest.raises(UserError, match="did you mean 2/255"):
-        ThreatModel("linf", "2")  # type: ignore[arg-type]
-    assert ThreatModel("l2", "2").radius == 2  # type: ignore[arg-type]  # in l2 that is a small budget
+        ThreatModel("linf", "2")
+    assert ThreatModel("l2", "2").radius == 2  # in l2 that is a small budget
 
 
 images = st.integers(0, 2**31).map(
-    lambda seed: torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).mul(1.2).sub(0.1).clamp(0, 1))
+    lambda seed: torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).mul(1.2).sub(0.1).clamp(0, 1)
+)
 
 
 @NORM
@@ -55,7 +56,7 @@ images = st.integers(0, 2**31).map(
 def test_projection_lands_in_the_ball_and_moves_nothing_that_is_there(
     norm: str, x0: torch.Tensor, seed: int, scale: float, eps: float
 ) -> None:
-    threat = ThreatModel(norm, Fraction(eps))  # type: ignore[arg-type]
+    threat = ThreatModel(norm, Fraction(eps))
     far = x0 + scale * torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
     inside = threat.project(far, x0)
     assert threat.violation(inside, x0) is None
@@ -64,7 +65,7 @@ def test_projection_lands_in_the_ball_and_moves_nothing_that_is_there(
 
 @NORM
 def test_random_starts_are_allowed_and_differ(norm: str) -> None:
-    threat = ThreatModel(norm, "4/255")  # type: ignore[arg-type]
+    threat = ThreatModel(norm, "4/255")
     x0 = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     starts = [threat.random_start(x0, Rng(seed, "abcd")) for seed in (0, 1)]
     assert all(threat.violation(start, x0) is None for start in starts)
@@ -76,20 +77,24 @@ def test_the_l2_projection_is_the_nearest_allowed_image() -> None:
     generator = torch.Generator().manual_seed(3)
     x0 = torch.rand(1, 3, 2, 2, generator=generator, dtype=torch.float64).round(decimals=1)
     far = x0 + torch.randn(x0.shape, generator=generator, dtype=torch.float64)
-    threat = ThreatModel("l2", "0.7")  # type: ignore[arg-type]
+    threat = ThreatModel("l2", "0.7")
     ours = threat.project(far, x0)
     target, centre = far.flatten().numpy(), x0.flatten().numpy()
     best = minimize(
-        lambda z: ((z - target) ** 2).sum(), centre, bounds=[(0, 1)] * 12, method="SLSQP",
+        lambda z: ((z - target) ** 2).sum(),
+        centre,
+        bounds=[(0, 1)] * 12,
+        method="SLSQP",
         constraints={"type": "ineq", "fun": lambda z: 0.49 - ((z - centre) ** 2).sum()},
-        options={"ftol": 1e-12, "maxiter": 500})
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
     assert best.success
     assert ((ours.flatten().numpy() - target) ** 2).sum() == pytest.approx(best.fun, rel=1e-6)
 
 
 @NORM
 def test_violations_are_named(norm: str) -> None:
-    threat = ThreatModel(norm, "2/255")  # type: ignore[arg-type]
+    threat = ThreatModel(norm, "2/255")
     x0 = torch.full((2, 3, 4, 4), 0.5)
     assert "budget" in str(threat.violation(x0 + 0.02, x0))
     assert "finite" in str(threat.violation(x0 * float("nan"), x0))
@@ -100,6 +105,6 @@ def test_violations_are_named(norm: str) -> None:
 
 def test_which_images_the_adversary_controls() -> None:
     labels = torch.tensor([0, 1, 1])
-    assert ThreatModel("linf", "2/255", "normal").controls(labels).tolist() == [True, False, False]  # type: ignore[arg-type]
-    assert ThreatModel("linf", "2/255", "anomalous").controls(labels).tolist() == [False, True, True]  # type: ignore[arg-type]
-    assert ThreatModel("linf", "2/255").controls(labels).all()  # type: ignore[arg-type]
+    assert ThreatModel("linf", "2/255", "normal").controls(labels).tolist() == [True, False, False]
+    assert ThreatModel("linf", "2/255", "anomalous").controls(labels).tolist() == [False, True, True]
+    assert ThreatModel("linf", "2/255").controls(labels).all()

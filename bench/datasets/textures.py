@@ -41,8 +41,9 @@ Ints = npt.NDArray[np.int64]
 
 def categories(root: Path | None) -> tuple[str, ...]:
     if root is not None:
-        raise UserError("data set 'textures' is built in and takes no --data-root; for your own images: "
-                        "--dataset folder")
+        raise UserError(
+            "data set 'textures' is built in and takes no --data-root; for your own images: --dataset folder"
+        )
     return CATEGORIES
 
 
@@ -53,10 +54,8 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
     photo, foreign = photograph(category), photograph(FOREIGN[category])
     # RandomState, not default_rng: NumPy guarantees its stream for ever (NEP 19)
     rng = np.random.RandomState([CATEGORIES.index(category), side])
-    train = [Record(f"train/{i:03}", ArraySource(_crop(photo, TRAIN_ROWS, side, rng)))
-             for i in range(TRAIN_COUNT)]
-    test = [Record(f"good/{i:03}", ArraySource(_crop(photo, TEST_ROWS, side, rng)))
-            for i in range(NORMAL_COUNT)]
+    train = [Record(f"train/{i:03}", ArraySource(_crop(photo, TRAIN_ROWS, side, rng))) for i in range(TRAIN_COUNT)]
+    test = [Record(f"good/{i:03}", ArraySource(_crop(photo, TEST_ROWS, side, rng))) for i in range(NORMAL_COUNT)]
     for kind, draw in DEFECTS.items():
         for grade in range(1, GRADES + 1):
             crop = _crop(photo, TEST_ROWS, side, rng)

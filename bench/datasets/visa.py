@@ -44,8 +44,9 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
             mask = _file(root, row["mask"], table) if row["mask"] else None
             # Normal and anomalous images share their file names, so the folder is part of the id
             records[row["split"]].append(Record(f"{row['label']}/{image.path.stem}", image, label, mask))
-    return Data("visa", category, image_size, TrainSet(records["train"], image_size),
-                TestSet(records["test"], image_size))
+    return Data(
+        "visa", category, image_size, TrainSet(records["train"], image_size), TestSet(records["test"], image_size)
+    )
 
 
 def _file(root: Path, relative: str, table: Path) -> FileSource:

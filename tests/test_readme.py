@@ -1,0 +1,59 @@
+"""The README is true: its example works as typed, its commands are those that CI runs."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, containing: str) -> str:
+    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.S) if containing in b]
+    return str(found)
+
+
+def test_the_example_detector_works_as_typed(
+    run_cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(block("python", "class PCA"), encoding="utf-8")
+    code, out, err = run_cli("check-detector", "mine.py:PCA")
+    assert code == 0, out + err
+    code, out, err = run_cli("run", "--detector", "mine.py:PCA", "--eps", "2/255", "--limit", "8")
+    assert code == 0 and "PCA" in out, err
+
+
+def test_the_python_example_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = block("python", "import bench\n").splitlines()
+    script = "\n".join(line for line in lines if "load_results" not in line)  # nothing is written here
+    (tmp_path / "script.py").write_text(script.replace("steps=100", "steps=5"), encoding="utf-8")
+    rows = runpy.run_path("script.py")["rows"]
+    assert list(rows.columns) == ["id", "label", "clean", "worst", "distance"]
+
+
+def test_ci_runs_the_readme_test_command() -> None:
+    install, test = block("bash", "[dev]").strip().split(" && ")
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert test in ci.splitlines()
+    assert install.removeprefix("pip install ") in ci
+
+
+def test_every_command_of_the_readme_parses() -> None:
+    from bench.cli import build_parser
+
+    commands = re.findall(
+        r"\bbench ((?:run|report|list|check-detector)[^\n#&`]*)",
+        "".join(re.findall(r"```bash\n(.*?)```", README, re.S)),
+    )
+    assert len(commands) >= 6
+    for command in commands:
+        build_parser().parse_args(command.split())
