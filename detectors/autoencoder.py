@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from bench import Detector, Rng
@@ -22,11 +23,12 @@ class Autoencoder(Detector):
     """Score = max over pixels of the smoothed error map.
 
     error: `l2` (squared difference, mean over channels), `ssim` or `ms-ssim`; training minimises its mean.
-    width: channels of the finest level. latent: channels of the bottleneck, at 1/8 of the size.
+    width: channels at half of the size, doubled at each halving below.
+    latent: channels of the bottleneck, at 1/8 of the size.
     steps, batch_size, lr: of the training.
     """
 
-    toy_parameters: ClassVar = {"steps": 60, "batch_size": 16, "width": 16}
+    toy_parameters: ClassVar = {"steps": 200, "width": 16}
 
     def __init__(
         self,
@@ -34,26 +36,24 @@ class Autoencoder(Detector):
         *,
         width: int = 32,
         latent: int = 32,
-        steps: int = 600,
-        batch_size: int = 32,
+        steps: int = 4000,
+        batch_size: int = 8,
         lr: float = 2e-3,
     ):
         super().__init__()
         self.error, self.width, self.latent = error, width, latent
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
         self.encoder = nn.Sequential(
-            _down(3, width),
-            _down(width, 2 * width),
-            _down(2 * width, 4 * width),
+            *_block(nn.Conv2d(3, width, 4, stride=2, padding=1)),
+            *_block(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
+            *_block(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1)),
             nn.Conv2d(4 * width, latent, 3, padding=1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(latent, 4 * width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            _up(4 * width, 2 * width),
-            _up(2 * width, width),
-            _up(width, width // 2),
-            nn.Conv2d(width // 2, 3, 3, padding=1),
+            *_block(nn.Conv2d(latent, 4 * width, 3, padding=1)),
+            *_block(nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1)),
+            *_block(nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)),
+            nn.ConvTranspose2d(width, 3, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
 
@@ -78,16 +78,12 @@ class Autoencoder(Detector):
 
     def _error(self, x: Tensor) -> Tensor:
         size = x.shape[-2:]
-        padded = nn.functional.pad(x, (0, -size[1] % 8, 0, -size[0] % 8), mode="replicate")
+        padded = F.pad(x, (0, -size[1] % 8, 0, -size[0] % 8), mode="replicate")
         y = self.decoder(self.encoder(padded))[..., : size[0], : size[1]].float()
         if self.error == "l2":
             return (x - y).square().mean(1, keepdim=True)
         return ssim_error(x, y) if self.error == "ssim" else ms_ssim_error(x, y)
 
 
-def _down(inside: int, outside: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inside, outside, 4, stride=2, padding=1), nn.LeakyReLU(0.2))
-
-
-def _up(inside: int, outside: int) -> nn.Sequential:
-    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(inside, outside, 3, padding=1), nn.LeakyReLU(0.2))
+def _block(convolution: nn.Conv2d | nn.ConvTranspose2d) -> tuple[nn.Module, ...]:
+    return convolution, nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU(0.2)
