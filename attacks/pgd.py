@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,10 @@ class PGD:
 
     steps: gradient evaluations per restart (times `draws`).
     restarts: independent runs, each from a fresh random point of the ball; the best result counts.
-    step_size: length of a step in the threat model's norm and pixel units; 0 means 2.5 eps / steps.
+    schedule: `linear` steps shrink to 0, which reaches more on scores that are a maximum (an autoencoder on real
+    bottles at 2/255: AUROC 0.340 against 0.367); `constant` ones are the field's habit.
+    step_size: length of the first step in the threat model's norm and pixel units; 0 means 10 eps / steps where they
+    shrink, and 2.5 eps / steps where they do not.
     draws: noise draws over which score and gradient are averaged (expectation over transformation, Athalye et
     al. 2018, https://arxiv.org/abs/1802.00420); 0 means 8 for randomized detectors and 1 for the others.
     random_start: False starts at the image itself.
@@ -30,6 +33,7 @@ class PGD:
 
     steps: int = 20
     restarts: int = 1
+    schedule: Literal["linear", "constant"] = "linear"
     step_size: float = 0.0
     draws: int = 0
     random_start: bool = True
@@ -67,11 +71,13 @@ class PGD:
         self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, draws: int
     ) -> list[tuple[Tensor, Tensor]]:
         """[(best iterate, its value), (last iterate, its value)] of one restart."""
-        step = self.step_size or 2.5 * threat.radius / self.steps
+        shrinks = self.schedule == "linear"
+        first = self.step_size or (10 if shrinks else 2.5) * threat.radius / self.steps
         x_adv = threat.random_start(x, rng.child("start")) if self.random_start else x.clone()
         noise = rng.child("noise")
         best, best_value = x_adv, torch.full_like(sign, -torch.inf)
-        for _ in range(self.steps):
+        for i in range(self.steps):
+            step = first * (1 - i / self.steps) if shrinks else first
             value, gradient = _value_and_gradient(score, x_adv, sign, noise, draws)
             best, best_value = _keep_better(best, best_value, x_adv, value)
             x_adv = threat.project(x_adv + step * threat.steepest(gradient), x)

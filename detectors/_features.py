@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ from bench import UserError
 
 Weights = Literal["hub", "random"] | Path
 DEFAULT_BACKBONE = "wide_resnet50_2"
+CIFAR_BACKBONE = "cifar_resnet18"
+"""A ResNet-18 for CIFAR-10 whose trained weights ship inside the pyautoattack package: nothing to download."""
 
 
 def backbone_name(backbone: str | None, weights: Weights) -> str:
@@ -21,7 +24,7 @@ def backbone_name(backbone: str | None, weights: Weights) -> str:
     import timm
 
     if backbone is not None:
-        if not timm.is_model(backbone):
+        if backbone != CIFAR_BACKBONE and not timm.is_model(backbone):
             raise UserError(f"timm has no model {backbone!r}; `timm.list_models('*resnet*')` lists such names")
         return backbone
     stem = weights.name.split(".")[0] if isinstance(weights, Path) else ""
@@ -29,7 +32,7 @@ def backbone_name(backbone: str | None, weights: Weights) -> str:
 
 
 class Backbone(nn.Module):
-    """Feature maps of a timm model: images (B, 3, H, W) in [0, 1] -> one (B, C, h, w) per layer.
+    """Feature maps of a timm model, or of `cifar_resnet18`: images (B, 3, H, W) in [0, 1] -> (B, C, h, w) per layer.
 
     Layers count as timm's `out_indices`: 1 to 4 are at 1/4 to 1/32 of the size, `layer1` to `layer4` of a ResNet.
     The model's own mean and standard deviation are applied inside. It is always in eval mode, and frozen; the
@@ -41,12 +44,17 @@ class Backbone(nn.Module):
         import timm
 
         self.name = name
+        known = "resnet18" if name == CIFAR_BACKBONE else name
         try:
-            self.model = timm.create_model(name, features_only=True, out_indices=layers, pretrained=False)
+            self.model = timm.create_model(known, features_only=True, out_indices=layers, pretrained=False)
         except Exception as error:
             raise UserError(f"timm cannot give layers {','.join(map(str, layers))} of {name}: {error}") from None
-        config = timm.get_pretrained_cfg(name)
+        config = timm.get_pretrained_cfg(known)
         mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        if name == CIFAR_BACKBONE:  # made for 32 pixels: it keeps the size at the entrance, and takes raw pixels
+            self.model["conv1"] = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            self.model["maxpool"] = nn.Identity()
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -67,6 +75,9 @@ class Backbone(nn.Module):
             return
         if isinstance(weights, Path):
             self._load_state(read_weights(weights), str(weights))
+            return
+        if self.name == CIFAR_BACKBONE:
+            self._load_state(_cifar_state(), "pyautoattack's checkpoint")
             return
         import timm
 
@@ -93,6 +104,15 @@ class Backbone(nn.Module):
                     "--param backbone=NAME names the timm model that the weights belong to"
                 )
         self.model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+def _cifar_state() -> dict[str, Tensor]:
+    """The checkpoint of pyautoattack's example, under timm's names for the same layers."""
+    package = importlib.util.find_spec("pyautoattack")
+    if package is None or not package.submodule_search_locations:
+        raise UserError(f"backbone {CIFAR_BACKBONE} needs the package pyautoattack: pip install pyautoattack")
+    state = read_weights(Path(package.submodule_search_locations[0]) / "examples" / "model_test.pt")
+    return {name.replace("shortcut", "downsample"): value for name, value in state.items()}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -256,6 +256,20 @@ def test_weights_come_from_a_file_and_are_known_by_their_content(tmp_path: Path)
     assert torch.equal(banks[0], banks[1])
 
 
+def test_a_backbone_that_needs_no_download() -> None:
+    """It must be the trained network: its features tell materials apart that random ones of the same shape do not."""
+    brick, gravel = (load_data(category=c).train.images(range(8)) for c in ("brick", "gravel"))
+    apart = []
+    for weights in ("hub", "random"):
+        torch.manual_seed(0)
+        built = detector("patchcore", backbone="cifar_resnet18", weights=weights, layers=(3,))
+        built.features.load_weights(weights)
+        means = [built.features(x)[0].mean((2, 3)) for x in (brick, gravel)]
+        apart.append(float((means[0].mean(0) - means[1].mean(0)).norm() / torch.cat(means).std(0).norm()))
+        assert built.features(brick)[0].shape == (8, 256, 16, 16)
+    assert apart[0] > apart[1]
+
+
 @pytest.mark.parametrize(
     ("keys", "says"),
     [("missing", "lacks layer1.0.conv1.weight"), ("shape", "has another shape for conv1.weight"),

@@ -78,7 +78,9 @@ def test_restarts_and_steps_never_hurt(linear: Linear) -> None:
     x = images(interior=True)
 
     def reached(**given: object) -> Tensor:
-        x_adv = make_attack("pgd", {"step_size": 0.002, **given})[2](Score(linear), x, SIGN, threat, Rng(0, IDS))
+        x_adv = make_attack("pgd", {"step_size": 0.002, "schedule": "constant", **given})[2](
+            Score(linear), x, SIGN, threat, Rng(0, IDS)
+        )
         return SIGN * linear.score(x_adv)
 
     few, many = reached(steps=2), reached(steps=4)

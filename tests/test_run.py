@@ -246,6 +246,7 @@ def test_the_record_can_repeat_the_run(data: Data, tmp_path: Path) -> None:
     assert record["attack"]["parameters"] == {
         "steps": 7,
         "restarts": 1,
+        "schedule": "linear",
         "step_size": 0.0,
         "draws": 0,
         "random_start": True,
