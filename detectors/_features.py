@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,15 +46,16 @@ class Backbone(nn.Module):
         self.name = name
         known = "resnet18" if name == CIFAR_BACKBONE else name
         try:
-            self.model = timm.create_model(known, features_only=True, out_indices=layers, pretrained=False)
+            model: Any = timm.create_model(known, features_only=True, out_indices=layers, pretrained=False)
         except Exception as error:
             raise UserError(f"timm cannot give layers {','.join(map(str, layers))} of {name}: {error}") from None
         config = timm.get_pretrained_cfg(known)
         mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
         if name == CIFAR_BACKBONE:  # made for 32 pixels: it keeps the size at the entrance, and takes raw pixels
-            self.model["conv1"] = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            self.model["maxpool"] = nn.Identity()
+            model["conv1"] = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            model["maxpool"] = nn.Identity()
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        self.model = model
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
