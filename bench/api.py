@@ -99,6 +99,7 @@ def evaluate(
 
     threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
+    A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
     import pandas as pd
 

@@ -184,15 +184,19 @@ def _run(options: argparse.Namespace) -> int:
         ]
         failures = [f for bed in beds for c in candidates for f in _cells(options, bed, c, pairs, screen)]
     _summary(options.results, beds)
-    for failure in failures:
-        _complain(failure)
+    cells_of: dict[str, list[str]] = {}
+    for cell, why in failures:
+        cells_of.setdefault(why, []).append(cell)
+    for why, cells in cells_of.items():
+        more = f" (and {len(cells) - 1} more)" if len(cells) > 1 else ""
+        _complain(f"{cells[0]}{more}: {why}")
     return 2 if failures else 0
 
 
 def _cells(
     options: argparse.Namespace, bed: Data, candidate: Candidate, pairs: list[tuple[str, ThreatModel]], screen: Screen
-) -> Iterator[str]:
-    """Run every attack and budget on one detector and category; yields what went wrong, and goes on."""
+) -> Iterator[tuple[str, str]]:
+    """Run every attack and budget on one detector and category; yields (cell, what went wrong), and goes on."""
     from . import api
 
     for attack, threat in pairs:
@@ -214,7 +218,7 @@ def _cells(
                     monitor=monitor,
                 )
         except UserError as error:
-            yield f"{label}: {error}"
+            yield label, str(error)
 
 
 def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:

@@ -163,10 +163,7 @@ class Cell:
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
             worker = _Worker(self.spec, data, ready, attack)
-            try:
-                self._work(data, worker, rows, record, batch_size, monitor)
-            finally:
-                ready.detector.eval()
+            self._work(data, worker, rows, record, batch_size, monitor)
             self._finish(rows, record, worker)
         return rows, record
 

@@ -161,6 +161,68 @@ def test_one_failing_detector_does_not_stop_the_others(
     assert "Mean" in out and len([r for r in results.rglob("run.json") if read(r)["status"] == "finished"]) == 1
 
 
+def test_one_reason_is_said_once(run_cli: Run, tree: Path, results: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text(PLUGIN.replace("self.mean = ", "raise RuntimeError('boom'); self.mean = "))
+    command = ("run", "--detector", f"{bad}:Mean", "--eps", "1/255,2/255,4/255", *run_options(tree, results))
+    code, _, err = run_cli(*command)
+    assert code == 2 and "pgd linf 1/255 (and 2 more): detector Mean failed in fit: RuntimeError: boom" in one_line(err)
+
+
+ATTACK = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+@dataclass(frozen=True)
+class Noise:
+    norms: ClassVar = ("linf", "l2")
+    draws: int = 3
+
+    def __call__(self, score, x, sign, threat, rng):
+        best, value = x, sign * score(x, rng.child("score"))
+        for i in range(self.draws):
+            trial = threat.random_start(x, rng.child(i))
+            found = sign * score(trial, rng.child("score"))
+            best = best.where((value >= found)[:, None, None, None], trial)
+            value = value.maximum(found)
+        return best
+"""
+
+DATASET = """
+import numpy as np
+from bench import Data, Record, TestSet, TrainSet
+from bench.images import ArraySource
+
+IMAGE_SIZE = 16
+
+def categories(root):
+    return ("dots",)
+
+def load(category, root, image_size):
+    rng = np.random.RandomState(0)
+    def record(name, label):
+        pixels = rng.randint(0, 100 + 60 * label, (16, 16)).astype(np.uint8)
+        return Record(name, ArraySource(pixels), label)
+    train = [record(f"t{i}", 0) for i in range(30)]
+    test = [record(f"{label}-{i}", label) for label in (0, 1) for i in range(6)]
+    return Data("dots", category, image_size, TrainSet(train, image_size), TestSet(test, image_size))
+"""
+
+
+def test_attacks_and_data_sets_are_plugins_too(run_cli: Run, plugin: str, results: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.py").write_text(ATTACK)
+    (tmp_path / "dots.py").write_text(DATASET)
+    code, out, err = run_cli(
+        "run", "--detector", plugin, "--attack", f"{tmp_path / 'noise.py'}:Noise-l2", "--eps", "0.5",
+        "--dataset", tmp_path / "dots.py", "--attack-param", "draws=5", "--results", results,
+    )  # fmt: skip
+    assert code == 0, err
+    (record,) = map(read, results.rglob("run.json"))
+    assert record["spec"]["attack"] == "Noise" and record["attack"]["parameters"] == {"draws": 5}
+    assert record["spec"]["dataset"] == "dots" and record["rows"] == 12
+    assert "Noise (draws=5), l2 0.5" in out
+
+
 def test_listing(run_cli: Run) -> None:
     code, out, _ = run_cli("list", "detectors", "--json")
     rows = json.loads(out)
