@@ -269,6 +269,8 @@ def _summary(root: Path, beds: list[Data]) -> None:
     except UserError as error:
         _complain(str(error))
         return
+    if not results:
+        return
     categories = {bed.category for bed in beds}
     console = Console()
     for board in boards([r for r in results if r.spec["category"] in categories]):

@@ -80,18 +80,7 @@ class Backbone(nn.Module):
         if self.name == CIFAR_BACKBONE:
             self._load_state(_cifar_state(), "pyautoattack's checkpoint")
             return
-        import timm
-
-        try:
-            full = timm.create_model(self.name, pretrained=True)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"cannot download the weights of {self.name} ({type(error).__name__}: {reason[:120]}). Either give a "
-                "local file: --param weights=PATH/TO/FILE.safetensors, or connect to https://huggingface.co once, "
-                "where timm keeps them"
-            ) from None
-        self._load_state(full.state_dict(), f"timm's {self.name}")
+        self._load_state(_hub_state(self.name), f"timm's {self.name}")
 
     def _load_state(self, state: Mapping[str, Tensor], source: str) -> None:
         wanted = self.model.state_dict()
@@ -105,6 +94,26 @@ class Backbone(nn.Module):
                     "--param backbone=NAME names the timm model that the weights belong to"
                 )
         self.model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+
+
+_unreachable: dict[str, str] = {}
+"""Models whose download failed in this process, and why: a grid must not wait for every retry of every cell."""
+
+
+def _hub_state(name: str) -> dict[str, Tensor]:
+    """The pretrained weights of a timm model, from the hub or from the hub's own cache."""
+    import timm
+
+    if name not in _unreachable:
+        try:
+            state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+            return state
+        except Exception as error:
+            _unreachable[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    raise UserError(
+        f"cannot download the weights of {name} ({_unreachable[name]}). Either give a local file: "
+        "--param weights=PATH/TO/FILE.safetensors, or connect to https://huggingface.co once, where timm keeps them"
+    )
 
 
 def _cifar_state() -> dict[str, Tensor]:
