@@ -50,10 +50,8 @@ def test_ci_runs_the_readme_test_command() -> None:
 def test_every_command_of_the_readme_parses() -> None:
     from bench.cli import build_parser
 
-    commands = re.findall(
-        r"\bbench ((?:run|report|list|check-detector)[^\n#&`]*)",
-        "".join(re.findall(r"```bash\n(.*?)```", README, re.S)),
-    )
+    shell = "".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
+    commands = re.findall(r"\bbench ((?:run|report|list|check-detector)[^\n#&`]*)", shell)
     assert len(commands) >= 6
     for command in commands:
         build_parser().parse_args(command.split())
