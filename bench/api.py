@@ -21,6 +21,9 @@ from .threat import NORMS, Norm, ThreatModel
 if TYPE_CHECKING:
     import pandas as pd
 
+FULL_BATCH_UP_TO = 128
+"""Image size in pixels above which the default batch shrinks, so that the memory of an attack does not grow."""
+
 
 def categories(name: str, root: str | Path | None = None) -> tuple[str, ...]:
     """The categories of a data set."""
@@ -86,7 +89,7 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     draws: int | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     device: str = "auto",
     force: bool = False,
     monitor: Monitor | None = None,
@@ -99,6 +102,7 @@ def evaluate(
 
     threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
+    batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
     import pandas as pd
@@ -113,6 +117,8 @@ def evaluate(
             f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in l2; "
             "eps is in pixel units in [0, 1]"
         )
+    if batch_size is None:
+        batch_size = max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // data.image_size**2), 1)
     if batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {batch_size}")
     if draws is not None and draws < 1:

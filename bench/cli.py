@@ -85,7 +85,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--seed", type=int, default=0, metavar="S")
     run.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
-    run.add_argument("--batch-size", type=int, default=32, metavar="N", help="changes speed and memory, not results")
+    run.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="changes speed and memory, not results (default: 32 up to 128 px, fewer above)",
+    )
     run.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
     run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     run.add_argument("--force", action="store_true", help="redo finished cells")
