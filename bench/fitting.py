@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -194,12 +193,6 @@ def load(detector: Detector, folder: Path) -> None:
         detector.load_state_dict(load_file(model))
     except Exception as error:
         raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
-
-
-def discard(name: str, data: Data) -> None:
-    """Forget every fit of a detector on this data."""
-    for folder in (cache_folder() / "fitted" / f"{data.name}-{data.category}-{data.image_size}px").glob(f"{name}-*"):
-        shutil.rmtree(folder)
 
 
 def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:

@@ -162,9 +162,8 @@ class Cell:
             ready = prepare()
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
-            worker = _Worker(self.spec, data, ready, attack)
-            self._work(data, worker, rows, record, batch_size, monitor)
-            self._finish(rows, record, worker)
+            self._work(data, _Worker(self.spec, data, ready, attack), rows, record, batch_size, monitor)
+            self._finish(rows, record)
         return rows, record
 
     def _work(
@@ -280,7 +279,7 @@ class Cell:
                 "--force replaces them, --results DIR keeps both"
             )
 
-    def _finish(self, rows: list[Row], record: dict[str, Any], worker: _Worker) -> None:
+    def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
         clean = [row.clean for row in rows]
         if min(clean) == max(clean):
             raise UserError(
