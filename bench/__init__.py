@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import categories, evaluate, fit_or_load, load_data, load_results
     from .data import Data, Record, TestSet, TrainSet
-    from .detector import Detector, Progress
+    from .detector import Detector, Progress, Purifier, Wrapper
     from .errors import UserError
     from .metrics import Estimate
     from .rng import Rng
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("categories", "evaluate", "fit_or_load", "load_data", "load_results"),
     "data": ("Data", "Record", "TestSet", "TrainSet"),
-    "detector": ("Detector", "Progress"),
+    "detector": ("Detector", "Progress", "Purifier", "Wrapper"),
     "errors": ("UserError",),
     "metrics": ("Estimate",),
     "rng": ("Rng",),
@@ -32,8 +32,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Attack", "Data", "Detector", "Estimate", "Progress", "Record", "Rng", "Row", "Score", "TestSet",
-    "ThreatModel", "TrainSet", "UserError", "categories", "evaluate", "fit_or_load", "load_data", "load_results",
+    "Attack", "Data", "Detector", "Estimate", "Progress", "Purifier", "Record", "Rng", "Row", "Score", "TestSet",
+    "ThreatModel", "TrainSet", "UserError", "Wrapper", "categories", "evaluate", "fit_or_load", "load_data",
+    "load_results",
 ]  # fmt: skip
 
 

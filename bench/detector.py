@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -46,12 +47,24 @@ class Detector(nn.Module, ABC):
     buffers, whose shapes may change in `fit`.
     """
 
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
     """False: `score` has no useful gradient, and only attacks that need none are offered."""
 
-    randomized: ClassVar[bool] = False
+    randomized: bool = False
     """True: `score(x)` draws fresh noise, `score(x, rng)` draws from the source it is given. Attacks then
     average over draws, and reported scores are means over draws."""
+
+    unranked: str = ""
+    """Why a leaderboard must not rank this detector (`random weights`), or empty."""
+
+    needs: ClassVar[str] = ""
+    """What a user must have: `weights` (a download or a file), `GPU` (where a CPU would take days)."""
+
+    minimum_images: ClassVar[int] = 2
+    """Fewest normal images from which `fit` can learn anything."""
+
+    scoring_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that change `score` and not `fit`: a change of them fits nothing again."""
 
     toy_parameters: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which `fit` takes seconds; `bench check-detector` and the contract tests use them."""
@@ -84,6 +97,14 @@ class Detector(nn.Module, ABC):
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         return {name: getattr(self, name) for name in names}
 
+    def rebuilt(self) -> Detector:
+        """A new detector with the same parameters, not fitted."""
+        return type(self)(**self.parameters_record)
+
+    def learned(self) -> dict[str, Tensor]:
+        """What `fit` learns, as it is saved: the state dict."""
+        return dict(self.state_dict())
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's, but a buffer takes the shape it was saved with: memory banks grow in `fit`."""
         buffers = dict(self.named_buffers())
@@ -91,3 +112,58 @@ class Detector(nn.Module, ABC):
             if name in buffers and buffers[name].shape != value.shape:
                 buffers[name].data = buffers[name].new_empty(value.shape)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+class Wrapper(Detector):
+    """A detector around another: `outer+inner` on the command line, `Outer(inner, ...)` in Python.
+
+    The first argument of the constructor is the fitted inner detector. `fit` learns the outer part, from normal
+    images alone and never from `inner`: an outer part that was fitted once serves every inner detector.
+    """
+
+    inner: Detector
+
+    def __init__(self, inner: Detector):
+        super().__init__()
+        self.inner = inner
+        self.differentiable, self.randomized, self.unranked = inner.differentiable, inner.randomized, inner.unranked
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        """Nothing to learn, unless a subclass says otherwise."""
+
+    @property
+    def parameters_record(self) -> dict[str, Any]:
+        """The arguments of this part; those of `inner` are its own."""
+        names = list(inspect.signature(type(self).__init__).parameters)[2:]
+        return {name: getattr(self, name) for name in names}
+
+    def rebuilt(self) -> Wrapper:
+        return type(self)(self.inner.rebuilt(), **self.parameters_record)
+
+    def learned(self) -> dict[str, Tensor]:
+        """The state dict without the inner detector's, which is kept with that detector."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("inner.")}
+
+
+class Purifier(Wrapper):
+    """Cleans an image before the inner detector scores it: score(x) = inner.score(purify(x)).
+
+    A score is the mean over `runs` purifications, each with its own noise.
+    """
+
+    runs: int = 1
+
+    def __init__(self, inner: Detector):
+        super().__init__(inner)
+        self.randomized = True
+
+    @abstractmethod
+    def purify(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> the same, purified; differentiable in x, noise drawn from `rng`."""
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        scores = []
+        for _ in range(self.runs):
+            clean = self.purify(x, rng)
+            scores.append(self.inner.score(clean, rng) if self.inner.randomized else self.inner.score(clean))
+        return torch.stack(scores).mean(0)

@@ -8,7 +8,7 @@ images. Whatever the perturbation was, the noise of step k drowns it; that noise
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,31 +17,18 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Rng
 
+from ._diffusion import (
+    DIFFUSION_STEPS,
+    PRESETS,
+    PresetName,
+    add_noise,
+    denoising_loss,
+    kept_signal,
+    predicted_clean,
+)
 from ._training import seeded, train
-from ._unet import UNet
 
 SCALES = (1, 2, 4, 8)  # the error is averaged over the image at 1, 1/2, 1/4 and 1/8 of its size
-DIFFUSION_STEPS = 1000
-
-
-class _Preset(NamedTuple):
-    width: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    unshuffle: int
-    steps: int
-    batch_size: int
-    lr: float
-    ema: float
-
-
-PRESETS = {
-    # 64 to 128 pixels on a CPU: trained in minutes
-    "small": _Preset(32, (1, 2, 2), 1, (), 2, 600, 32, 2e-3, 0.99),
-    # 256 pixels on a GPU; widths as in improved diffusion, attention at 8x8
-    "paper": _Preset(128, (1, 1, 2, 2, 4, 4), 2, (5,), 1, 30_000, 8, 1e-4, 0.999),
-}
 
 
 class AdvRAD(Detector):
@@ -58,7 +45,7 @@ class AdvRAD(Detector):
 
     def __init__(
         self,
-        preset: Literal["small", "paper"] = "small",
+        preset: PresetName = "small",
         *,
         k: int = 50,
         filter: int = 7,
@@ -77,9 +64,8 @@ class AdvRAD(Detector):
         self.batch_size = chosen.batch_size if batch_size is None else batch_size
         self.lr = chosen.lr if lr is None else lr
         self.ema = chosen.ema
-        self.network = UNet(chosen.width, chosen.multipliers, chosen.blocks, chosen.attention, chosen.unshuffle)
-        betas = torch.linspace(1e-4, 0.02, DIFFUSION_STEPS, dtype=torch.float64)  # the linear schedule
-        self.register_buffer("kept", (1 - betas).cumprod(0).float(), persistent=False)  # (1000,): abar
+        self.network = chosen.network()
+        self.register_buffer("kept", kept_signal(), persistent=False)  # (1000,): abar
         self.register_buffer("normal_error", torch.zeros(1, 1, 1, 1))  # (1, 1, H, W) after fit
         self.kept: Tensor
         self.normal_error: Tensor
@@ -88,7 +74,7 @@ class AdvRAD(Detector):
         train(
             self,
             self.network,
-            self._denoising_loss,
+            lambda images: denoising_loss(self.network, self.kept, 2 * images - 1, torch.randn_like(images)),
             normal,
             steps=self.steps,
             batch_size=self.batch_size,
@@ -116,10 +102,7 @@ class AdvRAD(Detector):
     def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
         """x in [-1, 1] -> the clean image predicted from x noised to step k, in one network call."""
         kept = self.kept[self.k - 1]
-        noised = kept.sqrt() * x + (1 - kept).sqrt() * noise
-        predicted = self.network(noised, torch.full((len(x),), self.k - 1, device=x.device))
-        clean: Tensor = (noised - (1 - kept).sqrt() * predicted) / kept.sqrt()
-        return clean
+        return predicted_clean(self.network, add_noise(x, kept, noise), kept, self.k)
 
     def _error_map(self, images: Tensor, noise: Tensor) -> Tensor:
         """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels and scales."""
@@ -133,15 +116,6 @@ class AdvRAD(Detector):
             error = small.square().mean(1, keepdim=True)
             maps.append(F.interpolate(error, (height, width), mode="bilinear", align_corners=False))
         return mean_filter(torch.stack(maps).mean(0), self.filter)
-
-    def _denoising_loss(self, images: Tensor) -> Tensor:
-        """Mean squared error of the predicted noise at random steps (Ho et al. 2020, equation 14)."""
-        x = 2 * images - 1
-        step = torch.randint(DIFFUSION_STEPS, (len(x),), device=x.device)
-        noise = torch.randn_like(x)
-        kept = self.kept[step][:, None, None, None]
-        predicted = self.network(kept.sqrt() * x + (1 - kept).sqrt() * noise, step)
-        return F.mse_loss(predicted.float(), noise)
 
 
 def mean_filter(maps: Tensor, side: int) -> Tensor:

@@ -32,6 +32,8 @@ class PatchCore(Detector):
     neighbours: bank entries around the matched one that enter the weight; 1 leaves the weight out.
     """
 
+    needs = "weights"
+    scoring_parameters = frozenset({"neighbours"})
     toy_parameters: ClassVar = {"backbone": "mobilenetv2_100", "weights": "random"}
 
     def __init__(
@@ -50,6 +52,7 @@ class PatchCore(Detector):
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         self.backbone, self.weights = backbone_name(backbone, weights), weights
         self.layers, self.coreset, self.neighbours = layers, coreset, neighbours
+        self.unranked = "random weights" if weights == "random" else ""
         self.features = Backbone(self.backbone, layers)
         self.register_buffer("bank", torch.zeros(0, 0))  # (entries, C) after fit
         self.bank: Tensor
