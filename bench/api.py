@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from . import parameters, registry
+from .checks import checks_of_run
 from .data import Data
 from .detector import Detector, Origin
 from .errors import UserError, unknown
@@ -57,8 +58,9 @@ def load_data(
 def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto", **params: Any) -> Detector:
     """A fitted detector: from the user's cache if this very fit was made before, else fitted now and kept.
 
-    detector: a name, or `path/to/file.py:ClassName`. params: the constructor's; text is converted as on the command
-    line. A tenth of the normal images (at least 20 where that is at most a quarter) is held out of the fit.
+    detector: a name, `path/to/file.py:ClassName`, or `outer+inner`. params: the constructor's; text is converted as
+    on the command line; of a composition, `**{"diffpure.t": 50}` is of one part, `t=50` of every part that has it.
+    A tenth of the normal images (at least 20 where that is at most a quarter) is held out of the fit.
     """
     return Candidate(detector, params, seed=seed, device=device).fitted(data)
 
@@ -142,10 +144,22 @@ def evaluate(
     )
 
     def prepare() -> Ready:
+        blind = not getattr(maker, "needs_gradient", True)
         if isinstance(candidate, Candidate):
+            # before a fit that may be long: what the classes declare, then what the parameters make of it
+            if not blind and not (candidate.differentiable and candidate.build().differentiable):
+                raise _no_gradient(origin_name, method)
             fitted = candidate.fitted(data)
             assert fitted.origin is not None
-            return Ready(fitted, fitted.origin, candidate.threshold(data), choose_device(candidate.device))
+            return Ready(
+                fitted,
+                fitted.origin,
+                candidate.threshold(data),
+                checks_of_run(fitted, data, seed),
+                choose_device(candidate.device),
+            )
+        if not blind and not candidate.differentiable:
+            raise _no_gradient(origin_name, method)
         candidate.eval().requires_grad_(False)
         tensors = (*candidate.parameters(), *candidate.buffers())
         used = parameters.identity(candidate.parameters_record)
@@ -153,6 +167,7 @@ def evaluate(
             candidate,
             candidate.origin or Origin(origin_name, code, used, changed),
             held_out_threshold(candidate, data, seed, origin_name),
+            checks_of_run(candidate, data, seed),
             tensors[0].device if tensors else torch.device("cpu"),
         )
 
@@ -171,10 +186,18 @@ def load_results(path: str | Path = "results") -> pd.DataFrame:
     return load_results(Path(path))
 
 
+def _no_gradient(detector: str, attack: str) -> UserError:
+    """Says which attacks fit."""
+    attacks = (registry.load("attacks", name).target for name in registry.names("attacks"))
+    blind = [f"{a.__name__.lower()}-{norm}" for a in attacks if not a.needs_gradient for norm in a.norms]
+    fits = ", ".join(blind) or "none is installed; a plug-in with needs_gradient = False would"
+    return UserError(f"{detector} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")
+
+
 def _identity(detector: Candidate | Detector) -> tuple[str, str, dict[str, Any]]:
     """Name, hash of the code, and parameters that are not the defaults."""
     if isinstance(detector, Candidate):
-        return detector.plugin.name, detector.plugin.sha256, detector.changed
+        return detector.label, detector.code, detector.changed
     if detector.origin is not None:
         return detector.origin.name, detector.origin.code, detector.origin.changed
     try:

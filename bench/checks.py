@@ -1,7 +1,8 @@
 """Checks of a detector's contract: what must hold before a number of it may be believed.
 
 Each check is a function of a fitted detector and a few images; it returns a sentence and whether it passed. The
-contract tests and `bench check-detector` run the same functions.
+contract tests and `bench check-detector` run all of them on a toy task; every `bench run` makes those `OF_A_RUN` on the
+images that it is about to judge, and keeps the sentences.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from .data import Data, TestSet, TrainSet
 from .detector import Detector
 from .errors import UserError
 from .fitting import SCHEMA, Candidate, load, save
+from .parameters import accepted
 from .rng import Rng
-from .score import Score
+from .score import Score, where_it_failed
 
 TOY_TRAIN = 48
 TOY_IMAGES = 6  # of each class
+RUN_IMAGES = 2  # of each class, for the checks of every run
+ATTACK_STEPS = 3  # to the point of the attacked images at which the gradient is checked
+ATTACK_RADIUS = 2 / 255
 DIRECTIONS = 8
 ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
+GPU_TOLERANCE = 1e-2  # of the spread of scores
 GRADIENT_TOLERANCE = 0.1  # median relative disagreement with finite differences
 
 
@@ -77,28 +83,37 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
         return
     yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
     probe = Probe(detector, data.test.images(range(len(data.test))), data.test.ids, data)
-    for name, check in CHECKS.items():
-        try:
-            with torch.random.fork_rng():
-                passed, sentence = check(probe)
-        except Exception as error:
-            passed, sentence = False, f"could not be checked: {type(error).__name__}: {error}"
-        yield Check(name, passed, sentence)
+    for name in CHECKS:
+        yield run_check(name, probe)
+
+
+def checks_of_run(detector: Detector, data: Data, seed: int = 0) -> list[Check]:
+    """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
+    labels = data.test.labels
+    some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:RUN_IMAGES]]
+    tensors = (*detector.parameters(), *detector.buffers())
+    images = data.test.images(some).to(tensors[0].device if tensors else "cpu")
+    probe = Probe(detector, images, [data.test.ids[i] for i in some], data)
+    return [run_check(name, probe) for name in OF_A_RUN]
+
+
+def run_check(name: str, probe: Probe) -> Check:
+    """One check; what stops it is a failure of its own."""
+    try:
+        with torch.random.fork_rng():
+            passed, sentence = CHECKS[name](probe)
+    except Exception as error:
+        passed, sentence = False, f"could not be checked: {where_it_failed(error)}"
+    return Check(name, passed, sentence)
 
 
 def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
     """A run can only record what it can read back."""
-    import inspect
-
-    names = list(inspect.signature(type(probe.detector).__init__).parameters)[1:]
+    names = accepted(type(probe.detector))
     lost = [name for name in names if not hasattr(probe.detector, name)]
     if lost:
         return False, f"the constructor's argument {lost[0]!r} is not kept as an attribute, so no run can record it"
-    bare = [
-        name
-        for name, p in inspect.signature(type(probe.detector)).parameters.items()
-        if p.default is p.empty or p.annotation is p.empty
-    ]
+    bare = [name for name, p in names.items() if p.default is p.empty or p.annotation is p.empty]
     if bare:
         return False, f"the constructor's argument {bare[0]!r} has no default or no annotation"
     return True, f"all {len(names)} parameters can be recorded"
@@ -113,7 +128,7 @@ def scores_are_numbers(probe: Probe) -> tuple[bool, str]:
             torch.ones(3, size, size),
             torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)),
         ]
-    )
+    ).to(probe.images)
     scores = torch.cat([probe.score().detach(), Score(probe.detector)(odd, Rng(0, ["0", "1", "2"])).detach()])
     if not scores.isfinite().all():
         return False, "the score of a black, white, random or test image is not finite"
@@ -126,7 +141,7 @@ def anomalies_score_higher(probe: Probe) -> tuple[bool, str]:
     """The direction: higher is more anomalous."""
     from sklearn.metrics import roc_auc_score
 
-    auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().numpy()))
+    auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().cpu().numpy()))
     if auroc > 0.5:
         return True, f"plain defects score higher than normal images (AUROC {auroc:.2f})"
     return False, (
@@ -190,8 +205,8 @@ def scoring_changes_nothing(probe: Probe) -> tuple[bool, str]:
 def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
     """Autograd against central finite differences, in double precision where the detector allows it.
 
-    Along random sign directions and along the gradient itself, at normal and anomalous images. A branch that was
-    detached leaves a gradient that is not zero, and wrong; this finds it.
+    Along random sign directions and along the gradient itself, at normal and anomalous images and where an attack takes
+    them. A branch that was detached leaves a gradient that is not zero, and wrong; this finds it.
     """
     detector = probe.detector
     if not detector.differentiable:
@@ -202,43 +217,66 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
         detector, x, step = double, probe.images.double(), 1e-6
     except Exception:  # float32 inside: constants, or a library that insists
         x, step = probe.images, 1e-3
-    generator = torch.Generator().manual_seed(0)
+    precision = "double" if x.dtype == torch.float64 else "single"
 
     def scores(images: Tensor) -> Tensor:
         return Score(detector)(images, Rng(0, probe.ids))
 
+    def gradient_at(images: Tensor) -> Tensor | None:
+        point = images.clone().requires_grad_(True)
+        value = scores(point)
+        return torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
+
+    sign = torch.ones(len(x), 1, 1, 1).to(x)
+    sign[len(x) // 2 :] = -1  # normal images go up, anomalous ones down
     x = x.clamp(0.01, 0.99)
-    point = x.clone().requires_grad_(True)
-    value = scores(point)
-    (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True) if value.requires_grad else (None,)
-    if gradient is None:
-        return False, "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
-    if not gradient.isfinite().all():
-        return False, "the gradient is not finite"
-    flat = int((gradient.flatten(1).abs().amax(1) == 0).sum())
-    if flat > len(x) / 2:
-        return False, f"the gradient is zero at {flat} of {len(x)} images: the score is rounded or saturated"
-    disagreements = []
+    attacked = x
+    worst: dict[str, float] = {}
+    for place in ("clean", "attacked"):
+        gradient = gradient_at(attacked)
+        if gradient is None:
+            return False, "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
+        if not gradient.isfinite().all():
+            return False, f"the gradient is not finite at {place} images"
+        flat = int((gradient.flatten(1).abs().amax(1) == 0).sum())
+        if flat > len(x) / 2:
+            return False, (
+                f"the gradient is zero at {flat} of {len(x)} {place} images: the score is rounded or saturated"
+            )
+        worst[place] = _disagreement(scores, attacked, gradient, step)
+        if worst[place] > GRADIENT_TOLERANCE:
+            return False, (
+                f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
+                f"{worst[place]:.0%} ({precision} precision)"
+            )
+        if place == "clean":
+            for _ in range(ATTACK_STEPS):
+                ascent = gradient_at(attacked)
+                if ascent is not None:
+                    attacked = attacked + sign * ATTACK_RADIUS / ATTACK_STEPS * ascent.nan_to_num(0, 0, 0).sign()
+    return True, (
+        f"the gradient agrees with finite differences to {worst['clean']:.1e} at clean and {worst['attacked']:.1e} at "
+        f"attacked images ({precision} precision)"
+    )
+
+
+def _disagreement(scores: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, step: float) -> float:
+    """Median over images of the median over directions, relative to the larger of the two derivatives."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
     with torch.no_grad():
         for k in range(DIRECTIONS):
             direction = torch.randn(x.shape, generator=generator).to(x).sign() if k else gradient.sign()
             claimed = (gradient * direction).flatten(1).sum(1)
-            found = (scores(x + step * direction) - scores(x - step * direction)) / (2 * step)
-            scale = torch.maximum(claimed.abs(), found.abs()).clamp_min(1e-12)
-            disagreements.append((claimed - found).abs() / scale)
-    worst = float(torch.stack(disagreements).median(0).values.median())
-    precision = "double" if x.dtype == torch.float64 else "single"
-    if worst > GRADIENT_TOLERANCE:
-        return False, (
-            f"the gradient is not that of the score: it disagrees with finite differences by "
-            f"{worst:.0%} ({precision} precision)"
-        )
-    return True, f"the gradient agrees with finite differences to {worst:.1e} ({precision} precision)"
+            measured = (scores(x + step * direction) - scores(x - step * direction)) / (2 * step)
+            scale = torch.maximum(claimed.abs(), measured.abs()).clamp_min(1e-12)
+            found.append((claimed - measured).abs() / scale)
+    return float(torch.stack(found).median(0).values.median())
 
 
 def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
     """All that was learned is in the state dict."""
-    fresh = type(probe.detector)(**probe.detector.parameters_record)
+    fresh = probe.detector.rebuilt()
     with tempfile.TemporaryDirectory() as folder:
         save(probe.detector, Path(folder), {"schema": SCHEMA})
         load(fresh, Path(folder))
@@ -252,6 +290,18 @@ def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
             f"after saving and loading, a score differs by {off:.3g}: something learned is not in state_dict()",
         )
     return True, "scores survive saving and loading"
+
+
+def gpu_agrees(probe: Probe) -> tuple[bool, str]:
+    """The same scores on CPU and GPU, within what single precision allows."""
+    if not torch.cuda.is_available():
+        return True, "not compared with a GPU: there is none here"
+    cpu, gpu = copy.deepcopy(probe.detector).cpu(), copy.deepcopy(probe.detector).cuda()
+    with torch.no_grad():
+        on_cpu = Score(cpu)(probe.images.cpu(), Rng(0, probe.ids))
+        on_gpu = Score(gpu)(probe.images.cuda(), Rng(0, probe.ids)).cpu()
+    off = float((on_cpu - on_gpu).abs().max()) / probe.spread(on_cpu)
+    return off <= GPU_TOLERANCE, f"CPU and GPU scores differ by {off:.1e} of their spread"
 
 
 def maps_fit_the_image(probe: Probe) -> tuple[bool, str]:
@@ -275,4 +325,6 @@ CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "gradient": gradient_is_the_gradient,
     "round trip": saved_and_loaded_is_the_same,
     "map": maps_fit_the_image,
+    "gpu": gpu_agrees,
 }
+OF_A_RUN = ("scores", "rows", "randomness", "state", "gradient")

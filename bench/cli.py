@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--detector",
         required=True,
         metavar="D[,D2..]",
-        help="names (`bench list detectors`), or path/to/mine.py:MyDetector",
+        help="names (`bench list detectors`), path/to/mine.py:MyDetector, outer+inner (diffpure+patchcore), or all",
     )
     run.add_argument("--attack", default="pgd-linf", metavar="A[,A2..]", help="method-norm (default: pgd-linf)")
     run.add_argument(
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="K=V",
-        help="of the detectors that have it; DETECTOR.K=V for one (repeatable)",
+        help="of the detectors that have it; DETECTOR.K=V, or OUTER.K=V, for one (repeatable)",
     )
     run.add_argument("--attack-param", action="append", default=[], metavar="K=V", help="of the attack (repeatable)")
     run.add_argument(
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Fits a detector on a toy task and checks its contract. Exit code 0 if "
         "all checks pass, 1 if one fails, 2 on bad input.",
     )
-    check.add_argument("detector", metavar="NAME", help="a name, or path/to/mine.py:MyDetector")
+    check.add_argument("detector", metavar="NAME", help="a name, path/to/mine.py:MyDetector, or outer+inner")
     check.add_argument("--param", action="append", default=[], metavar="K=V")
     check.add_argument("--image-size", type=int, metavar="N")
     check.set_defaults(act=_check)
@@ -205,7 +205,7 @@ def _cells(
     from . import api
 
     for attack, threat in pairs:
-        label = f"{candidate.plugin.name} on {bed.category}: {attack.split('-')[0]} {threat}"
+        label = f"{candidate.label} on {bed.category}: {attack.split('-')[0]} {threat}"
         try:
             with screen.cell(label) as monitor:
                 api.evaluate(
@@ -228,32 +228,32 @@ def _cells(
 
 def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
     """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least."""
-    from . import parameters
+    from . import registry
+    from .errors import unknown
     from .fitting import Candidate
     from .screen import FitBar
 
     names = _names(options.detector, "--detector")
+    if names == ["all"]:
+        names = [row.name for row in registry.listing("detectors") if not row.wraps]
     given: dict[str, dict[str, str]] = {name: {} for name in names}
-    built = {
+    candidates = {
         name: Candidate(name, given[name], options.seed, options.device, FitBar(screen, name), screen.tell)
         for name in names
     }
-    known = {name: parameters.accepted(candidate.plugin.target) for name, candidate in built.items()}
+    known = {name: candidate.accepted for name, candidate in candidates.items()}  # an unknown name is said first
     for key, value in _assigned(options.param).items():
-        owner, dot, parameter = key.rpartition(".")
-        chosen = [n for n in names if built[n].plugin.name == owner] if dot else [n for n in names if key in known[n]]
-        parameter = parameter if dot else key
-        if dot and not chosen:
-            raise UserError(f"--param {key}={value}: no detector {owner!r} in this run")
+        chosen = [name for name in names if key in known[name]]
         if not chosen:
-            from .errors import unknown
-
+            owner, dot, _ = key.rpartition(".")
+            if dot and not any(owner == part.plugin.name for c in candidates.values() for part in c.parts):
+                raise UserError(f"--param {key}={value}: no detector {owner!r} in this run")
             raise unknown(f"parameter of {', '.join(names)}", key, {p for ps in known.values() for p in ps})
         for name in chosen:
-            given[name][parameter] = value
-    for candidate in built.values():
+            given[name][key] = value
+    for candidate in candidates.values():
         candidate.build()  # a parameter out of range is said now
-    return list(built.values())
+    return list(candidates.values())
 
 
 def _assigned(texts: list[str]) -> dict[str, str]:
@@ -311,23 +311,26 @@ def _list(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    detectors = options.kind == "detectors"
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "what it is", "from"):
-        table.add_column(column)
+    for column in ("name", *(("gradient", "needs") if detectors else ()), "what it is", "from"):
+        table.add_column(column, no_wrap=column == "name")
     for row in rows:
-        table.add_row(row.name, row.summary, row.where)
+        gradient = {True: "yes", False: "no", None: "?"}[row.differentiable]
+        table.add_row(
+            row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), row.summary, row.where
+        )
     Console().print(table)
     return 0
 
 
 def _check(options: argparse.Namespace) -> int:
-    from . import registry
     from .checks import check_detector
     from .fitting import Candidate
 
-    plugin = registry.load("detectors", options.detector)
-    given = {**plugin.target.toy_parameters, **_assigned(options.param)}
-    candidate = Candidate(options.detector, given, device="cpu")
+    given = _assigned(options.param)
+    toy = {k: v for k, v in Candidate(options.detector).toy.items() if k.rpartition(".")[2] not in given}
+    candidate = Candidate(options.detector, toy | given, device="cpu")
     candidate.build()
     passed = True
     for check in check_detector(candidate, options.image_size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .parameters import accepted
 from .rng import Rng
 
 
@@ -94,8 +94,7 @@ class Detector(nn.Module, ABC):
     @property
     def parameters_record(self) -> dict[str, Any]:
         """The constructor's arguments with the values this detector uses."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in accepted(type(self))}
 
     def rebuilt(self) -> Detector:
         """A new detector with the same parameters, not fitted."""
@@ -121,7 +120,7 @@ class Wrapper(Detector):
     images alone and never from `inner`: an outer part that was fitted once serves every inner detector.
     """
 
-    inner: Detector
+    wraps: ClassVar[bool] = True
 
     def __init__(self, inner: Detector):
         super().__init__()
@@ -131,14 +130,15 @@ class Wrapper(Detector):
     def fit(self, normal: DataLoader[Tensor]) -> None:
         """Nothing to learn, unless a subclass says otherwise."""
 
-    @property
-    def parameters_record(self) -> dict[str, Any]:
-        """The arguments of this part; those of `inner` are its own."""
-        names = list(inspect.signature(type(self).__init__).parameters)[2:]
-        return {name: getattr(self, name) for name in names}
+    def train(self, mode: bool = True) -> Wrapper:
+        """The inner detector is fitted, and stays in eval mode."""
+        super().train(mode)
+        self.inner.eval()
+        return self
 
     def rebuilt(self) -> Wrapper:
-        return type(self)(self.inner.rebuilt(), **self.parameters_record)
+        """A new outer part around the same inner detector."""
+        return type(self)(self.inner, **self.parameters_record)
 
     def learned(self) -> dict[str, Tensor]:
         """The state dict without the inner detector's, which is kept with that detector."""
@@ -150,6 +150,9 @@ class Purifier(Wrapper):
 
     A score is the mean over `runs` purifications, each with its own noise.
     """
+
+    level: ClassVar[str]
+    """The parameter that says how strongly an image is purified; `bench report` plots AUROC over it."""
 
     runs: int = 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from . import files, parameters, registry
 from .data import Data
-from .detector import Detector, Origin, Progress
-from .errors import UserError
+from .detector import Detector, Origin, Progress, Purifier, Wrapper
+from .errors import UserError, unknown
 from .metrics import threshold_at
 from .provenance import choose_device, versions
 from .rng import Rng
 from .score import Score, where_it_failed
 
-SCHEMA = 1
+SCHEMA = 2
 BATCH_SIZE = 32
 RANDOMIZED_DRAWS = 8  # noise draws whose mean is the reported score of a randomized detector
 FALSE_ALARMS = 0.05
@@ -48,7 +48,11 @@ class Threshold(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A detector by name and parameters: what is needed to know its results, before it is built or fitted."""
+    """A detector by name and parameters: what is needed to know its results, before it is built or fitted.
+
+    `outer+inner` is a wrapper around another candidate. A parameter `part.k` is of that part; `k` alone is of every
+    part that has it.
+    """
 
     name: str
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -62,81 +66,198 @@ class Candidate:
 
     @cached_property
     def plugin(self) -> registry.Plugin:
-        return registry.load("detectors", self.name)
+        """Of the outer part."""
+        outer, rest = split(self.name)
+        plugin = registry.load("detectors", outer)
+        if rest is None and issubclass(plugin.target, Wrapper):
+            raise UserError(
+                f"{plugin.name} goes before a detector: {plugin.name}+patchcore ({plugin.name} alone scores nothing)"
+            )
+        if rest is not None and not issubclass(plugin.target, Wrapper):
+            raise UserError(
+                f"{self.name}: {plugin.name} is a whole detector; before `+` goes one of "
+                + ", ".join(registry.wrappers())
+            )
+        return plugin
 
     @cached_property
-    def values(self) -> dict[str, Any]:
-        """The given parameters, converted by the constructor's annotations."""
-        return parameters.convert(self.plugin.target, self.given, self.plugin.name)
+    def inner(self) -> Candidate | None:
+        """What the outer part is around."""
+        rest, outer = split(self.name)[1], self.plugin
+        if rest is None:
+            return None
+        inner = Candidate(rest, {}, self.seed, self.device, self.progress, self.tell)
+        for part in inner.parts:
+            both = issubclass(outer.target, Purifier) and issubclass(part.plugin.target, Purifier)
+            if both or part.plugin.name == outer.name:
+                raise UserError(
+                    f"{self.name}: {outer.name} cannot go before {part.plugin.name}"
+                    + (", both are purifiers; choose one" if both else "")
+                )
+        return inner
+
+    @cached_property
+    def parts(self) -> list[Candidate]:
+        """Outermost first; the last is the detector."""
+        return [self, *(self.inner.parts if self.inner else [])]
+
+    @cached_property
+    def label(self) -> str:
+        """The name in results: `diffpure+patchcore`."""
+        return "+".join(part.plugin.name for part in self.parts)
+
+    @cached_property
+    def code(self) -> str:
+        """Hash of the code of every part."""
+        hashes = [part.plugin.sha256 for part in self.parts]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    @property
+    def accepted(self) -> set[str]:
+        """The names of all parameters, `k` and `part.k`."""
+        return {name for part in self.parts for k in part._own for name in (k, f"{part.plugin.name}.{k}")}
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """What the classes declare; an instance may say otherwise once it is built."""
+        return all(part.plugin.target.differentiable for part in self.parts)
+
+    @property
+    def toy(self) -> dict[str, Any]:
+        """Parameters with which every part is fitted in seconds."""
+        return {
+            f"{part.plugin.name}.{k}": v for part in self.parts for k, v in part.plugin.target.toy_parameters.items()
+        }
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return parameters.accepted(self.plugin.target)
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Part -> its given parameters, converted by the constructor's annotations."""
+        shares: dict[str, dict[str, Any]] = {part.plugin.name: {} for part in self.parts}
+        for key, value in sorted(self.given.items(), key=lambda item: "." in item[0]):  # the particular one wins
+            if key not in self.accepted:
+                raise unknown(f"parameter of {self.label}", key, self.accepted)
+            owner, _, name = key.rpartition(".")
+            for part in self.parts:
+                if name in part._own and owner in ("", part.plugin.name):
+                    shares[part.plugin.name][name] = value
+        return {
+            part.plugin.name: parameters.convert(part.plugin.target, shares[part.plugin.name], part.plugin.name)
+            for part in self.parts
+        }
 
     @cached_property
     def changed(self) -> dict[str, Any]:
         """The identity of the given parameters that differ from the defaults."""
-        return parameters.identity(parameters.changed(self.plugin.target, self.values))
+        return self._flat(
+            [
+                parameters.identity(parameters.changed(part.plugin.target, self.values[part.plugin.name]))
+                for part in self.parts
+            ]
+        )
 
     def build(self) -> Detector:
-        detector = parameters.build(self.plugin.target, self.values, self.plugin.name)
-        assert isinstance(detector, Detector)
-        return detector
+        """Not fitted."""
+        return self._of(self.values)
 
     def fitted(self, data: Data) -> Detector:
-        """Loaded from the cache, or fitted on the normal images that are not held out, and kept."""
-        fit_set, _ = data.train.split(self.seed)
-        if fit_set.fingerprint in self._fitted:
-            return self._fitted[fit_set.fingerprint]
-        device = choose_device(self.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(_torch_seed(self.seed))
-            detector = self.build().to(device)
-            detector.origin = self.origin(detector)
-            folder = self._folder(data, detector, fit_set.fingerprint)
-            if (folder / "fit.json").exists():
-                load(detector, folder)
-            else:
-                self._fit(detector, data, folder, fit_set.fingerprint)
-            kept = files.read_json(folder / "fit.json")
-            fit = {name: kept[name] for name in ("model_sha256", "seconds", "images")}
-            detector.origin = detector.origin._replace(fit=fit)
-        detector.eval().requires_grad_(False)
-        self._fitted[fit_set.fingerprint] = detector
-        return detector
+        """Every part loaded from the cache, or fitted on the normal images that are not held out, and kept."""
+        key = data.train.split(self.seed)[0].fingerprint
+        if key not in self._fitted:
+            # inside out: a part is built around those that are ready
+            ready: list[tuple[Detector, dict[str, Any] | None]] = []
+            for i in reversed(range(len(self.parts))):
+                ready.insert(0, self.parts[i]._fitted_part(data, self.values, [d for d, _ in ready]))
+            detector = ready[0][0]
+            fits = {part.plugin.name: fit for part, (_, fit) in zip(self.parts, ready, strict=True) if fit}
+            detector.origin = Origin(self.label, self.code, self.used(detector), self.changed, _together(fits))
+            self._fitted[key] = detector
+        return self._fitted[key]
 
-    def origin(self, detector: Detector) -> Origin:
-        used = parameters.identity(detector.parameters_record)
-        return Origin(self.plugin.name, self.plugin.sha256, used, self.changed)
+    def used(self, detector: Detector) -> dict[str, Any]:
+        """The identity of every parameter of a detector that this candidate built."""
+        records: list[dict[str, Any]] = []
+        at: Detector | None = detector
+        while at is not None:
+            records.append(parameters.identity(at.parameters_record))
+            at = at.inner if isinstance(at, Wrapper) else None
+        return self._flat(records)
 
     def threshold(self, data: Data) -> Threshold:
         """The threshold at 5 % false alarms on the held-out normal images."""
         key = data.train.fingerprint
         if key not in self._thresholds:
-            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.plugin.name)
+            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label)
         return self._thresholds[key]
 
-    def _folder(self, data: Data, detector: Detector, fingerprint: str) -> Path:
+    def _flat(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """One record per part -> one; `part.k` where there are several parts."""
+        if len(self.parts) == 1:
+            return dict(records[0])
+        named = zip(self.parts, records, strict=True)
+        return {f"{part.plugin.name}.{k}": v for part, record in named for k, v in record.items()}
+
+    def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
+        """This part around `first`, or around inner parts built anew."""
+        if self.inner and not first:
+            first = (self.inner._of(values),)
+        detector = parameters.build(self.plugin.target, values[self.plugin.name], self.plugin.name, *first)
+        assert isinstance(detector, Detector)
+        return detector
+
+    def _fitted_part(
+        self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]
+    ) -> tuple[Detector, dict[str, Any] | None]:
+        """This part, ready to score, and the record of its fit (None where it has nothing to learn)."""
+        fit_set, _ = data.train.split(self.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(_torch_seed(self.seed))
+            detector = self._of(values, *inside[:1]).to(choose_device(self.device))
+            kept = None
+            if type(detector).fit is not Wrapper.fit:
+                recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
+                recipe = parameters.identity(recipe)
+                folder = self._folder(data, recipe, fit_set.fingerprint)
+                if (folder / "fit.json").exists():
+                    load(detector, folder)
+                else:
+                    self._fit(detector, data, folder, recipe)
+                record = files.read_json(folder / "fit.json")
+                kept = {name: record[name] for name in ("model_sha256", "seconds", "images")}
+        detector.eval().requires_grad_(False)
+        return detector, kept
+
+    def _folder(self, data: Data, recipe: Mapping[str, Any], fingerprint: str) -> Path:
         key = {
             "detector": self.plugin.name,
             "code": self.plugin.sha256,
             "seed": self.seed,
             "data": fingerprint,
-            "parameters": parameters.identity(detector.parameters_record),
+            "parameters": recipe,
             "image_size": data.image_size,
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         place = f"{data.name}-{data.category}-{data.image_size}px"
-        return cache_folder() / "fitted" / place / f"{self.plugin.name}-{digest}"
+        name = self.plugin.name.replace(":", "-")  # a colon is no file name everywhere
+        return cache_folder() / "fitted" / place / f"{name}-{digest}"
 
-    def _fit(self, detector: Detector, data: Data, folder: Path, fingerprint: str) -> None:
-        older = [
-            p
-            for p in folder.parent.glob(f"{self.plugin.name}-*/fit.json")
-            if files.read_json(p)["changed"] == self.changed and files.read_json(p)["seed"] == self.seed
-        ]
-        if older:
-            self.tell(
-                f"{self.plugin.name} on {data.name}/{data.category}: the code or the data changed since it "
-                "was last fitted; fitting again"
-            )
+    def _fit(self, detector: Detector, data: Data, folder: Path, recipe: Mapping[str, Any]) -> None:
+        name = self.plugin.name
         fit_set, _ = data.train.split(self.seed)
+        if len(fit_set) < detector.minimum_images:
+            raise UserError(
+                f"{name} learns from at least {detector.minimum_images} normal images; {data.name}/{data.category} "
+                f"has {len(data.train)}, of which {len(data.train) - len(fit_set)} are held out"
+            )
+        others = [files.read_json(p) for p in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/fit.json")]
+        if any(o.get("parameters") == recipe and o.get("seed") == self.seed for o in others):
+            self.tell(
+                f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted; "
+                "fitting again"
+            )
         detector.progress = self.progress
         self.progress.checkpoint = folder / "training.pt"
         started = time.monotonic()
@@ -146,19 +267,18 @@ class Candidate:
         except (UserError, KeyboardInterrupt):
             raise
         except OSError as error:
-            raise UserError(f"fitting {self.plugin.name} failed: {error}") from error
+            raise UserError(f"fitting {name} failed: {error}") from error
         except Exception as error:  # a plug-in may raise anything
-            raise UserError(f"detector {self.plugin.name} failed in fit: {where_it_failed(error)}") from error
+            raise UserError(f"detector {name} failed in fit: {where_it_failed(error)}") from error
         finally:
             detector.progress = Progress()
         record = {
             "schema": SCHEMA,
-            "detector": self.plugin.name,
+            "detector": name,
             "code": self.plugin.sha256,
             "seed": self.seed,
-            "parameters": parameters.identity(detector.parameters_record),
-            "changed": self.changed,
-            "data": fingerprint,
+            "parameters": recipe,
+            "data": fit_set.fingerprint,
             "image_size": data.image_size,
             "images": len(fit_set),
             "seconds": round(time.monotonic() - started, 1),
@@ -168,11 +288,29 @@ class Candidate:
         (folder / "training.pt").unlink(missing_ok=True)
 
 
+def split(name: str) -> tuple[str, str | None]:
+    """`outer+inner` -> outer, inner; the first part of a path is not taken for a name."""
+    outer, plus, rest = name.partition("+")
+    if not plus or "/" in outer or ".py" in outer:
+        return name, None
+    if not outer or not rest:
+        raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
+    return outer, rest
+
+
+def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of a detector's fit; of several parts, with their seconds added and each part's own record."""
+    if len(fits) <= 1:
+        return next(iter(fits.values()), None)
+    seconds = round(sum(fit["seconds"] for fit in fits.values()), 1)
+    return {"seconds": seconds, "images": next(iter(fits.values()))["images"], "parts": dict(fits)}
+
+
 def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
     """model.safetensors and, last, fit.json with its hash: a folder with fit.json is whole."""
     from safetensors.torch import save_file
 
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.learned().items()}
     model = folder / "model.safetensors"
     with files.writing(model) as partial:
         save_file(state, partial)
@@ -190,7 +328,10 @@ def load(detector: Detector, folder: Path) -> None:
     if parameters.file_sha256(model) != record["model_sha256"]:
         raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
     try:
-        detector.load_state_dict(load_file(model))
+        state = load_file(model)
+        if strange := set(state) ^ set(detector.learned()):
+            raise KeyError(f"unexpected or missing {sorted(strange)[0]}")
+        detector.load_state_dict(state, strict=False)
     except Exception as error:
         raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
 

@@ -1,9 +1,16 @@
-"""Keeps freed memory in the process: training and attacks free and take the same large tensors at every step."""
+"""Memory of the process: keeps what is freed, since training takes the same large tensors at every step; its peak."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import re
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Options of glibc's mallopt(3), from malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -21,3 +28,29 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, TOP_PAD)):
         mallopt(option, value)
+
+
+class PeakMemory:
+    """The most memory in use since this object was made: the GPU's on a GPU, else that of the process (on Linux)."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the kernel forgets the old peak
+
+    def mebibytes(self) -> int | None:
+        """None where the system does not say."""
+        if self.device.type == "cuda":
+            import torch
+
+            return torch.cuda.max_memory_allocated(self.device) // 2**20
+        try:
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+        except OSError:
+            return None
+        return int(found[1]) // 2**10 if found else None

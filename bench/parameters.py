@@ -24,8 +24,13 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
 
 
 def accepted(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The parameters of a class or function, without self."""
-    return dict(inspect.signature(build).parameters)
+    """The parameters of a class or function, without self, and of a wrapper without its inner detector."""
+    known = [
+        (n, p)
+        for n, p in inspect.signature(build).parameters.items()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    return dict(known[1:] if getattr(build, "wraps", False) else known)
 
 
 def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -61,10 +66,10 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
         raise UserError(f"parameter {where}={value}: {reasons}") from None
 
 
-def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str) -> Any:
-    """Call `target` with converted parameters; its ValueError becomes the user's one line."""
+def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str, *first: Any) -> Any:
+    """Call `target` with `first` and converted parameters; its ValueError becomes the user's one line."""
     try:
-        return target(**convert(target, given, owner))
+        return target(*first, **convert(target, given, owner))
     except UserError:
         raise
     except (ValueError, TypeError) as error:

@@ -1,12 +1,13 @@
-"""Figures from results: robust AUROC over the budget."""
+"""Figures from results: robust AUROC over the budget, and over the level of a purifier."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import files
 from .metrics import Estimate, mean
@@ -14,6 +15,7 @@ from .threat import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .report import Result
 
@@ -80,18 +82,115 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
 
 def write_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, attack and norm."""
+    written = []
+    for (data, attack, norm, targets), lines in curves(results).items():
+        figure = _figure()
+        side = "" if targets == "both" else f", {targets} images attacked"
+        draw_curves(lines, f"{data}: {attack}{side}", norm, figure.add_subplot())
+        name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
+        written.append(_save(figure, folder, name))
+    return written
+
+
+class Level(NamedTuple):
+    value: float
+    clean: Estimate
+    robust: Estimate
+
+
+def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]]:
+    """(title, parameter) -> clean and robust AUROC at each level of a purifier, level 0 being no purifier.
+
+    Of cells that differ in nothing else; a level is the mean over the categories that all of them have. A purifier that
+    was run at one level only is left out.
+    """
+    groups: dict[tuple[Any, ...], dict[float, dict[str, Result]]] = {}
+    plain: dict[tuple[Any, ...], dict[str, Result]] = {}
+    for r in results:
+        s, level = r.spec, r.record["detector"]["purification"]
+        where = (s["dataset"], s["image_size"], r.attack, s["norm"], s["eps"], s["targets"], s["seed"])
+        if level is None:
+            plain.setdefault((*where, s["detector"], _settings(s["detector_parameters"])), {})[s["category"]] = r
+            continue
+        others = {k: v for k, v in s["detector_parameters"].items() if k != level["parameter"]}
+        key = (*where, s["detector"], level["parameter"], level["inner"], _settings(others))
+        groups.setdefault(key, {}).setdefault(float(level["value"]), {})[s["category"]] = r
+    found: dict[tuple[str, str], list[Level]] = {}
+    for key, by_level in groups.items():
+        *where_, detector, parameter, inner, text = key
+        rest: dict[str, Any] = json.loads(text)
+        own = {k: v for k, v in rest.items() if not k.startswith(parameter.rpartition(".")[0] + ".")}
+        own = own if "+" in inner else {k.rpartition(".")[2]: v for k, v in own.items()}
+        if bare := plain.get((*where_, inner, _settings(own))):
+            by_level = {0.0: bare, **by_level}
+        shared = sorted(set.intersection(*(set(cells) for cells in by_level.values())))
+        if len(by_level) < 2 or not shared:
+            continue
+        dataset, size, attack, norm, eps, targets, seed = where_
+        what = f"mean of {len(shared)} categories" if len(shared) > 1 else shared[0]
+        title = f"{detector}: {dataset} {what}, {size} px\n{attack}, {norm} {eps}"
+        title += f", {targets} images attacked" * (targets != "both") + f", seed {seed}" * bool(seed)
+        title += "\n" * bool(rest) + ", ".join(f"{k}={v}" for k, v in rest.items())
+        found[title, parameter] = [
+            Level(
+                value,
+                *(
+                    mean([cells[c].metrics[metric] for c in shared]).estimate()
+                    for metric in ("clean_auroc", "robust_auroc")
+                ),
+            )
+            for value, cells in sorted(by_level.items())
+        ]
+    return found
+
+
+def _settings(parameters: dict[str, Any]) -> str:
+    return json.dumps(parameters, sort_keys=True)
+
+
+def draw_levels(levels: Sequence[Level], title: str, parameter: str, axes: Axes) -> Axes:
+    """Clean and robust AUROC over the purification level, with 95 % intervals."""
+    for i, name in enumerate(("clean", "robust")):
+        values: list[Estimate] = [getattr(level, name) for level in levels]
+        axes.errorbar(
+            [level.value for level in levels],
+            [v.value for v in values],
+            yerr=[[v.value - v.low for v in values], [v.high - v.value for v in values]],
+            label=f"{name} AUROC",
+            color=COLOURS[i],
+            marker=MARKERS[i],
+            capsize=3,
+            clip_on=False,
+        )
+    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set(xlabel=f"purification level {parameter} (0: none)", ylabel="AUROC", ylim=(0, 1.02))
+    axes.set_title(title, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="best")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def write_purification(results: Sequence[Result], folder: Path) -> list[Path]:
+    """A PNG per purifier, inner detector, data set and attack."""
+    written = []
+    for (title, parameter), levels in purification(results).items():
+        figure = _figure()
+        draw_levels(levels, title, parameter, figure.add_subplot())
+        written.append(_save(figure, folder, f"purification {title}"))
+    return written
+
+
+def _figure() -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    written = []
-    for (data, attack, norm, targets), lines in curves(results).items():
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        side = "" if targets == "both" else f", {targets} images attacked"
-        draw_curves(lines, f"{data}: {attack}{side}", norm, figure.add_subplot())
-        stem = "-".join([data, attack, norm] + [targets] * (targets != "both"))
-        path = folder / f"robustness-{re.sub(r'[^A-Za-z0-9.]+', '-', stem).strip('-')}.png"
-        with files.writing(path) as partial:
-            figure.savefig(partial, format="png", dpi=150)
-        written.append(path)
-    return written
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Path:
+    path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}.png"
+    with files.writing(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
+    return path

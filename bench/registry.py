@@ -1,6 +1,7 @@
 """Finds detectors, attacks and data sets by name: a file in our folders, an entry point, or a path.
 
-The file's name is the name on the command line (`_` is written `-`). Nothing is imported before it is named.
+The file's name is the name on the command line (`_` is written `-`). A file with a module-level `MEMBERS`
+(member -> class) is a family: `anomalib:padim` is one of anomalib's. Nothing is imported before it is named.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,7 @@ from .errors import UserError, unknown
 
 Kind = Literal["detectors", "attacks", "datasets"]
 KINDS: tuple[Kind, ...] = ("detectors", "attacks", "datasets")
+GRADIENT = "differentiable"
 
 
 class Plugin(NamedTuple):
@@ -36,11 +39,25 @@ class Listed(NamedTuple):
     name: str
     summary: str
     where: str
+    differentiable: bool | None = None
+    """Of a detector; None where only its code would tell."""
+    needs: str = ""
+    wraps: bool = False
+    """It goes before a detector: `name+detector`."""
 
 
 def names(kind: Kind) -> list[str]:
-    """Every name of a kind, built-in and by entry point."""
-    return sorted({*_files(kind), *_entry_points(kind)})
+    """Every name of a kind, built-in and by entry point; of a family, its members."""
+    found = set(_entry_points(kind))
+    for name, path in _files(kind).items():
+        members = _members(path)
+        found |= {f"{name}:{member}" for member in members} if members else {name}
+    return sorted(found)
+
+
+def wrappers() -> list[str]:
+    """Built-in names that go before a detector, as in `diffpure+patchcore`."""
+    return [row.name for row in listing("detectors") if row.wraps]
 
 
 def load(kind: Kind, name: str) -> Plugin:
@@ -57,8 +74,14 @@ def load(kind: Kind, name: str) -> Plugin:
             f"{len(claims)} packages claim the {kind[:-1]} {name!r}: {', '.join(claims)}; "
             "uninstall one, or name a file: path/to/file.py:ClassName"
         )
+    family, _, member = name.partition(":")
+    if family in files and (members := _members(files[family])):
+        if member not in members:
+            raise unknown(f"{kind[:-1]} of {family}", name, [f"{family}:{m}" for m in members])
+        module = _imported(kind, files[family], family)
+        return Plugin(name, _checked(kind, module.MEMBERS[member], name), _code_hash(files[family], helpers=True))
     if name in files:
-        module = importlib.import_module(f"bench.{kind}.{files[name].stem}")
+        module = _imported(kind, files[name], name)
         return Plugin(name, _target(kind, module, name), _code_hash(files[name], helpers=True))
     if name in points:
         point = points[name][0]
@@ -75,7 +98,7 @@ def load(kind: Kind, name: str) -> Plugin:
 
 def listing(kind: Kind) -> list[Listed]:
     """Name, one line and origin of everything of a kind; nothing is imported for it."""
-    rows = [Listed(name, _summary(path), "built in") for name, path in _files(kind).items()]
+    rows = [row for name, path in _files(kind).items() for row in _described(name, path)]
     rows += [
         Listed(name, point.value, _package(point)) for name, points in _entry_points(kind).items() for point in points
     ]
@@ -101,8 +124,69 @@ def _package(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
-def _summary(path: Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+def _imported(kind: Kind, path: Path, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"bench.{kind}.{path.stem}")
+    except ImportError as error:
+        raise UserError(f"{kind[:-1]} {name} cannot be imported: {error}") from error
+
+
+@lru_cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _members(path: Path) -> dict[str, str]:
+    """Of a family, member -> name of its class."""
+    for node in _parsed(path).body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "MEMBERS" for target in targets):
+                pairs = zip(node.value.keys, node.value.values, strict=True)
+                return {str(ast.literal_eval(k)): v.id for k, v in pairs if k and isinstance(v, ast.Name)}
+    return {}
+
+
+def _described(name: str, path: Path) -> list[Listed]:
+    """What the code of a built-in plug-in says about itself, read and not run."""
+    tree = _parsed(path)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    members = _members(path)
+    if members:
+        return [
+            _row(f"{name}:{member}", _first_line(classes[kind]), classes[kind], classes)
+            for member, kind in members.items()
+        ]
+    public = [node for node in classes.values() if not node.name.startswith("_")]
+    return [_row(name, _first_line(tree), public[0] if len(public) == 1 else None, classes)]
+
+
+def _row(name: str, summary: str, kind: ast.ClassDef | None, classes: dict[str, ast.ClassDef]) -> Listed:
+    if kind is None:
+        return Listed(name, summary, "built in")
+    line = [kind]  # the class and its bases in the same file, nearest first
+    while known := [classes[b.id] for b in line[-1].bases if isinstance(b, ast.Name) and b.id in classes]:
+        line.append(known[0])
+    bases = {b.id for node in line for b in node.bases if isinstance(b, ast.Name)}
+    if not bases & {"Detector", "Wrapper", "Purifier"}:
+        return Listed(name, summary, "built in")
+    own = {a: next((v for node in line if (v := _constant(node, a)) is not None), None) for a in ("needs", GRADIENT)}
+    wraps = bool(bases & {"Wrapper", "Purifier"})
+    return Listed(name, summary, "built in", own[GRADIENT] is not False, own["needs"] or "", wraps)
+
+
+def _constant(kind: ast.ClassDef, attribute: str) -> Any:
+    """The literal that a class body assigns to an attribute, or None."""
+    for node in kind.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == attribute for t in targets):
+            value = getattr(node, "value", None)
+            return value.value if isinstance(value, ast.Constant) else value
+    return None
+
+
+def _first_line(node: ast.Module | ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").split("\n")[0]
 
 
 def _from_path(kind: Kind, name: str) -> Plugin:
@@ -134,11 +218,23 @@ def _from_path(kind: Kind, name: str) -> Plugin:
 
 
 def _code_hash(path: Path, helpers: bool = False) -> str:
-    """Hash of the file, and of the `_*.py` beside it that built-in plug-ins share."""
+    """Hash of the file and, of a built-in plug-in, of the files beside it that it imports, directly or not."""
     total = hashlib.sha256(path.read_bytes())
-    for helper in sorted(path.parent.glob("_[!_]*.py")) if helpers else ():
+    for helper in sorted(_siblings(path)) if helpers else ():
         total.update(helper.read_bytes())
     return total.hexdigest()
+
+
+def _siblings(path: Path) -> set[Path]:
+    found, waiting = set[Path](), [path]
+    while waiting:
+        for node in ast.walk(_parsed(waiting.pop())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                stems = [node.module] if node.module else [alias.name for alias in node.names]
+                new = {path.with_name(f"{stem}.py") for stem in stems} - found - {path}
+                found |= new
+                waiting += new
+    return found
 
 
 def _target(kind: Kind, module: ModuleType, name: str) -> Any:

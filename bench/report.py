@@ -46,6 +46,19 @@ class Result:
         shown = ", ".join(f"{k}={_short(v)}" for k, v in settings.items())
         return f"{spec['attack']} ({shown})" if shown else str(spec["attack"])
 
+    @property
+    def checks(self) -> list[dict[str, Any]]:
+        """{name, passed, sentence} of what was checked before the attack."""
+        found: list[dict[str, Any]] = self.record["checks"]
+        return found
+
+    @property
+    def unranked(self) -> list[str]:
+        """Why this cell must not be ranked: what the detector says of itself, and checks that failed."""
+        own = self.record["detector"]["unranked"]
+        failed = [f"{c['name']} check failed: {c['sentence']}" for c in self.checks if not c["passed"]]
+        return [own] * bool(own) + failed
+
     @cached_property
     def metrics(self) -> dict[str, Bootstrap]:
         """Clean, robust and one-sided metrics; nan where the threat model did not attack that side.
@@ -142,6 +155,10 @@ def _tidy(result: Result) -> dict[str, Any]:
         "forwards": record["forwards"],
         "backwards": record["backwards"],
         "seconds": record["seconds"],
+        "fit_seconds": (record["detector"]["fit"] or {}).get("seconds"),
+        "peak_memory_mib": record["peak_memory"],
+        "checks_failed": "; ".join(c["sentence"] for c in record["checks"] if not c["passed"]),
+        "unranked": "; ".join(result.unranked),
         "device": record["device"],
         "commit": record["git"]["commit"],
         "dirty": record["git"]["dirty"],
@@ -163,11 +180,17 @@ class Board:
     title: str
     key: tuple[Any, ...]
     entries: tuple[tuple[str, tuple[Result, ...]], ...]
-    """Detector and its cells, one per category; best robust AUROC first."""
+    """Detector and its cells, one per category; best robust AUROC first, and what must not be ranked last."""
 
     @property
     def categories(self) -> list[str]:
         return sorted({r.spec["category"] for _, results in self.entries for r in results})
+
+    @property
+    def unranked(self) -> dict[str, list[str]]:
+        """Detector -> why it is not ranked."""
+        reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
+        return {name: why for name, why in reasons.items() if why}
 
 
 def boards(results: Sequence[Result]) -> list[Board]:
@@ -184,7 +207,9 @@ def boards(results: Sequence[Result]) -> list[Board]:
         title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
-        ranked = sorted(entries.items(), key=lambda e: -_mean(e[1], "robust_auroc").value)
+        ranked = sorted(
+            entries.items(), key=lambda e: (any(r.unranked for r in e[1]), -_mean(e[1], "robust_auroc").value)
+        )
         found.append(Board(title, key, tuple((name, tuple(cells)) for name, cells in ranked)))
     return found
 
@@ -205,26 +230,35 @@ COLUMNS = {
     "clean acc.": "clean_accuracy",
     "robust acc.": "robust_accuracy",
 }
+NOT_RANKED = "–"  # noqa: RUF001
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
 
 
 def table(board: Board) -> pd.DataFrame:
     """A board as text, one row per detector; means over categories, AUROC with its 95 % interval."""
     everything = len(board.categories)
+    unranked = board.unranked
     lines = []
-    for name, results in board.entries:
-        line = {"detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]"}
+    for rank, (name, results) in enumerate(board.entries, 1):
+        line = {
+            "rank": NOT_RANKED if name in unranked else str(rank),
+            "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
+        }
         for title, metric in COLUMNS.items():
             line[title] = _cell(results, metric, title in WITH_INTERVAL)
         line["passes per image"] = _passes(results)
-        line["seconds"] = f"{sum(r.record['seconds'] for r in results):.0f}"
+        fits = [r.record["detector"]["fit"] for r in results]
+        line["fit seconds"] = f"{sum(fit['seconds'] for fit in fits if fit):.0f}"
+        line["attack seconds"] = f"{sum(r.record['seconds'] for r in results):.0f}"
+        memory = [r.record["peak_memory"] for r in results if r.record["peak_memory"]]
+        line["peak GiB"] = f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def _cell(results: Sequence[Result], metric: str, interval: bool) -> str:
     if any(metric not in r.metrics for r in results):
-        return "–"  # noqa: RUF001  # this side was not attacked
+        return NOT_RANKED  # this side was not attacked
     estimate = _mean(results, metric).estimate()
     return str(estimate) if interval else f"{estimate.value:.3f}"
 
@@ -254,7 +288,8 @@ Every number is computed from the rows in this folder. AUROC: the chance that an
 one; brackets hold the 95 % interval of a bootstrap over images, stratified by class. *robust*: after the attack.
 *normal only*, *anomalous only*: only these images were moved. AP: average precision. FPR95: share of normal images
 flagged when 95 % of the anomalous ones are. acc.: accuracy at the threshold that 5 % of held-out normal training images
-exceed. Passes per image: forward + backward. An attack bounds robustness from above: a better one can only lower it.
+exceed. Passes per image: forward + backward. Peak: memory during the attack. A row without a rank: the reason is below
+the table. An attack bounds robustness from above: a better one can only lower it.
 """
 
 
@@ -271,9 +306,28 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
             {f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]}
         )
         parts += [f"- {warning}" for warning in warnings] + ([""] if warnings else [])
+        parts += [f"- not ranked: {name}: {'; '.join(why)}" for name, why in board.unranked.items()]
+        parts += [""] if board.unranked else []
+        parts += _checks(board)
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
     parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _checks(board: Board) -> list[str]:
+    """What was checked before the attacks, folded away: every sentence once, with the categories it is about."""
+    lines = ["<details><summary>Checks of these detectors before the attack</summary>", ""]
+    for name, results in board.entries:
+        said: dict[tuple[str, bool, str], list[str]] = {}
+        for r in results:
+            for check in r.checks:
+                said.setdefault((check["name"], check["passed"], check["sentence"]), []).append(r.spec["category"])
+        failed = sum(not passed for _, passed, _ in said)
+        lines.append(f"- **{name}**: " + (f"{failed} failed" if failed else "all passed"))
+        for (check_name, passed, sentence), where in said.items():
+            scope = "" if len(where) == len(results) else f" ({', '.join(where)})"
+            lines.append(f"  - {'pass' if passed else '**FAIL**'} {check_name}: {sentence}{scope}")
+    return [*lines, "", "</details>", ""]
 
 
 def _markdown_table(frame: pd.DataFrame) -> str:
@@ -298,17 +352,18 @@ def rich_table(board: Board) -> Table:
     shown.add_column("detector", overflow="fold")
     for title in WITH_INTERVAL:
         shown.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    for row in table(board)[["detector", *WITH_INTERVAL]].itertuples(index=False):
-        shown.add_row(row[0], *(cell.replace(" ", "\n", 1) for cell in row[1:]))
+    for row in table(board)[["rank", "detector", *WITH_INTERVAL]].itertuples(index=False):
+        name = f"{row[1]} (not ranked)" if row[0] == NOT_RANKED else row[1]
+        shown.add_row(name, *(cell.replace(" ", "\n", 1) for cell in row[2:]))
     return shown
 
 
 def write_report(root: Path) -> tuple[list[Result], list[str], list[Path]]:
-    """LEADERBOARD.md, leaderboard.csv and the robustness curves in the results folder."""
-    from .plots import write_curves
+    """LEADERBOARD.md, leaderboard.csv, robustness curves and purification levels in the results folder."""
+    from .plots import write_curves, write_purification
 
     results, notes = read_results(root)
-    plots = write_curves(results, root)
+    plots = [*write_curves(results, root), *write_purification(results, root)]
     frame = pd.DataFrame([_tidy(result) for result in results])
     files.write_text(root / "leaderboard.csv", frame.to_csv(index=False))
     files.write_text(root / "LEADERBOARD.md", markdown(results, notes, plots))

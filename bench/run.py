@@ -15,22 +15,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from . import files
 from .data import Data
-from .detector import Detector, Origin
+from .detector import Detector, Origin, Purifier
 from .errors import UserError
 from .fitting import RANDOMIZED_DRAWS, Threshold
+from .memory import PeakMemory
 from .provenance import device_name, git_state, versions
 from .rng import Rng
 from .score import Score, where_it_failed
 from .threat import ThreatModel, eps_text
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from .checks import Check
+
+SCHEMA = 2
 """Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 
 
@@ -118,6 +122,7 @@ class Ready(NamedTuple):
     detector: Detector
     origin: Origin
     threshold: Threshold
+    checks: Sequence[Check]
     device: torch.device
 
 
@@ -174,6 +179,7 @@ class Cell:
         worker.probe()
         worker.score.forwards = worker.score.backwards = 0
         started = time.monotonic()
+        memory = PeakMemory(worker.ready.device)
         monitor.on_rows(len(rows), total)
         while len(rows) < total:
             new = worker.batch(range(len(rows), min(len(rows) + batch_size, total)))
@@ -182,6 +188,7 @@ class Cell:
             record["forwards"] = before[0] + worker.score.forwards
             record["backwards"] = before[1] + worker.score.backwards
             record["seconds"] = round(before[2] + time.monotonic() - started, 3)
+            record["peak_memory"] = memory.mebibytes()
             if self.folder is not None:
                 files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
                 files.write_json(self.folder / "run.json", record)
@@ -205,10 +212,13 @@ class Cell:
                 "parameters": ready.origin.parameters,
                 "randomized": detector.randomized,
                 "differentiable": detector.differentiable,
+                "unranked": detector.unranked,
+                "purification": _purification(detector, ready.origin),
                 "fit": ready.origin.fit,
             },
             "attack": {"code": self.attack_code, "parameters": _attack_parameters(attack)},
             "data": self._data_record(data),
+            "checks": [check._asdict() for check in ready.checks],
             "threshold": ready.threshold._asdict(),
             "versions": versions(),
             "git": git_state(),
@@ -220,6 +230,7 @@ class Cell:
             "forwards": 0,
             "backwards": 0,
             "seconds": 0.0,
+            "peak_memory": None,
         }
         if self.folder is not None:
             files.write_text(self.folder / "samples.csv", "")
@@ -451,6 +462,14 @@ def _attack_parameters(attack: Attack) -> dict[str, Any]:
     from .parameters import identity
 
     return {name: identity(value) for name, value in vars(attack).items() if not name.startswith("_")}
+
+
+def _purification(detector: Detector, origin: Origin) -> dict[str, Any] | None:
+    """Of a purifier: the parameter that is its level, its value, and what it is around."""
+    if not isinstance(detector, Purifier):
+        return None
+    outer, _, inner = origin.name.partition("+")
+    return {"parameter": f"{outer}.{detector.level}", "value": getattr(detector, detector.level), "inner": inner}
 
 
 def _now() -> str:

@@ -111,7 +111,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        embedding = self.embed(step_embedding(step, self.width))
+        embedding = self.embed(step_embedding(step, self.width).to(x.dtype))
         hidden = self.enter(F.pixel_unshuffle(x, self.unshuffle))
         skips = []
         for stage in self.down:

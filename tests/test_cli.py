@@ -19,6 +19,8 @@ import pytest
 from conftest import make_tree
 from PIL import Image
 
+from bench import checks
+
 Run = Callable[..., tuple[int, str, str]]
 
 PLUGIN = '''
@@ -227,7 +229,10 @@ def test_listing(run_cli: Run) -> None:
     code, out, _ = run_cli("list", "detectors", "--json")
     rows = json.loads(out)
     assert code == 0 and {"advrad", "autoencoder", "patchcore"} <= {r["name"] for r in rows}
-    assert all(set(r) == {"name", "summary", "where"} for r in rows)
+    found = {r["name"]: r for r in rows}
+    assert found["diffpure"]["wraps"] and not found["patchcore"]["wraps"]
+    assert found["patchcore"]["needs"] == "weights" and found["patchcore"]["differentiable"]
+    assert "diffpure+..." in run_cli("list", "detectors")[1]
     for kind, name in (("attacks", "pgd"), ("datasets", "textures")):
         code, out, _ = run_cli("list", kind)
         assert code == 0 and name in out
@@ -235,7 +240,7 @@ def test_listing(run_cli: Run) -> None:
 
 def test_check_detector_exit_codes(run_cli: Run, plugin: str, tmp_path: Path) -> None:
     code, out, _ = run_cli("check-detector", plugin, "--image-size", 32)
-    assert code == 0 and "FAIL" not in out and len(out.splitlines()) == 10
+    assert code == 0 and "FAIL" not in out and len(out.splitlines()) == 1 + len(checks.CHECKS)
     bad = tmp_path / "bad.py"
     bad.write_text(PLUGIN.replace("return (x", "return -(x"))
     code, out, _ = run_cli("check-detector", f"{bad}:Mean", "--image-size", 32)
@@ -335,9 +340,9 @@ def test_nothing_to_report(run_cli: Run, results: Path) -> None:
 def test_results_of_another_schema(run_cli: Run, tree: Path, plugin: str, results: Path) -> None:
     assert run_cli("run", "--detector", plugin, *run_options(tree, results))[0] == 0
     record = next(results.rglob("run.json"))
-    record.write_text(json.dumps({**read(record), "schema": 2}))
+    record.write_text(json.dumps({**read(record), "schema": 1}))
     code, _, err = run_cli("report", "--results", results)
-    assert code == 2 and "was written by another version (schema 2, this one reads 1)" in one_line(err)
+    assert code == 2 and "was written by another version (schema 1, this one reads 2)" in one_line(err)
     record.write_text("{")
     code, _, err = run_cli("report", "--results", results)
     assert code == 2 and "is not JSON" in one_line(err)

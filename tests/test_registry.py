@@ -71,7 +71,7 @@ def test_an_entry_point_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     install(tmp_path, "theirs", "bright = theirs:Bright")
     monkeypatch.syspath_prepend(tmp_path)
     assert registry.load("detectors", "bright").target.__name__ == "Bright"
-    assert ("bright", "theirs:Bright", "theirs 1.0") in registry.listing("detectors")
+    assert registry.Listed("bright", "theirs:Bright", "theirs 1.0") in registry.listing("detectors")
 
 
 def test_two_packages_with_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

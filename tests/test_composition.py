@@ -1,0 +1,315 @@
+"""Names like outer+inner: what may be composed, whose parameter is whose, and that every part is fitted once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Linear, NoisyLinear, make_tree, small_data
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load, registry
+from bench.fitting import Candidate, cache_folder
+from bench.plots import purification
+from bench.report import boards, find_cells, markdown, table, write_report
+
+Run = Callable[..., tuple[int, str, str]]
+
+TINY: dict[str, Any] = {
+    "diffpure.steps": 3,
+    "diffpure.batch_size": 4,
+    "diffpure.reverse_steps": 2,
+    "autoencoder.steps": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def target(name: str) -> Any:
+    return registry.load("detectors", name).target
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("diffpure+adp+autoencoder", "diffpure cannot go before adp, both are purifiers; choose one"),
+        ("adp+adp+autoencoder", "adp cannot go before adp"),
+        ("smoothed+smoothed+autoencoder", "smoothed cannot go before smoothed"),
+        ("diffpure", "diffpure goes before a detector: diffpure+patchcore"),
+        ("autoencoder+patchcore", "autoencoder is a whole detector; before `+` goes one of adp, diffpure, smoothed"),
+        ("difpure+patchcore", "no detector named 'difpure'. Did you mean 'diffpure'?"),
+        ("diffpure+pachcore", "no detector named 'pachcore'. Did you mean 'patchcore'?"),
+        ("diffpure+", "expected outer+inner"),
+    ],
+)
+def test_what_cannot_be_composed(name: str, message: str, run_cli: Run, tmp_path: Path) -> None:
+    code, _, err = run_cli("run", "--detector", name, "--results", tmp_path / "results")
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_smoothed_purified_detector_is_one() -> None:
+    candidate = Candidate("smoothed+diffpure+autoencoder")
+    assert candidate.label == "smoothed+diffpure+autoencoder"
+    assert candidate.build().randomized
+
+
+def test_a_parameter_belongs_to_its_part() -> None:
+    candidate = Candidate("diffpure+autoencoder", {"diffpure.steps": 3, "steps": 7, "t": "40"})
+    assert candidate.values == {"diffpure": {"steps": 3, "t": 40}, "autoencoder": {"steps": 7}}
+    assert candidate.changed == {"diffpure.steps": 3, "diffpure.t": 40, "autoencoder.steps": 7}
+    assert candidate.used(candidate.build())["autoencoder.steps"] == 7
+    with pytest.raises(UserError, match="parameter of diffpure.autoencoder named 'autoencoder.t'"):
+        _ = Candidate("diffpure+autoencoder", {"autoencoder.t": 3}).values
+
+
+def test_every_part_is_fitted_once_and_shared() -> None:
+    data = small_data(size=16)
+
+    def fits() -> set[str]:
+        return {p.parent.name for p in cache_folder().rglob("fit.json")}
+
+    alone = fit_or_load("autoencoder", data, steps=3)
+    first = fits()
+    purified = fit_or_load("diffpure+autoencoder", data, **TINY)
+    second = fits()
+    assert first < second and len(second) == 2
+    fit_or_load("diffpure+autoencoder", data, **TINY, t=30, solver="sde")  # these only change the score
+    fit_or_load("smoothed+diffpure+autoencoder", data, **TINY)
+    assert fits() == second
+    assert purified.origin is not None and purified.origin.fit is not None
+    assert set(purified.origin.fit["parts"]) == {"diffpure", "autoencoder"}
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, purified.state_dict()[f"inner.{name}"])
+
+
+class Half(Purifier):
+    """Halves every image, and counts its draws."""
+
+    level = "factor"
+
+    def __init__(self, inner: Detector, *, factor: float = 0.5):
+        super().__init__(inner)
+        self.factor = factor
+
+    def purify(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.factor * x
+
+
+def test_a_purified_score_is_the_inner_score_of_the_purified_image(linear: Linear) -> None:
+    x = torch.rand(3, 3, 8, 8)
+    assert torch.allclose(Half(linear).score(x), linear.score(0.5 * x))
+    noisy = NoisyLinear()
+    purified = Half(noisy)
+    purified.runs = 2
+    source, again = Rng(0, ["a", "b", "c"]), Rng(0, ["a", "b", "c"])
+    expected = (noisy.score(0.5 * x, again) + noisy.score(0.5 * x, again)) / 2
+    assert torch.allclose(purified.score(x, source), expected)
+
+
+def test_fitting_the_outer_part_leaves_the_inner_one_in_eval_mode(linear: Linear) -> None:
+    assert not Half(linear.eval()).train().inner.training
+
+
+def test_diffpure_with_the_true_noise_returns_the_image() -> None:
+    """A network that knows the noise of x_k predicts the clean image exactly; both solvers then end near it."""
+    x = 0.25 + 0.5 * torch.rand(2, 3, 8, 8)
+    for solver, tolerance in (("ddpm", 1e-4), ("sde", 0.05)):
+        purifier = target("diffpure")(Linear(), t=200, solver=solver, reverse_steps=200)
+
+        def oracle(noised: Tensor, step: Tensor, kept: Tensor = purifier.kept) -> Tensor:
+            signal = kept[step][:, None, None, None]
+            return (noised - signal.sqrt() * (2 * x - 1)) / (1 - signal).sqrt()
+
+        purifier.network.forward = oracle
+        off = (purifier.purify(x, Rng(0, ["a", "b"])) - x).abs().max().item()
+        assert off < tolerance, solver
+
+
+def test_diffpure_visits_evenly_spaced_steps() -> None:
+    levels = target("diffpure")(Linear(), t=100, reverse_steps=5)._levels()
+    assert levels == [100, 80, 60, 40, 20]
+    assert target("diffpure")(Linear(), t=3, reverse_steps=5)._levels() == [3, 2, 1]
+
+
+def test_checkpointed_gradients_equal_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("diffpure", "adp"):
+        torch.manual_seed(0)
+        purifier = target(name)(Linear(), steps=2, batch_size=2)
+        purifier.fit(DataLoader(small_data(size=8).train, batch_size=8))
+        purifier.eval().requires_grad_(False)
+        gradients = []
+        for checkpointed in (True, False):
+            if not checkpointed:
+                module = __import__(type(purifier).__module__, fromlist=["checkpoint"])
+                monkeypatch.setattr(module, "checkpoint", lambda f, *a, **k: f(*a))
+            x = torch.full((2, 3, 8, 8), 0.4, requires_grad=True)
+            gradients.append(torch.autograd.grad(purifier.score(x, Rng(0, ["a", "b"])).sum(), x)[0])
+        assert torch.allclose(gradients[0], gradients[1], atol=1e-6) and gradients[0].abs().max() > 0
+
+
+def test_adp_steps_are_the_share_of_the_noise_that_the_paper_says() -> None:
+    """For a Gaussian around a known image the score is linear: a step removes `rate` of the noise."""
+    centre = torch.full((2, 3, 8, 8), 0.5)
+    purifier = target("adp")(Linear(), sigma=0.05, rate=0.2, iterations=4)
+    purifier.network.forward = lambda scaled, level: ((scaled + 1) / 2 - centre) / 0.05
+    noised = (centre + 0.05 * Rng(0, ["a", "b"]).normal(centre)).clamp(0, 1)
+    purified = purifier.purify(centre, Rng(0, ["a", "b"]))
+    assert torch.allclose(purified - centre, (noised - centre) * 0.8**4, atol=1e-4)
+
+
+def test_adp_stops_an_image_whose_step_is_short() -> None:
+    centre = torch.full((1, 3, 8, 8), 0.5)
+    purifier = target("adp")(Linear(), sigma=0.01, rate=0.05, iterations=9)
+    purifier.network.forward = lambda scaled, level: ((scaled + 1) / 2 - centre) / 0.01
+    noised = (centre + 0.01 * Rng(0, ["a"]).normal(centre)).clamp(0, 1)
+    once = (noised - centre) * 0.95  # a step of 0.05 * 0.01 is shorter than the limit: it is the last
+    assert torch.allclose(purifier.purify(centre, Rng(0, ["a"])) - centre, once, atol=1e-4)
+
+
+def test_smoothed_is_the_median_of_noisy_scores(linear: Linear) -> None:
+    smoothed = target("smoothed")(linear, sigma=0.3, n=7)
+    x, source = torch.rand(2, 3, 8, 8), Rng(0, ["a", "b"])
+    expected = torch.stack([linear.score(x + 0.3 * source.normal(x)) for _ in range(7)]).median(0).values
+    assert torch.allclose(smoothed.score(x, Rng(0, ["a", "b"])), expected)
+    with pytest.raises(ValueError, match="odd"):
+        target("smoothed")(linear, n=4)
+
+
+def test_purification_levels_are_plotted_with_the_plain_detector_as_level_0(tmp_path: Path) -> None:
+    data, results = small_data(size=16), tmp_path / "results"
+    common: dict[str, Any] = {"attack_params": {"steps": 1}, "results": results, "draws": 1}
+    for t in (5, 50):
+        evaluate("diffpure+autoencoder", data, "pgd-linf", params={**TINY, "t": t}, **common)
+    evaluate("autoencoder", data, "pgd-linf", params={"steps": 3}, **common)
+    evaluate("autoencoder", data, "pgd-linf", params={"steps": 2}, **common)
+    found, _ = find_cells(results)
+    curves = purification(found)
+    assert [(parameter, [level.value for level in levels]) for (_, parameter), levels in curves.items()] == [
+        ("diffpure.t", [0, 5, 50])
+    ]
+    bare = next(r for r in found if r.spec["detector_parameters"] == {"steps": 3})
+    (levels,) = curves.values()
+    assert levels[0].clean.value == bare.metrics["clean_auroc"].value
+    written = write_report(results)[2]
+    assert [p.name for p in written if p.name.startswith("purification-diffpure-autoencoder")]
+
+
+def test_checks_are_stored_with_every_run_and_shown(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    evaluate("autoencoder", small_data(size=16), "pgd-linf", params={"steps": 3}, results=results)
+    record = json.loads(next(results.rglob("run.json")).read_text())
+    assert {c["name"] for c in record["checks"]} >= {"gradient", "rows", "randomness", "state"}
+    found, notes = find_cells(results)
+    assert all(c["sentence"] in markdown(found, notes) for c in record["checks"])
+
+
+CUT = '''
+import torch
+from bench import Detector
+
+class Cut(Detector):
+    """Half of its gradient is missing."""
+
+    def fit(self, normal):
+        pass
+
+    def score(self, x):
+        return (x - x.detach().roll(1, 3) ** 2).square().flatten(1).sum(1)
+'''
+
+
+def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Path) -> None:
+    make_tree(tmp_path / "images/widget")
+    (tmp_path / "cut.py").write_text(CUT)
+    options = [
+        "--dataset",
+        "folder",
+        "--data-root",
+        tmp_path / "images",
+        "--image-size",
+        16,
+        "--results",
+        tmp_path / "r",
+    ]
+    code, out, _ = run_cli(
+        "run", "--detector", f"{tmp_path / 'cut.py'}:Cut,autoencoder", "--param", "steps=3", *options
+    )
+    assert code == 0 and "Cut (not" in out
+    found, notes = find_cells(tmp_path / "r")
+    (board,) = boards(found)
+    assert [name.split()[0] for name, _ in board.entries] == ["autoencoder", "Cut"]
+    assert table(board)["rank"].tolist()[0] == "1" and table(board)["rank"].tolist()[1] != "2"
+    assert "not ranked: Cut: gradient check failed: the gradient is not that of the score" in markdown(found, notes)
+
+
+def test_random_weights_are_never_ranked(tmp_path: Path) -> None:
+    toy = {**target("patchcore").toy_parameters, "neighbours": 1}
+    evaluate("patchcore", small_data(size=32), params=toy, results=tmp_path, attack_params={"steps": 1})
+    found, notes = find_cells(tmp_path)
+    assert found[0].unranked == ["random weights"]
+    assert "random weights" in markdown(found, notes)
+
+
+BLIND = '''
+import torch
+from bench import Detector
+
+class Blind(Detector):
+    """Rounds, and says so."""
+
+    differentiable = False
+
+    def fit(self, normal):
+        raise AssertionError("must not be fitted for an attack that cannot work")
+
+    def score(self, x):
+        return (x * 255).round().flatten(1).sum(1)
+'''
+
+
+def test_a_gradient_attack_on_a_detector_without_gradient_is_refused(run_cli: Run, tmp_path: Path) -> None:
+    make_tree(tmp_path / "images/widget")
+    (tmp_path / "blind.py").write_text(BLIND)
+    code, _, err = run_cli(
+        "run", "--detector", f"{tmp_path / 'blind.py'}:Blind", "--dataset", "folder", "--image-size", 16,
+        "--data-root", tmp_path / "images", "--results", tmp_path / "results",
+    )  # fmt: skip
+    assert code == 2 and len(err.splitlines()) == 1
+    assert "Blind is not differentiable and pgd follows the gradient; attacks that fit:" in err
+
+
+def test_too_few_training_images(run_cli: Run, tmp_path: Path) -> None:
+    make_tree(tmp_path / "images/widget")
+    (tmp_path / "blind.py").write_text(BLIND.replace("differentiable = False", "minimum_images = 50"))
+    code, _, err = run_cli(
+        "run", "--detector", f"{tmp_path / 'blind.py'}:Blind", "--dataset", "folder", "--image-size", 16,
+        "--data-root", tmp_path / "images", "--results", tmp_path / "results",
+    )  # fmt: skip
+    assert code == 2 and len(err.splitlines()) == 1
+    assert "Blind learns from at least 50 normal images; folder/widget has 12, of which" in err
+
+
+def test_one_failing_detector_does_not_stop_the_others(run_cli: Run, tmp_path: Path) -> None:
+    make_tree(tmp_path / "images/widget")
+    (tmp_path / "blind.py").write_text(BLIND)
+    code, out, err = run_cli(
+        "run", "--detector", f"{tmp_path / 'blind.py'}:Blind,autoencoder", "--dataset", "folder", "--image-size", 16,
+        "--data-root", tmp_path / "images", "--results", tmp_path / "results", "--param", "steps=3",
+    )  # fmt: skip
+    assert code == 2 and "Blind on widget" in err
+    assert "autoencoder" in out and len(find_cells(tmp_path / "results")[0]) == 1
+
+
+def test_all_names_every_whole_detector(run_cli: Run, tmp_path: Path) -> None:
+    """--category is wrong: nothing is run, but the names were accepted."""
+    code, _, err = run_cli("run", "--detector", "all", "--category", "nothing", "--results", tmp_path / "r")
+    assert code == 2 and "nothing" in err
