@@ -27,8 +27,8 @@ class ApproximateProjection(Reconstruction):
 
     steps_projection, lr_projection: of the search; 20 steps of 0.5 go as far as the 1000 of 0.01 of the paper.
     gradient: `unrolled` differentiates the search itself; `bpda` lets the gradient pass the search unchanged, as if
-    the latents were still the encoder's (Athalye et al. 2018): cheaper, and not the gradient of this score, so that
-    check-detector must object.
+    the latents were still the encoder's (Athalye et al. 2018): cheaper, and not the gradient of this score, to which
+    check-detector may object.
     width, latent: of the network, as for `autoencoder`; its activations are smooth, so that the search is too.
     steps, batch_size, lr: of the training.
     """

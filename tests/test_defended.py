@@ -264,7 +264,7 @@ def test_apae_gradient_is_that_of_the_search_written_out() -> None:
     built.gradient = "bpda"
     bypassed = gradient(built.score)
     assert torch.equal(bypassed[0], found[0])
-    assert (bypassed[1] - found[1]).norm() > 0.01 * found[1].norm()
+    assert (bypassed[1] - found[1]).norm() > 1e-3 * found[1].norm()  # the above agree to 1e-5
 
 
 def test_apae_weights_are_the_inverse_median_errors() -> None:
