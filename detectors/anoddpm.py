@@ -1,0 +1,122 @@
+"""AnoDDPM: partial diffusion with simplex noise, and the way back (Wyatt, Leach, Schmon, Willcocks, CVPR-W 2022).
+
+https://doi.org/10.1109/CVPRW56347.2022.00080. Gaussian noise hides an anomaly only where it is small; noise with low
+frequencies hides large ones as well. A diffusion model is trained on normal images with octaves of simplex noise
+(six, from 64 pixels down, each 0.8 times the one before), an image is noised to step t of 1000, far from pure noise,
+and denoised step by step: what does not come back was not normal.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
+
+from bench import Detector, Rng
+
+from ._autoencoder import smoothed
+from ._diffusion import (
+    DIFFUSION_STEPS,
+    PRESETS,
+    PresetName,
+    add_noise,
+    denoising_loss,
+    kept_signal,
+    predicted_clean,
+)
+from ._simplex import simplex_noise
+from ._training import train
+
+
+class AnoDDPM(Detector):
+    """Score = max over pixels of the smoothed squared reconstruction error; noise drawn per score.
+
+    preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
+    t: diffusion step to which images are noised, of 1000; the paper takes 250.
+    reverse_steps: network calls on the way back, at evenly spaced steps; the paper makes all t. With 1 the clean
+    image is predicted in one shot.
+    steps, batch_size, lr: of the training; the preset's where not given.
+
+    Noise has unit variance here, where the authors add octaves up without scaling, and each colour has its own.
+    """
+
+    randomized = True
+    scoring_parameters: ClassVar[frozenset[str]] = frozenset({"t", "reverse_steps"})
+    toy_parameters: ClassVar = {"steps": 60, "batch_size": 16, "reverse_steps": 2}
+
+    def __init__(
+        self,
+        preset: PresetName = "small",
+        *,
+        t: int = 250,
+        reverse_steps: int = 5,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+    ):
+        super().__init__()
+        chosen = PRESETS[preset]
+        if not 1 <= t <= DIFFUSION_STEPS:
+            raise ValueError(f"t must be a diffusion step from 1 to {DIFFUSION_STEPS}, got {t}")
+        if not 1 <= reverse_steps <= t:
+            raise ValueError(f"reverse_steps must be from 1 to t ({t}), got {reverse_steps}")
+        self.preset, self.t, self.reverse_steps = preset, t, reverse_steps
+        self.steps = chosen.steps if steps is None else steps
+        self.batch_size = chosen.batch_size if batch_size is None else batch_size
+        self.lr = chosen.lr if lr is None else lr
+        self.ema = chosen.ema
+        self.network = chosen.network()
+        self.register_buffer("kept", kept_signal(), persistent=False)  # (1000,): abar
+        self.kept: Tensor
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        train(
+            self,
+            self.network,
+            lambda images: denoising_loss(self.network, self.kept, 2 * images - 1, simplex_noise(images)),
+            normal,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            ema=self.ema,
+        )
+        for weight in self.network.parameters():
+            weight.requires_grad_(False)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.anomaly_map(x, rng).flatten(1).amax(1)
+
+    def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels, smoothed."""
+        uniform = torch.rand_like if rng is None else rng.uniform
+        noises = [simplex_noise(x, uniform) for _ in range(self.reverse_steps)]
+        difference = x - (self._reconstruct(2 * x - 1, noises) + 1) / 2
+        return smoothed(difference.square().mean(1, keepdim=True))
+
+    def _reconstruct(self, x: Tensor, noises: list[Tensor]) -> Tensor:
+        """x in [-1, 1] -> noised to step t and denoised; the first noise is for the way there."""
+        stops = [round(self.t * (1 - i / self.reverse_steps)) for i in range(self.reverse_steps + 1)]
+        noised = add_noise(x, self.kept[self.t - 1], noises[0])
+        for step, after, noise in zip(stops[:-1], stops[1:], [*noises[1:], None], strict=True):
+            # the backward pass runs each network call again: only one is in memory at a time
+            noised = checkpoint(
+                self._denoise, noised, step, after, noise, use_reentrant=False, preserve_rng_state=False
+            )
+        return noised
+
+    def _denoise(self, noised: Tensor, step: int, after: int, noise: Tensor | None) -> Tensor:
+        """x_step -> x_after: the posterior given the predicted clean image (Ho et al. 2020, equations 6 and 7).
+
+        The steps between are skipped: abar of the two steps makes one step of the shorter chain. The last has no noise.
+        """
+        kept = self.kept[step - 1]
+        clean = predicted_clean(self.network, noised, kept, step)
+        if noise is None:
+            return clean
+        later = self.kept[after - 1]
+        alpha = kept / later
+        mean = (later.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - later) * noised) / (1 - kept)
+        return mean + ((1 - later) / (1 - kept) * (1 - alpha)).sqrt() * noise
