@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-EOT_DRAWS = 8  # for randomized detectors, where the parameter `draws` is not given
+EOT_DRAWS = 8  # where the parameter `draws` is not given
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PGD:
     step_size: length of the first step in the threat model's norm and pixel units; 0 means 10 eps / steps where they
     shrink, and 2.5 eps / steps where they do not.
     draws: noise draws over which score and gradient are averaged (expectation over transformation, Athalye et
-    al. 2018, https://arxiv.org/abs/1802.00420); 0 means 8 for randomized detectors and 1 for the others.
+    al. 2018, https://arxiv.org/abs/1802.00420), 0 means 8; a detector that is not randomized needs, and gets, one.
     random_start: False starts at the image itself.
     """
 
@@ -53,7 +53,7 @@ class PGD:
         the largest of them is a lucky one, so the candidates (the best and the last iterate of each restart) meet
         again under fresh draws, the same for all of them.
         """
-        draws = self.draws or (EOT_DRAWS if score.randomized else 1)
+        draws = (self.draws or EOT_DRAWS) if score.randomized else 1
         candidates: list[Tensor] = []
         values: list[Tensor] = []
         for restart in range(self.restarts):
