@@ -12,9 +12,9 @@ import torch
 from . import parameters, registry
 from .checks import checks_of_run
 from .data import Data
-from .detector import Detector, Origin
+from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, around, held_out_threshold
 from .provenance import choose_device
 from .run import Attack, Cell, Monitor, Ready, RunSpec
 from .threat import NORMS, Norm, ThreatModel
@@ -127,9 +127,13 @@ def evaluate(
         raise UserError(f"--draws must be at least 1, got {draws}")
     full, data = data, data.limited(limit)
     candidate = detector if not isinstance(detector, str) else Candidate(detector, params or {}, seed, device)
-    origin_name, code, changed = _identity(candidate)
+    label, code, changed = (
+        (candidate.label, candidate.code, candidate.changed)
+        if isinstance(candidate, Candidate)
+        else (_origin(candidate).name, _origin(candidate).code, _origin(candidate).changed)
+    )
     spec = RunSpec(
-        origin_name,
+        label,
         changed,
         method,
         parameters.identity(parameters.changed(type(maker), vars(maker))),
@@ -148,7 +152,7 @@ def evaluate(
         if isinstance(candidate, Candidate):
             # before a fit that may be long: what the classes declare, then what the parameters make of it
             if not blind and not (candidate.differentiable and candidate.build().differentiable):
-                raise _no_gradient(origin_name, method)
+                raise _no_gradient(label, method)
             fitted = candidate.fitted(data)
             assert fitted.origin is not None
             return Ready(
@@ -159,14 +163,13 @@ def evaluate(
                 choose_device(candidate.device),
             )
         if not blind and not candidate.differentiable:
-            raise _no_gradient(origin_name, method)
+            raise _no_gradient(label, method)
         candidate.eval().requires_grad_(False)
         tensors = (*candidate.parameters(), *candidate.buffers())
-        used = parameters.identity(candidate.parameters_record)
         return Ready(
             candidate,
-            candidate.origin or Origin(origin_name, code, used, changed),
-            held_out_threshold(candidate, data, seed, origin_name),
+            _origin(candidate),
+            held_out_threshold(candidate, data, seed, label),
             checks_of_run(candidate, data, seed),
             tensors[0].device if tensors else torch.device("cpu"),
         )
@@ -194,18 +197,18 @@ def _no_gradient(detector: str, attack: str) -> UserError:
     return UserError(f"{detector} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")
 
 
-def _identity(detector: Candidate | Detector) -> tuple[str, str, dict[str, Any]]:
-    """Name, hash of the code, and parameters that are not the defaults."""
-    if isinstance(detector, Candidate):
-        return detector.label, detector.code, detector.changed
+def _origin(detector: Detector) -> Origin:
+    """Of a detector that the caller built, and of what it is wrapped around."""
     if detector.origin is not None:
-        return detector.origin.name, detector.origin.code, detector.origin.changed
+        return detector.origin
     try:
         code = parameters.file_sha256(Path(inspect.getfile(type(detector))))
     except (OSError, TypeError):  # defined in a notebook
         code = "unknown"
-    changed = parameters.changed(type(detector), detector.parameters_record)
-    return type(detector).__name__, code, parameters.identity(changed)
+    record = detector.parameters_record
+    changed = parameters.identity(parameters.changed(type(detector), record))
+    own = Origin(type(detector).__name__, code, parameters.identity(record), changed)
+    return around(own, _origin(detector.inner)) if isinstance(detector, Wrapper) else own
 
 
 def _default_size(dataset: str) -> int | None:

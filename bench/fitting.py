@@ -109,8 +109,8 @@ class Candidate:
     @cached_property
     def code(self) -> str:
         """Hash of the code of every part."""
-        hashes = [part.plugin.sha256 for part in self.parts]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        own = self.plugin.sha256
+        return hashlib.sha256((own + self.inner.code).encode()).hexdigest() if self.inner else own
 
     @property
     def accepted(self) -> set[str]:
@@ -151,13 +151,12 @@ class Candidate:
 
     @cached_property
     def changed(self) -> dict[str, Any]:
-        """The identity of the given parameters that differ from the defaults."""
-        return self._flat(
-            [
-                parameters.identity(parameters.changed(part.plugin.target, self.values[part.plugin.name]))
-                for part in self.parts
-            ]
-        )
+        """The identity of the given parameters that differ from the defaults; `part.k` where there are several."""
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            own = parameters.identity(parameters.changed(part.plugin.target, self.values[part.plugin.name]))
+            found |= own if len(self.parts) == 1 else {f"{part.plugin.name}.{k}": v for k, v in own.items()}
+        return found
 
     def build(self) -> Detector:
         """Not fitted."""
@@ -168,23 +167,11 @@ class Candidate:
         key = data.train.split(self.seed)[0].fingerprint
         if key not in self._fitted:
             # inside out: a part is built around those that are ready
-            ready: list[tuple[Detector, dict[str, Any] | None]] = []
-            for i in reversed(range(len(self.parts))):
-                ready.insert(0, self.parts[i]._fitted_part(data, self.values, [d for d, _ in ready]))
-            detector = ready[0][0]
-            fits = {part.plugin.name: fit for part, (_, fit) in zip(self.parts, ready, strict=True) if fit}
-            detector.origin = Origin(self.label, self.code, self.used(detector), self.changed, _together(fits))
-            self._fitted[key] = detector
+            ready: list[Detector] = []
+            for part in reversed(self.parts):
+                ready = [part._fitted_part(data, self.values, ready)]
+            self._fitted[key] = ready[0]
         return self._fitted[key]
-
-    def used(self, detector: Detector) -> dict[str, Any]:
-        """The identity of every parameter of a detector that this candidate built."""
-        records: list[dict[str, Any]] = []
-        at: Detector | None = detector
-        while at is not None:
-            records.append(parameters.identity(at.parameters_record))
-            at = at.inner if isinstance(at, Wrapper) else None
-        return self._flat(records)
 
     def threshold(self, data: Data) -> Threshold:
         """The threshold at 5 % false alarms on the held-out normal images."""
@@ -192,13 +179,6 @@ class Candidate:
         if key not in self._thresholds:
             self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label)
         return self._thresholds[key]
-
-    def _flat(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """One record per part -> one; `part.k` where there are several parts."""
-        if len(self.parts) == 1:
-            return dict(records[0])
-        named = zip(self.parts, records, strict=True)
-        return {f"{part.plugin.name}.{k}": v for part, record in named for k, v in record.items()}
 
     def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
         """This part around `first`, or around inner parts built anew."""
@@ -208,14 +188,12 @@ class Candidate:
         assert isinstance(detector, Detector)
         return detector
 
-    def _fitted_part(
-        self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]
-    ) -> tuple[Detector, dict[str, Any] | None]:
-        """This part, ready to score, and the record of its fit (None where it has nothing to learn)."""
+    def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
+        """This part around `inside[0]`, ready to score."""
         fit_set, _ = data.train.split(self.seed)
         with torch.random.fork_rng():
             torch.manual_seed(_torch_seed(self.seed))
-            detector = self._of(values, *inside[:1]).to(choose_device(self.device))
+            detector = self._of(values, *inside).to(choose_device(self.device))
             kept = None
             if type(detector).fit is not Wrapper.fit:
                 recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
@@ -227,8 +205,15 @@ class Candidate:
                     self._fit(detector, data, folder, recipe)
                 record = files.read_json(folder / "fit.json")
                 kept = {name: record[name] for name in ("model_sha256", "seconds", "images")}
+            used = parameters.identity(detector.parameters_record)
+            changed = parameters.changed(self.plugin.target, values[self.plugin.name])
+            origin = Origin(self.plugin.name, self.plugin.sha256, used, parameters.identity(changed), kept)
+            for inner in inside:
+                assert inner.origin is not None
+                origin = around(origin, inner.origin)
+            detector.origin = origin
         detector.eval().requires_grad_(False)
-        return detector, kept
+        return detector
 
     def _folder(self, data: Data, recipe: Mapping[str, Any], fingerprint: str) -> Path:
         key = {
@@ -296,6 +281,21 @@ def split(name: str) -> tuple[str, str | None]:
     if not outer or not rest:
         raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
     return outer, rest
+
+
+def around(outer: Origin, inner: Origin) -> Origin:
+    """The origin of outer+inner."""
+
+    def under(origin: Origin, record: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(record) if "+" in origin.name else {f"{origin.name}.{k}": v for k, v in record.items()}
+
+    return Origin(
+        f"{outer.name}+{inner.name}",
+        hashlib.sha256((outer.code + inner.code).encode()).hexdigest(),
+        under(outer, outer.parameters) | under(inner, inner.parameters),
+        under(outer, outer.changed) | under(inner, inner.changed),
+        _together({o.name: o.fit for o in (outer, inner) if o.fit}),
+    )
 
 
 def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
