@@ -274,13 +274,14 @@ class Candidate:
 
 
 def split(name: str) -> tuple[str, str | None]:
-    """`outer+inner` -> outer, inner; the first part of a path is not taken for a name."""
-    outer, plus, rest = name.partition("+")
-    if not plus or "/" in outer or ".py" in outer:
-        return name, None
-    if not outer or not rest:
-        raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
-    return outer, rest
+    """`outer+inner` -> outer, inner; either may be `path/to/file.py:Class`, and a folder may have a + in its name."""
+    for plus in (i for i, letter in enumerate(name) if letter == "+"):
+        outer, rest = name[:plus], name[plus + 1 :]
+        if "/" not in outer or ".py" in outer:
+            if not outer or not rest:
+                raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
+            return outer, rest
+    return name, None
 
 
 def around(outer: Origin, inner: Origin) -> Origin:

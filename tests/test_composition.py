@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load, registry
-from bench.fitting import Candidate, cache_folder
+from bench.fitting import Candidate, cache_folder, split
 from bench.plots import purification
 from bench.report import boards, find_cells, markdown, table, write_report
 
@@ -56,6 +56,20 @@ def test_what_cannot_be_composed(name: str, message: str, run_cli: Run, tmp_path
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("patchcore", ("patchcore", None)),
+        ("smoothed+diffpure+patchcore", ("smoothed", "diffpure+patchcore")),
+        ("my/own.py:Blur+my/other.py:PCA", ("my/own.py:Blur", "my/other.py:PCA")),
+        ("diffpure+c++/own.py:PCA", ("diffpure", "c++/own.py:PCA")),
+        ("./c++/own.py:Blur+patchcore", ("./c++/own.py:Blur", "patchcore")),
+    ],
+)
+def test_where_a_name_is_split(name: str, parts: tuple[str, str | None]) -> None:
+    assert split(name) == parts
+
+
 def test_a_smoothed_purified_detector_is_one() -> None:
     candidate = Candidate("smoothed+diffpure+autoencoder")
     assert candidate.label == "smoothed+diffpure+autoencoder"
@@ -89,6 +103,31 @@ def test_every_part_is_fitted_once_and_shared() -> None:
     assert purified.origin.parameters["autoencoder.steps"] == 3 and purified.origin.parameters["diffpure.t"] == 100
     for name, value in alone.state_dict().items():
         assert torch.equal(value, purified.state_dict()[f"inner.{name}"])
+
+
+PURIFIER = '''
+import bench
+
+class Blur(bench.Purifier):
+    """Averages each pixel with its neighbours."""
+
+    level = "side"
+
+    def __init__(self, inner: bench.Detector, *, side: int = 3):
+        super().__init__(inner)
+        self.side = side
+
+    def purify(self, x, rng=None):
+        import torch
+        noise = torch.randn_like(x) if rng is None else rng.normal(x)
+        return torch.nn.functional.avg_pool2d(x + 0.01 * noise, self.side, 1, self.side // 2)
+'''
+
+
+def test_a_purifier_from_a_file_keeps_the_contract(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(PURIFIER)
+    code, out, _ = run_cli("check-detector", f"{tmp_path / 'own.py'}:Blur+autoencoder", "--param", "Blur.side=3")
+    assert code == 0 and "FAIL" not in out and "all 1 parameters can be recorded" in out
 
 
 class Half(Purifier):
