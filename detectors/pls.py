@@ -1,13 +1,13 @@
 """Principal latent space: an adversarially trained autoencoder with few latent directions (Lo, Oza, Patel 2022).
 
 https://arxiv.org/abs/2108.11168 (PrincipaLS). From the paper: the latents pass a cascade of two PCAs and back, vector
-PCA over channels (one direction) and then spatial PCA over positions (eight), whose means and components are learned
-incrementally, by exponential moving averages of what each batch of attacked images gives; the training images are PGD
-examples, the target is the clean image, and the score is the reconstruction error through the cascade.
+PCA over channels and then spatial PCA over positions, whose means and components are learned incrementally from the
+batches of an adversarial training; the score is the reconstruction error through the cascade.
 
-Decided here: the moving averages are of the mean and the covariance, and the components follow by one orthogonal
-iteration per training step (no sign or order of eigenvectors can flip between batches, and they stay orthonormal);
-no gradient flows into them; the network, the training attack and the error map are those of `adv-autoencoder`.
+Decided here: how many components are kept (1 and 8); moving averages of the mean and the covariance, from which the
+components follow by one orthogonal iteration per training step (no sign or order of eigenvectors can flip between
+batches, and they stay orthonormal); no gradient flows into them; the network, the training attack with the clean
+image as its target, and the error map are those of `adv-autoencoder`.
 """
 
 from __future__ import annotations
