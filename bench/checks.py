@@ -32,7 +32,7 @@ ATTACK_RADIUS = 2 / 255
 DIRECTIONS = 8
 ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
 GPU_TOLERANCE = 1e-2  # of the spread of scores
-GRADIENT_TOLERANCE = 0.1  # median relative disagreement with finite differences
+GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
 
 
 class Check(NamedTuple):
@@ -244,7 +244,7 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
                 f"the gradient is zero at {flat} of {len(x)} {place} images: the score is rounded or saturated"
             )
         worst[place] = _disagreement(scores, attacked, gradient, step)
-        if worst[place] > GRADIENT_TOLERANCE:
+        if worst[place] > GRADIENT_TOLERANCE[precision]:
             return False, (
                 f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
                 f"{worst[place]:.0%} ({precision} precision)"
