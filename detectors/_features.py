@@ -18,25 +18,63 @@ DEFAULT_BACKBONE = "wide_resnet50_2"
 CIFAR_BACKBONE = "cifar_resnet18"
 """A ResNet-18 for CIFAR-10 whose trained weights ship inside the pyautoattack package: nothing to download."""
 
+KERAS_BACKBONE = "resnet50_v1"
+"""ResNet-50 as first published and as Keras has it (He et al. 2016, https://arxiv.org/abs/1512.03385): layers 2 and 3
+halve the size in the first 1x1 convolution of their first block, where torchvision and timm do it in the 3x3. The
+parameters have the same shapes and timm's names; the features differ. Its weights come from a file, up to layer 3."""
+SQUEEZENET = "squeezenet1_1"
+"""torchvision's SqueezeNet 1.1 (Iandola et al. 2016, https://arxiv.org/abs/1602.07360): layers 1 to 3 are the output of
+the last fire module at 1/4, 1/8 and 1/16 of the size (`features.4`, `.7` and `.12`: 128, 256 and 512 channels)."""
+
+_FIRES = (4, 7, 12)  # in torchvision's `features`, for layers 1 to 3
+_NOT_IN_TIMM = (CIFAR_BACKBONE, KERAS_BACKBONE, SQUEEZENET)
+
 
 def backbone_name(backbone: str | None, weights: Weights) -> str:
-    """The timm name: as given, else what the weights file is named after, else wide_resnet50_2."""
+    """As given, else what the weights file is named after, else wide_resnet50_2.
+
+    A file is named after a backbone if its name up to the first dot is that backbone's; for those that are not in timm
+    more words may follow (`resnet50_v1_to_layer3.fp16.safetensors`).
+    """
     import timm
 
     if backbone is not None:
-        if backbone != CIFAR_BACKBONE and not timm.is_model(backbone):
-            raise UserError(f"timm has no model {backbone!r}; `timm.list_models('*resnet*')` lists such names")
+        if backbone not in _NOT_IN_TIMM and not timm.is_model(backbone):
+            raise UserError(
+                f"timm has no model {backbone!r}; `timm.list_models('*resnet*')` lists such names, and "
+                f"{', '.join(_NOT_IN_TIMM)} are known besides"
+            )
         return backbone
     stem = weights.name.split(".")[0] if isinstance(weights, Path) else ""
-    return stem if timm.is_model(stem) else DEFAULT_BACKBONE
+    own = [name for name in _NOT_IN_TIMM if f"{stem}_".startswith(f"{name}_")]
+    return own[0] if own else stem if timm.is_model(stem) else DEFAULT_BACKBONE
+
+
+def last_layer(name: str) -> int:
+    """The deepest layer of a backbone."""
+    import timm
+
+    if name in (KERAS_BACKBONE, SQUEEZENET):
+        return 3
+    try:
+        with torch.device("meta"):
+            whole: Any = timm.create_model(_timm_name(name), features_only=True, pretrained=False)
+    except Exception as error:
+        raise UserError(f"timm cannot give layers of {name}: {error}") from None
+    return len(whole.feature_info.channels()) - 1
+
+
+def _timm_name(name: str) -> str:
+    """The architecture in timm from which a backbone is built."""
+    return {CIFAR_BACKBONE: "resnet18", KERAS_BACKBONE: "resnet50"}.get(name, name)
 
 
 class Backbone(nn.Module):
-    """Feature maps of a timm model, or of `cifar_resnet18`: images (B, 3, H, W) in [0, 1] -> (B, C, h, w) per layer.
+    """Feature maps of a timm model, or of a backbone above: images (B, 3, H, W) in [0, 1] -> (B, C, h, w) per layer.
 
-    Layers count as timm's `out_indices`: 1 to 4 are at 1/4 to 1/32 of the size, `layer1` to `layer4` of a ResNet.
-    The model's own mean and standard deviation are applied inside. It is always in eval mode, and frozen; the
-    gradient to the image is exact. It starts with random weights: `load_weights` gives it others.
+    Layers count as timm's `out_indices`: 1 to 4 are at 1/4 to 1/32 of the size, `layer1` to `layer4` of a ResNet; the
+    maps come in that order. The model's own mean and standard deviation are applied inside. It is always in eval mode,
+    and frozen; the gradient to the image is exact. It starts with random weights: `load_weights` gives it others.
     """
 
     def __init__(self, name: str, layers: tuple[int, ...]):
@@ -44,23 +82,37 @@ class Backbone(nn.Module):
         import timm
 
         self.name = name
-        known = "resnet18" if name == CIFAR_BACKBONE else name
-        try:
-            model: Any = timm.create_model(known, features_only=True, out_indices=layers, pretrained=False)
-        except Exception as error:
-            raise UserError(f"timm cannot give layers {','.join(map(str, layers))} of {name}: {error}") from None
-        config = timm.get_pretrained_cfg(known)
-        mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        if name in (KERAS_BACKBONE, SQUEEZENET) and not set(layers) <= {1, 2, 3}:
+            raise UserError(f"{name} has layers 1, 2 and 3, not {','.join(map(str, layers))}")
+        model: Any
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+        std: tuple[float, ...] = (0.229, 0.224, 0.225)
+        if name == SQUEEZENET:
+            model = _SqueezeNet(layers)
+        else:
+            known = _timm_name(name)
+            try:
+                model = timm.create_model(known, features_only=True, out_indices=layers, pretrained=False)
+            except Exception as error:
+                raise UserError(f"timm cannot give layers {','.join(map(str, layers))} of {name}: {error}") from None
+            config = timm.get_pretrained_cfg(known)
+            if config and name != KERAS_BACKBONE:
+                mean, std = config.mean, config.std
         if name == CIFAR_BACKBONE:  # made for 32 pixels: it keeps the size at the entrance, and takes raw pixels
             model["conv1"] = nn.Conv2d(3, 64, 3, padding=1, bias=False)
             model["maxpool"] = nn.Identity()
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        if name == KERAS_BACKBONE:
+            for layer in ("layer2", "layer3"):
+                if layer in model:
+                    model[layer][0].conv1.stride, model[layer][0].conv2.stride = (2, 2), (1, 1)
         self.model = model
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
         self.requires_grad_(False)
+        self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
         """Always eval: running statistics must not follow the images that are scored."""
@@ -71,7 +123,10 @@ class Backbone(nn.Module):
         return maps
 
     def load_weights(self, weights: Weights) -> None:
-        """From a local file (safetensors or a state dict of tensors), from timm's hub, or keep the random ones."""
+        """From a local file (safetensors or a state dict of tensors), from the hub, or keep the random ones.
+
+        Half precision becomes single.
+        """
         if weights == "random":
             return
         if isinstance(weights, Path):
@@ -80,7 +135,12 @@ class Backbone(nn.Module):
         if self.name == CIFAR_BACKBONE:
             self._load_state(_cifar_state(), "pyautoattack's checkpoint")
             return
-        self._load_state(_hub_state(self.name), f"timm's {self.name}")
+        if self.name == KERAS_BACKBONE:
+            raise UserError(
+                f"the weights of {KERAS_BACKBONE} cannot be downloaded; give a file under timm's names for resnet50: "
+                "--param weights=PATH/TO/FILE.safetensors"
+            )
+        self._load_state(_hub_state(self.name), f"the hub's {self.name}")
 
     def _load_state(self, state: Mapping[str, Tensor], source: str) -> None:
         wanted = self.model.state_dict()
@@ -91,7 +151,7 @@ class Backbone(nn.Module):
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 raise UserError(
                     f"{source} does not fit {self.name}: it {problem} {', '.join(keys[:3])}{more}; "
-                    "--param backbone=NAME names the timm model that the weights belong to"
+                    "--param backbone=NAME names the model that the weights belong to"
                 )
         self.model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
 
@@ -101,19 +161,45 @@ _unreachable: dict[str, str] = {}
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
-    """The pretrained weights of a timm model, from the hub or from the hub's own cache."""
+    """The pretrained weights of a model, from timm's or torchvision's hub or from the hub's own cache."""
     import timm
+    import torchvision  # type: ignore[import-untyped]
 
+    place = "https://huggingface.co once, where timm"
+    if name == SQUEEZENET:
+        place = "https://download.pytorch.org once, where torchvision"
     if name not in _unreachable:
         try:
-            state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-            return state
+            if name == SQUEEZENET:
+                model: nn.Module = torchvision.models.squeezenet1_1(weights="DEFAULT")
+            else:
+                model = timm.create_model(name, pretrained=True)
+            return model.state_dict()
         except Exception as error:
             _unreachable[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     raise UserError(
         f"cannot download the weights of {name} ({_unreachable[name]}). Either give a local file: "
-        "--param weights=PATH/TO/FILE.safetensors, or connect to https://huggingface.co once, where timm keeps them"
+        f"--param weights=PATH/TO/FILE.safetensors, or connect to {place} keeps them"
     )
+
+
+class _SqueezeNet(nn.Module):
+    """The part of torchvision's squeezenet1_1 that the layers need, under torchvision's names."""
+
+    def __init__(self, layers: tuple[int, ...]):
+        super().__init__()
+        import torchvision
+
+        self.ends = sorted({_FIRES[layer - 1] for layer in layers})
+        self.features = torchvision.models.squeezenet1_1().features[: self.ends[-1] + 1]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for index, module in enumerate(self.features):
+            x = module(x)
+            if index in self.ends:
+                maps.append(x)
+        return maps
 
 
 def _cifar_state() -> dict[str, Tensor]:
