@@ -298,8 +298,8 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
     parts = ["# Leaderboard", "", HOW_TO_READ]
     for board in boards(results):
         count = len(board.categories)
-        scope = f"mean over {count} categories" if count > 1 else board.categories[0]
-        parts += [f"## {board.title}", "", f"{scope[0].upper()}{scope[1:]}.", "", _markdown_table(table(board)), ""]
+        scope = f"Mean over {count} categories" if count > 1 else f"Category {board.categories[0]}"
+        parts += [f"## {board.title}", "", f"{scope}.", "", _markdown_table(table(board)), ""]
         if count > 1:
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
         warnings = sorted(
