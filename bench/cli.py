@@ -313,13 +313,12 @@ def _list(options: argparse.Namespace) -> int:
 
     detectors = options.kind == "detectors"
     table = Table(box=None, pad_edge=False)
-    for column in ("name", *(("gradient", "needs") if detectors else ()), "what it is", "from"):
-        table.add_column(column, no_wrap=column == "name")
+    for column in ("name", *(("gradient", "needs") if detectors else ()), "what it is"):
+        table.add_column(column, no_wrap=column != "what it is")
     for row in rows:
         gradient = {True: "yes", False: "no", None: "?"}[row.differentiable]
-        table.add_row(
-            row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), row.summary, row.where
-        )
+        summary = row.summary if row.where == registry.BUILT_IN else f"{row.summary} ({row.where})"
+        table.add_row(row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), summary)
     Console().print(table)
     return 0
 

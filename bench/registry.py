@@ -24,6 +24,7 @@ from .errors import UserError, unknown
 Kind = Literal["detectors", "attacks", "datasets"]
 KINDS: tuple[Kind, ...] = ("detectors", "attacks", "datasets")
 GRADIENT = "differentiable"
+BUILT_IN = "built in"
 
 
 class Plugin(NamedTuple):
@@ -150,29 +151,31 @@ def _members(path: Path) -> dict[str, str]:
 def _described(name: str, path: Path) -> list[Listed]:
     """What the code of a built-in plug-in says about itself, read and not run."""
     tree = _parsed(path)
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    own = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    helpers = [node for helper in _siblings(path) for node in _parsed(helper).body if isinstance(node, ast.ClassDef)]
+    classes = {node.name: node for node in helpers} | own
     members = _members(path)
     if members:
         return [
             _row(f"{name}:{member}", _first_line(classes[kind]), classes[kind], classes)
             for member, kind in members.items()
         ]
-    public = [node for node in classes.values() if not node.name.startswith("_")]
+    public = [node for node in own.values() if not node.name.startswith("_")]
     return [_row(name, _first_line(tree), public[0] if len(public) == 1 else None, classes)]
 
 
 def _row(name: str, summary: str, kind: ast.ClassDef | None, classes: dict[str, ast.ClassDef]) -> Listed:
     if kind is None:
-        return Listed(name, summary, "built in")
+        return Listed(name, summary, BUILT_IN)
     line = [kind]  # the class and its bases in the same file, nearest first
     while known := [classes[b.id] for b in line[-1].bases if isinstance(b, ast.Name) and b.id in classes]:
         line.append(known[0])
     bases = {b.id for node in line for b in node.bases if isinstance(b, ast.Name)}
     if not bases & {"Detector", "Wrapper", "Purifier"}:
-        return Listed(name, summary, "built in")
+        return Listed(name, summary, BUILT_IN)
     own = {a: next((v for node in line if (v := _constant(node, a)) is not None), None) for a in ("needs", GRADIENT)}
     wraps = bool(bases & {"Wrapper", "Purifier"})
-    return Listed(name, summary, "built in", own[GRADIENT] is not False, own["needs"] or "", wraps)
+    return Listed(name, summary, BUILT_IN, own[GRADIENT] is not False, own["needs"] or "", wraps)
 
 
 def _constant(kind: ast.ClassDef, attribute: str) -> Any:

@@ -96,3 +96,40 @@ def test_nothing_heavy_is_imported_to_list_or_to_help() -> None:
         "[r.listing(k) for k in r.KINDS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_family_is_its_members() -> None:
+    names = registry.names("detectors")
+    assert "anomalib:padim" in names and "anomalib" not in names
+    rows = {row.name: row for row in registry.listing("detectors")}
+    assert rows["anomalib:padim"].needs == "weights" and "Defard" in rows["anomalib:padim"].summary
+    assert registry.load("detectors", "anomalib:padim").target.__name__ == "Padim"
+    with pytest.raises(
+        UserError, match="no detector of anomalib named 'anomalib:pading'. Did you mean 'anomalib:padim'"
+    ):
+        registry.load("detectors", "anomalib:pading")
+    with pytest.raises(UserError, match="anomalib:padim"):
+        registry.load("detectors", "anomalib")
+
+
+def test_the_gradient_and_needs_that_are_listed_are_those_of_the_class() -> None:
+    for row in registry.listing("detectors"):
+        target = registry.load("detectors", row.name).target
+        assert (row.differentiable, row.needs) == (target.differentiable, target.needs), row.name
+
+
+def test_the_code_of_a_detector_is_its_file_and_what_that_imports(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from ._near import x\n")
+    (tmp_path / "_near.py").write_text("from ._far import x\n")
+    (tmp_path / "_far.py").write_text("x = 1\n")
+    (tmp_path / "_other.py").write_text("y = 1\n")
+
+    def code() -> str:
+        registry._parsed.cache_clear()
+        return registry._code_hash(tmp_path / "mine.py", helpers=True)
+
+    before = code()
+    (tmp_path / "_other.py").write_text("y = 2\n")
+    assert code() == before
+    (tmp_path / "_far.py").write_text("x = 2\n")
+    assert code() != before
