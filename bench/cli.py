@@ -231,11 +231,17 @@ def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
     from . import registry
     from .errors import unknown
     from .fitting import Candidate
+    from .provenance import choose_device
     from .screen import FitBar
 
-    names = _names(options.detector, "--detector")
-    if names == ["all"]:
-        names = [row.name for row in registry.listing("detectors") if not row.wraps]
+    names = typed = _names(options.detector, "--detector")
+    if "all" in names:
+        gpu = choose_device(options.device).type != "cpu"
+        every = [row for row in registry.listing("detectors") if not row.wraps]
+        fit = [row.name for row in every if gpu or "GPU" not in row.needs]
+        names = list(dict.fromkeys([*fit, *(name for name in names if name != "all")]))
+        if left := [row.name for row in every if row.name not in names]:
+            screen.tell(f"left out on a CPU: {', '.join(left)} (name them to run them nevertheless)")
     given: dict[str, dict[str, str]] = {name: {} for name in names}
     candidates = {
         name: Candidate(name, given[name], options.seed, options.device, FitBar(screen, name), screen.tell)
@@ -251,8 +257,13 @@ def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
             raise unknown(f"parameter of {', '.join(names)}", key, {p for ps in known.values() for p in ps})
         for name in chosen:
             given[name][key] = value
-    for candidate in candidates.values():
-        candidate.build()  # a parameter out of range is said now
+    for name, candidate in candidates.items():
+        try:
+            candidate.build()  # a parameter out of range is said now
+        except UserError:
+            if name in typed:
+                raise
+            # of `all`, one that cannot be built is reported with its cells
     return list(candidates.values())
 
 

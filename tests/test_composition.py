@@ -356,7 +356,23 @@ def test_one_failing_detector_does_not_stop_the_others(run_cli: Run, tmp_path: P
     assert "autoencoder" in out and len(find_cells(tmp_path / "results")[0]) == 1
 
 
-def test_all_names_every_whole_detector(run_cli: Run, tmp_path: Path) -> None:
-    """--category is wrong: nothing is run, but the names were accepted."""
-    code, _, err = run_cli("run", "--detector", "all", "--category", "nothing", "--results", tmp_path / "r")
-    assert code == 2 and "nothing" in err
+def test_all_is_every_whole_detector(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fitted here: each cell is only counted, and one detector cannot be built."""
+    asked = []
+
+    def evaluate_none(candidate: Candidate, *_: Any, **__: Any) -> None:
+        asked.append(candidate.label)
+        candidate.build()
+
+    from bench import api
+
+    monkeypatch.setattr(api, "evaluate", evaluate_none)
+    options = ["--category", "brick", "--device", "cpu", "--results", tmp_path / "r"]
+    backbone = ["--param", "backbone=mobilenetv2_100", "--param", "weights=random"]
+    code, _, err = run_cli("run", "--detector", "all,diffpure+autoencoder", *backbone, *options)
+    rows = registry.listing("detectors")
+    assert set(asked) == {r.name for r in rows if not r.wraps and "GPU" not in r.needs} | {"diffpure+autoencoder"}
+    left, *errors = "".join(err.split("\n")).split("bench: ")
+    assert all(r.name in left.replace(" ", "") for r in rows if "GPU" in r.needs)
+    # reverse distillation mirrors its backbone, which it can do with ResNets only
+    assert code == 2 and [e.split(":")[1][:20] for e in errors] == ["reverse_distillation"]
