@@ -61,12 +61,12 @@ class OcrGan(Detector):
 
     The image is the sum of both bands, each in [-1, 1]. Batch normalisation uses its running statistics in a score.
 
-    preset: `small` (64 to 128 pixels, about a minute on a CPU; multiples of 32) or `paper` (256 pixels, a GPU).
+    preset: `small` (64 to 128 pixels in multiples of 32, about a minute on a CPU) or `paper` (256 pixels, a GPU).
     steps: of the training; of `paper` as many as 200 epochs have, unless given.
     batch_size, lr: the preset's where not given.
     """
 
-    toy_parameters: ClassVar = {"steps": 80, "batch_size": 8}
+    toy_parameters: ClassVar = {"steps": 40, "batch_size": 8}
 
     def __init__(
         self,
@@ -89,32 +89,33 @@ class OcrGan(Detector):
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         first = next(iter(normal))
-        multiple = 2 ** PRESETS[self.preset].levels
-        if any(side % multiple for side in first.shape[-2:]):
+        chosen = PRESETS[self.preset]
+        multiple, least = 2**chosen.levels, 2 ** (chosen.halvings + 2)
+        if any(side % multiple or side < least for side in first.shape[-2:]):
             sides = "x".join(map(str, first.shape[-2:]))
+            fit = max(least, multiple * round(first.shape[-1] / multiple))
             raise UserError(
-                f"ocr-gan: preset {self.preset} takes images whose sides are multiples of {multiple} pixels, "
-                f"not {sides}; choose --image-size {multiple * max(1, round(first.shape[-1] / multiple))}"
+                f"ocr-gan: preset {self.preset} takes images whose sides are multiples of {multiple} pixels and at "
+                f"least {least}, not {sides}; choose --image-size {fit}"
             )
         count = len(normal.dataset)  # type: ignore[arg-type]
-        steps = self.steps or PRESETS[self.preset].epochs * math.ceil(count / self.batch_size)
+        steps = self.steps or chosen.epochs * math.ceil(count / self.batch_size)
         self._train(normal, steps)
         self.generator.eval()
         self.discriminator.eval()
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        real, fake = self._images(x)
+        real, fake = self._images(*bands(x))
         feature = (self.discriminator(real)[1] - self.discriminator(fake)[1]).square().flatten(1).mean(1)
         return IMAGE_SHARE * (real - fake).square().flatten(1).mean(1) + FEATURE_SHARE * feature
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): squared reconstruction error, mean over channels."""
-        real, fake = self._images(x)
+        real, fake = self._images(*bands(x))
         return (real - fake).square().mean(1, keepdim=True)
 
-    def _images(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _images(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the bands (B, 3, H, W), and its reconstruction."""
-        low, high = bands(x)
         low_again, high_again = self.generator(low, high)
         return low + high, low_again + high_again
 
@@ -153,10 +154,12 @@ class OcrGan(Detector):
 
     def _step(self, x: Tensor, generator: torch.optim.Optimizer, discriminator: torch.optim.Optimizer) -> list[float]:
         """One update of each network; their losses."""
+        low, high = bands(x)
+        augmented = torch.stack(bands(cut_and_paste(x))).sum(0)
         self.discriminator.requires_grad_(False)
         generator.zero_grad(set_to_none=True)
         with _training.autocast(x.device):
-            real, fake = self._images(x)
+            real, fake = self._images(low, high)
             loss = self.generator_loss(real, fake)
         loss.backward()
         generator.step()
@@ -164,8 +167,6 @@ class OcrGan(Detector):
         self.discriminator.requires_grad_(True)
         discriminator.zero_grad(set_to_none=True)
         with _training.autocast(x.device):
-            augmented = sum(bands(cut_and_paste(x)))
-            assert isinstance(augmented, Tensor)
             against = self.discriminator_loss(real, fake.detach(), augmented)
         against.backward()
         discriminator.step()
