@@ -50,7 +50,7 @@ class Preset(NamedTuple):
 
 PRESETS: dict[str, Preset] = {
     # 64 to 128 pixels on a CPU: trained in about a minute
-    "small": Preset(levels=5, filters=16, halvings=4, batch_size=16, steps=700, epochs=0, lr=1e-3),
+    "small": Preset(levels=5, filters=16, halvings=4, batch_size=16, steps=500, epochs=0, lr=2e-4),
     # 256 pixels on a GPU, as published
     "paper": Preset(levels=8, filters=64, halvings=6, batch_size=32, steps=None, epochs=200, lr=2e-4),
 }
