@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import files
 from .metrics import Estimate, mean
+from .report import short
 from .threat import eps_text
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]
         what = f"mean of {len(shared)} categories" if len(shared) > 1 else shared[0]
         title = f"{detector}: {dataset} {what}, {size} px\n{attack}, {norm} {eps}"
         title += f", {targets} images attacked" * (targets != "both") + f", seed {seed}" * bool(seed)
-        title += "\n" * bool(rest) + ", ".join(f"{k}={v}" for k, v in rest.items())
+        title += "\n" * bool(rest) + ", ".join(f"{k}={short(v)}" for k, v in rest.items())
         found[title, parameter] = [
             Level(
                 value,

@@ -36,14 +36,14 @@ class Result:
     @property
     def detector(self) -> str:
         """The name with the parameters that are not the defaults; a file shows the start of its hash."""
-        shown = ", ".join(f"{k}={_short(v)}" for k, v in self.spec["detector_parameters"].items())
+        shown = ", ".join(f"{k}={short(v)}" for k, v in self.spec["detector_parameters"].items())
         return f"{self.spec['detector']} ({shown})" if shown else str(self.spec["detector"])
 
     @property
     def attack(self) -> str:
         spec = self.spec
         settings = {**spec["attack_parameters"], **{k: spec[k] for k in ("limit", "draws") if spec[k] is not None}}
-        shown = ", ".join(f"{k}={_short(v)}" for k, v in settings.items())
+        shown = ", ".join(f"{k}={short(v)}" for k, v in settings.items())
         return f"{spec['attack']} ({shown})" if shown else str(spec["attack"])
 
     @property
@@ -87,7 +87,8 @@ class Result:
         return found
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A parameter's value as a table shows it: of a file, the start of its hash."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
 
