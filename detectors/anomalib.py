@@ -302,8 +302,8 @@ class Cfa(Member):
         neighbours: int = 3,
         negatives: int = 3,
         radius: float = 1e-5,
-        steps: int = 200,
-        batch_size: int = 32,
+        steps: int = 500,
+        batch_size: int = 8,
         resize: int | None = None,
     ):
         super().__init__()
@@ -462,8 +462,8 @@ class Csflow(Member):
     """CS-Flow: a flow across scales of EfficientNet-B5 features (Rudolph et al. 2022, arXiv:2110.02855).
 
     weights: `hub` (torchvision downloads them), `random`, or a file with torchvision's efficientnet_b5. hidden:
-    channels inside the flow; blocks: its length. steps, batch_size: of the training; theirs are 240 epochs of batches
-    of 16. resize: theirs is 768; multiples of 128.
+    channels inside the flow; blocks: its length. steps, batch_size: of the training; theirs are 240 epochs of
+    batches of 16. resize: theirs is 768; multiples of 128.
     """
 
     needs = "weights"
@@ -513,6 +513,11 @@ class Csflow(Member):
                 state = known.get_state_dict(progress=False, check_hash=True)
             load_into(target, state, "torchvision's efficientnet_b5")
 
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        if self.weights == "random":  # its features would all but vanish
+            _amplify(self.model, self._inner(next(iter(normal))[:8].to(self.size.device)))
+        super()._learn(module, normal)
+
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         latents = torch.cat([z.flatten(1) for z in self._latents(self._inner(x))], dim=1)
         return latents.square().mean(1) / 2
@@ -525,6 +530,20 @@ class Csflow(Member):
         """(B, 304, h, w) at three scales."""
         model: Any = self.model
         return list(model.graph(model.feature_extractor(x))[0])
+
+
+def _amplify(model: Any, x: Tensor) -> None:
+    """One gain for all batch normalisations of a random extractor, such that its features have a deviation of 1."""
+    layers = [m for m in model.feature_extractor.modules() if isinstance(m, nn.BatchNorm2d)]
+    low, high = 1.0, 4.0
+    with torch.no_grad():
+        for _ in range(10):
+            gain = (low + high) / 2
+            for layer in layers:
+                layer.weight.fill_(gain)
+            low, high = (
+                (gain, high) if model.feature_extractor.feature_extractor(x)["features.6.8"].std() < 1 else (low, gain)
+            )
 
 
 class EfficientAd(Member):
@@ -686,7 +705,7 @@ class Dinomaly(Member):
     """
 
     needs = "weights, GPU"
-    toy_parameters: ClassVar = {"weights": "random", "steps": 4, "batch_size": 8, "resize": 56}
+    toy_parameters: ClassVar = {"weights": "random", "steps": 16, "batch_size": 8, "resize": 56}
     source = ("dinomaly", "Dinomaly")
     multiple = 14
     smallest = 28
