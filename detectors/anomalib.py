@@ -105,7 +105,7 @@ class Stfpm(Member):
         *,
         weights: Weights = "hub",
         layers: tuple[int, ...] = (1, 2, 3),
-        steps: int = 300,
+        steps: int = 200,
         batch_size: int = 32,
         resize: int | None = None,
     ):
@@ -210,7 +210,7 @@ class Cflow(Member):
         condition: int = 128,
         fibers: int = 64,
         lr: float = 1e-4,
-        steps: int = 80,
+        steps: int = 40,
         batch_size: int = 32,
         resize: int | None = None,
     ):
