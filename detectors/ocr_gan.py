@@ -93,10 +93,10 @@ class OcrGan(Detector):
         multiple, least = 2**chosen.levels, 2 ** (chosen.halvings + 2)
         if any(side % multiple or side < least for side in first.shape[-2:]):
             sides = "x".join(map(str, first.shape[-2:]))
-            fit = max(least, multiple * round(first.shape[-1] / multiple))
+            nearest = max(least, multiple * round(first.shape[-1] / multiple))
             raise UserError(
                 f"ocr-gan: preset {self.preset} takes images whose sides are multiples of {multiple} pixels and at "
-                f"least {least}, not {sides}; choose --image-size {fit}"
+                f"least {least}, not {sides}; choose --image-size {nearest}"
             )
         count = len(normal.dataset)  # type: ignore[arg-type]
         steps = self.steps or chosen.epochs * math.ceil(count / self.batch_size)

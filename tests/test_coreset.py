@@ -28,7 +28,7 @@ def points(kind: str, count: int = 1500) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["independent", "clusters", "few dimensions"])
-@pytest.mark.parametrize(("candidates", "block"), [(1024, 1 << 22), (20, 1000), (1, 1)])
+@pytest.mark.parametrize(("candidates", "block"), [(1024, 1 << 22), (20, 1000), (1, 100)])
 def test_the_choice_is_that_of_measuring_everything(
     kind: str, candidates: int, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
