@@ -163,7 +163,7 @@ _unreachable: dict[str, str] = {}
 def _hub_state(name: str) -> dict[str, Tensor]:
     """The pretrained weights of a model, from timm's or torchvision's hub or from the hub's own cache."""
     import timm
-    import torchvision  # type: ignore[import-untyped]
+    import torchvision
 
     place = "https://huggingface.co once, where timm"
     if name == SQUEEZENET:

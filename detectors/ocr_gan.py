@@ -310,7 +310,7 @@ def cut_and_paste(x: Tensor) -> Tensor:
 
     The piece has 2 to 15 % of the area and an aspect ratio of 0.3 to 3.3; the square 20 of 256 pixels to a side.
     """
-    from torchvision.transforms import ColorJitter  # type: ignore[import-untyped]
+    from torchvision.transforms import ColorJitter
 
     recolour = ColorJitter(0.1, 0.1, 0.1, 0.1)
     x = x.clone()

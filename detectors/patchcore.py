@@ -24,9 +24,10 @@ CHUNK = 4096  # patches compared with the bank at a time
 class PatchCore(Detector):
     """Score = distance of the worst patch to the bank, re-weighted by its neighbourhood (their equation 7).
 
-    backbone: timm name; by default what the weights file is named after, else wide_resnet50_2. `cifar_resnet18` is a
-    small one that needs no download, for a first look at images of 64 pixels (its layer 3 is at 1/4 of the size).
-    weights: a local file, `hub` (timm downloads them), or `random` (for tests: no detector to be ranked).
+    backbone: timm name, `resnet50_v1` or `squeezenet1_1`; by default what the weights file is named after, else
+    wide_resnet50_2. `cifar_resnet18` is a small one that needs no download, for a first look at images of 64 pixels
+    (its layer 3 is at 1/4 of the size).
+    weights: a local file, `hub` (they are downloaded), or `random` (for tests: no detector to be ranked).
     layers: timm's out_indices; 2,3 are `layer2` and `layer3` of a ResNet.
     coreset: share of the training patches kept in the bank.
     neighbours: bank entries around the matched one that enter the weight; 1 leaves the weight out.

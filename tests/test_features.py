@@ -101,7 +101,7 @@ def test_half_precision_weights_become_single(tmp_path: Path) -> None:
 
 
 def test_squeezenet_is_torchvisions(tmp_path: Path) -> None:
-    import torchvision  # type: ignore[import-untyped]
+    import torchvision
 
     torch.manual_seed(0)
     whole = torchvision.models.squeezenet1_1(weights=None).eval()
