@@ -41,6 +41,7 @@ from ._anomalib import (
     sized,
     train,
 )
+from ._anomalib_newer import AnomalyDino, Dfkde, Fre, Ganomaly, Supersimplenet, Uflow
 from ._features import Weights, read_weights
 
 
@@ -758,4 +759,10 @@ MEMBERS = {
     "efficient_ad": EfficientAd,
     "draem": Draem,
     "dinomaly": Dinomaly,
+    "ganomaly": Ganomaly,
+    "uflow": Uflow,
+    "anomaly_dino": AnomalyDino,
+    "supersimplenet": Supersimplenet,
+    "fre": Fre,
+    "dfkde": Dfkde,
 }
