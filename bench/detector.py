@@ -151,8 +151,8 @@ class Purifier(Wrapper):
     A score is the mean over `runs` purifications, each with its own noise.
     """
 
-    level: ClassVar[str]
-    """The parameter that says how strongly an image is purified; `bench report` plots AUROC over it."""
+    level: ClassVar[str] = ""
+    """The parameter, a number, that says how strongly an image is purified; `bench report` plots AUROC over it."""
 
     runs: int = 1
 

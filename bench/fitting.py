@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -237,8 +239,10 @@ class Candidate:
                 f"{name} learns from at least {detector.minimum_images} normal images; {data.name}/{data.category} "
                 f"has {len(data.train)}, of which {len(data.train) - len(fit_set)} are held out"
             )
-        others = [files.read_json(p) for p in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*/fit.json")]
-        if any(o.get("parameters") == recipe and o.get("seed") == self.seed for o in others):
+        pattern = f"{glob.escape(folder.name.rpartition('-')[0])}-*/fit.json"
+        others = [files.read_json(p) for p in folder.parent.glob(pattern)]
+        same = {"detector": name, "parameters": recipe, "seed": self.seed}
+        if any(all(o.get(key) == value for key, value in same.items()) for o in others):
             self.tell(
                 f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted; "
                 "fitting again"
@@ -277,7 +281,7 @@ def split(name: str) -> tuple[str, str | None]:
     """`outer+inner` -> outer, inner; either may be `path/to/file.py:Class`, and a folder may have a + in its name."""
     for plus in (i for i, letter in enumerate(name) if letter == "+"):
         outer, rest = name[:plus], name[plus + 1 :]
-        if "/" not in outer or ".py" in outer:
+        if re.search(r"\.py(:\w+)?$", outer) or ("/" not in outer and not rest.startswith(("+", "/"))):
             if not outer or not rest:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest

@@ -73,7 +73,7 @@ def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str, *fir
     except UserError:
         raise
     except (ValueError, TypeError) as error:
-        raise UserError(f"{owner}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{owner}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
 def changed(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Okabe & Ito: told apart by readers with any colour vision, and in grey by the markers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+LONGEST_NAME = 150
 
 
 class Point(NamedTuple):
@@ -40,7 +42,8 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
     for r in results:
         seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
-        by_eps = groups.setdefault(key, {}).setdefault(r.detector, {})
+        name = f"{r.detector} (not ranked)" if r.unranked else r.detector
+        by_eps = groups.setdefault(key, {}).setdefault(name, {})
         by_eps.setdefault(Fraction(r.spec["eps"]), {})[r.spec["category"]] = r
     found: dict[tuple[str, str, str, str], dict[str, list[Point]]] = {}
     for key, detectors in groups.items():
@@ -68,7 +71,7 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
             yerr=[[v.value - v.low for v in values], [v.high - v.value for v in values]],
             label=name,
             color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
+            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
             capsize=3,
             clip_on=False,
         )
@@ -122,9 +125,10 @@ def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]
         rest: dict[str, Any] = json.loads(text)
         own = {k: v for k, v in rest.items() if not k.startswith(parameter.rpartition(".")[0] + ".")}
         own = own if "+" in inner else {k.rpartition(".")[2]: v for k, v in own.items()}
-        if bare := plain.get((*where_, inner, _settings(own))):
-            by_level = {0.0: bare, **by_level}
         shared = sorted(set.intersection(*(set(cells) for cells in by_level.values())))
+        bare = plain.get((*where_, inner, _settings(own)), {})
+        if set(shared) <= set(bare):
+            by_level = {0.0: bare, **by_level}
         if len(by_level) < 2 or not shared:
             continue
         dataset, size, attack, norm, eps, targets, seed = where_
@@ -191,7 +195,10 @@ def _figure() -> Figure:
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:
-    path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}.png"
+    stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    if len(stem) > LONGEST_NAME:  # every setting is in it, and file systems have limits
+        stem = f"{stem[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    path = folder / f"{stem}.png"
     with files.writing(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
     return path

@@ -176,6 +176,7 @@ class Cell:
     ) -> None:
         total = len(data.test)
         before = (record["forwards"], record["backwards"], record["seconds"])
+        peak_before = record["peak_memory"] or 0
         worker.probe()
         worker.score.forwards = worker.score.backwards = 0
         started = time.monotonic()
@@ -188,7 +189,8 @@ class Cell:
             record["forwards"] = before[0] + worker.score.forwards
             record["backwards"] = before[1] + worker.score.backwards
             record["seconds"] = round(before[2] + time.monotonic() - started, 3)
-            record["peak_memory"] = memory.mebibytes()
+            peak = memory.mebibytes()
+            record["peak_memory"] = None if peak is None else max(peak, peak_before)
             if self.folder is not None:
                 files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
                 files.write_json(self.folder / "run.json", record)
@@ -465,11 +467,12 @@ def _attack_parameters(attack: Attack) -> dict[str, Any]:
 
 
 def _purification(detector: Detector, origin: Origin) -> dict[str, Any] | None:
-    """Of a purifier: the parameter that is its level, its value, and what it is around."""
-    if not isinstance(detector, Purifier):
+    """Of a purifier that says what its level is: that parameter, its value, and what the purifier is around."""
+    value = getattr(detector, detector.level, None) if isinstance(detector, Purifier) else None
+    if not isinstance(detector, Purifier) or not isinstance(value, (int, float)):
         return None
     outer, _, inner = origin.name.partition("+")
-    return {"parameter": f"{outer}.{detector.level}", "value": getattr(detector, detector.level), "inner": inner}
+    return {"parameter": f"{outer}.{detector.level}", "value": value, "inner": inner}
 
 
 def _now() -> str:

@@ -108,7 +108,9 @@ class ADP(Purifier):
         ahead = -self._noise(x + PROBE * score, level)
         inner = (score * ahead).flatten(1).sum(1)
         straight = inner / score.square().flatten(1).sum(1).clamp_min(1e-12)
-        length = (self.rate * PROBE / (1 - straight).clamp_min(1e-6)).clamp(*STEP_RANGE)[:, None, None, None]
+        bend = 1 - straight
+        bend = torch.where(bend.abs() < 1e-6, 1e-6, bend)  # where the score grows along itself: the shortest step
+        length = (self.rate * PROBE / bend).clamp(*STEP_RANGE)[:, None, None, None]
         moved = torch.where(moving, (x + length * score).clamp(0, 1), x)
         return moved, moving & (length > STOP)
 

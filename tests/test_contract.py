@@ -64,6 +64,20 @@ class HalfDetached(Honest):
         return (student - teacher).square().flatten(1).sum(1) + super().score(x).detach() * 0.01
 
 
+class WrongAtAnomalies(Honest):
+    """The gradient of one class is masked, and that of the other is right."""
+
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        score, anomalous = super().score(x), torch.arange(len(x)) >= len(x) // 2  # as the checks order them
+        return torch.where(anomalous, score.detach() + 0.01 * x.flatten(1).sum(1), score)
+
+
+class FlatAtAnomalies(Honest):
+    def score(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        score, anomalous = super().score(x), torch.arange(len(x)) >= len(x) // 2
+        return torch.where(anomalous, (score.detach() * 4).round(), score)
+
+
 class Rounded(Honest):
     def features(self, x: Tensor) -> Tensor:
         return super().features((x * 255).round() / 255)
@@ -135,7 +149,8 @@ class WrongMap(Honest):
 
 
 PLANTED = {
-    NoPath: "gradient", HalfDetached: "gradient", Rounded: "gradient", ThroughNumpy: "gradient",
+    NoPath: "gradient", HalfDetached: "gradient", WrongAtAnomalies: "gradient", FlatAtAnomalies: "gradient",
+    Rounded: "gradient", ThroughNumpy: "gradient",
     BatchDependent: "rows", HiddenNoise: "randomness", NotRandom: "randomness", FrozenNoise: "randomness",
     UpsideDown: "direction", Drifting: "state", Forgetful: "round trip", Unrecorded: "parameters", WrongMap: "map",
 }  # fmt: skip
