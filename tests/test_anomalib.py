@@ -31,8 +31,21 @@ FAST = (
     "fre",
     "dfkde",
 )
-SLOW = ("csflow", "draem", "dinomaly", "efficient_ad", "anomaly_dino", "supersimplenet")
-UNTRAINED = ("draem", "efficient_ad", "supersimplenet")
+SLOW = (
+    *(
+        "csflow",
+        "draem",
+        "dinomaly",
+        "efficient_ad",
+        "anomaly_dino",
+        "supersimplenet",
+        "patchflow",
+        "inp_former",
+        "l2bt",
+    ),
+    *("uninet", "glass", "general_ad", "foundad", "rad", "mh_patchcore", "super_add"),
+)
+UNTRAINED = ("draem", "efficient_ad", "supersimplenet", "general_ad")
 """The few steps of a toy fit teach these nothing: that anomalies score higher is not to be seen."""
 
 
@@ -58,6 +71,7 @@ def candidate(name: str) -> Candidate:
 
 SQUASHED: dict[str, Callable[[Tensor], Tensor]] = {
     "supersimplenet": torch.sigmoid,
+    "glass": torch.sigmoid,
     "dfkde": lambda surprise: 1 / (1 + torch.exp(-0.05 * (surprise + 12))),
 }
 """What anomalib makes of our score: the same order, but flat where the score is extreme."""
