@@ -15,8 +15,23 @@ from torch.utils.data import DataLoader
 
 from bench import Rng, UserError
 
-from ._anomalib import BARE, BLUR, Frozen, Member, blurred, enlarged, load_timm, part, part_of, per_step, root, sized
-from ._features import Weights
+from ._anomalib import (
+    BARE,
+    BLUR,
+    Frozen,
+    Member,
+    blurred,
+    downloading,
+    enlarged,
+    load_into,
+    load_timm,
+    part,
+    part_of,
+    per_step,
+    root,
+    sized,
+)
+from ._features import Weights, read_weights
 from ._similarity import gaussian_filter
 
 
@@ -1154,6 +1169,61 @@ class SuperAdd(Member):
             nearest = root(_squared(layer.flatten(0, 1), bank).amin(1)) / layer.shape[2]
             maps.append(nearest.view(len(x), *(side // model.backbone.model_patch_size for side in x.shape[-2:])))
         return blurred(enlarged(torch.stack(maps, 1), x.shape[-2:]).mean(1, keepdim=True))
+
+
+class Dsr(Member):
+    """DSR: anomalies simulated in a quantised feature space (Zavrtanik et al. 2022, arXiv:2208.01521).
+
+    Not differentiable: the image passes through a vector quantisation, whose nearest codes are constant almost
+    everywhere, so that the true gradient is zero; only attacks that need no gradient apply. weights: `hub` (anomalib
+    downloads its quantised autoencoder), `random`, or a file with it. strength: of the simulated anomalies. steps: of
+    the training, in two phases of whole epochs; theirs are 700 epochs of batches of 8. resize: theirs is 256.
+    """
+
+    needs = "weights, GPU"
+    differentiable = False
+    toy_parameters: ClassVar = {"weights": "random", "steps": 4, "batch_size": 16}
+    source = ("dsr", "Dsr")
+    normalised = False
+    multiple = 32
+    smallest = 64
+
+    def __init__(
+        self,
+        *,
+        weights: Weights = "hub",
+        strength: float = 0.2,
+        steps: int = 20000,
+        batch_size: int = 8,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        self._set_weights(None, weights, "")
+        self.strength, self.steps, self.batch_size, self.resize = strength, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        return part(*self.source)(self.strength, pre_processor=False, **BARE)
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        if isinstance(self.weights, Path):
+            load_into(model.discrete_latent_model, read_weights(self.weights), str(self.weights))
+        elif self.weights == "hub":
+            with downloading("anomalib's quantised autoencoder for DSR"):
+                path = part(*self.source).prepare_pretrained_model()
+            load_into(model.discrete_latent_model, read_weights(path), str(path))
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        module.on_train_start = lambda: None  # it would download
+        super()._learn(module, normal)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        scores: Tensor = self.model(self._inner(x)).pred_score
+        return scores
+
+    def _map(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.model(x).anomaly_map[:, None]
+        return maps
 
 
 def _transformer(name: str, *words: str) -> str:

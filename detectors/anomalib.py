@@ -44,6 +44,7 @@ from ._anomalib import (
 from ._anomalib_newer import (
     AnomalyDino,
     Dfkde,
+    Dsr,
     FoundAd,
     Fre,
     Ganomaly,
@@ -788,6 +789,7 @@ MEMBERS = {
     "uninet": UniNet,
     "glass": Glass,
     "general_ad": GeneralAd,
+    "dsr": Dsr,
     "foundad": FoundAd,
     "rad": Rad,
     "mh_patchcore": MhPatchcore,
