@@ -313,6 +313,7 @@ def per_step(module: Any) -> None:
         optimizer, schedule = (
             (given["optimizer"], given["lr_scheduler"]) if isinstance(given, dict) else (given[0][0], given[1][0])
         )
+        schedule = schedule["scheduler"] if isinstance(schedule, dict) else schedule
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     module.configure_optimizers = configured

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
 
 from bench import Rng, UserError
 
-from ._anomalib import BARE, Member, blurred, enlarged, load_timm, part, part_of, per_step, sized
-from ._features import Weights
+from ._anomalib import (
+    BARE,
+    BLUR,
+    Frozen,
+    Member,
+    blurred,
+    downloading,
+    enlarged,
+    load_into,
+    load_timm,
+    part,
+    part_of,
+    per_step,
+    root,
+    sized,
+)
+from ._features import Weights, read_weights
+from ._similarity import gaussian_filter
 
 
 class Ganomaly(Member):
@@ -269,7 +286,7 @@ class Supersimplenet(Member):
 
 
 class Fre(Member):
-    """FRE: reconstruction error of a shallow autoencoder of features (Ndiour et al. 2023, arXiv:2301.09249).
+    """FRE: reconstruction error of a shallow autoencoder of features (Ndiour et al. 2022, arXiv:2211.12650).
 
     layer: timm's out_index. pooling: side of the average pooling before. latent: length of the code. steps, batch_size:
     of the training; theirs are 220 epochs of batches of 32.
@@ -396,9 +413,822 @@ class Dfkde(Member):
         return math.log(len(kde.dataset)) - torch.log(kde.norm) - torch.logsumexp(-squared / 2, 1)
 
 
+class Patchflow(Member):
+    """PatchFlow: a flow over the fused features of an image at several scales (Zhang et al. 2026, arXiv:2602.05238).
+
+    flow_steps, features, hidden: length, channels and subnet width of the flow.
+    scales: the image and its halves. steps, batch_size: of the training. resize: theirs is 768.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {
+        "backbone": "mobilenetv2_100",
+        "weights": "random",
+        "features": 16,
+        "hidden": 16,
+        "steps": 10,
+        "batch_size": 16,
+    }
+    source = ("patchflow", "Patchflow")
+    multiple = 32
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        flow_steps: int = 1,
+        features: int = 128,
+        hidden: int = 128,
+        scales: int = 3,
+        lr: float = 1e-3,
+        steps: int = 150,
+        batch_size: int = 32,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        self.backbone = self._set_weights(backbone, weights, "tf_efficientnet_b5")
+        self.flow_steps, self.features, self.hidden, self.scales = flow_steps, features, hidden, scales
+        self.lr, self.steps, self.batch_size, self.resize = lr, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        with self._offline(self.backbone):
+            return part(*self.source)(
+                "tf_efficientnet_b5",
+                flow_steps=self.flow_steps,
+                flow_feature_dim=self.features,
+                num_scales=self.scales,
+                flow_hidden_dim=self.hidden,
+                lr=self.lr,
+                pre_processor=sized(size),
+                **BARE,
+            )
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        sides = [[side // 2**s for side in x.shape[-2:]] for s in range(self.scales)]
+        scaled = [x, *(F.interpolate(x, side, mode="bilinear", align_corners=False) for side in sides[1:])]
+        maps = [m for image in scaled for m in model.feature_extractor(image).values()]
+        pooled = [enlarged(model.avg_pool(m), model.fused_spatial_size) for m in maps]
+        z = model.flow(model.feature_adaptor(torch.cat(pooled, 1)))[0]
+        return enlarged(-(-z.square().mean(1, keepdim=True) / 2).exp(), x.shape[-2:])
+
+
+class InpFormer(Member):
+    """INP-Former: a decoder guided by the image's own normal prototypes (Luo et al. 2025, arXiv:2503.02424).
+
+    The score is the mean of the highest hundredth of the map. backbone: a transformer of timm; theirs is
+    vit_base_patch14_reg4_dinov2. prototypes: their number. steps, batch_size: of the training; theirs are 200 epochs of
+    batches of 16. resize: multiples of the patch's side; theirs is 392 cut out of 448.
+    """
+
+    needs = "weights, GPU"
+    toy_parameters: ClassVar = {"weights": "random", "steps": 8, "batch_size": 8, "resize": 56}
+    source = ("inp_former", "InpFormer")
+    multiple = 14
+    smallest = 28
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        prototypes: int = 6,
+        steps: int = 5000,
+        batch_size: int = 16,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        self.backbone = _transformer(self._set_weights(backbone, weights, "vit_small_patch14_reg4_dinov2"))
+        self.prototypes, self.steps, self.batch_size, self.resize = prototypes, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        with self._offline(self.backbone):
+            return part(*self.source)(self.backbone, inp_num=self.prototypes, pre_processor=False, **BARE)
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.encoder.feature_extractor, self.backbone, self.weights)
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        per_step(module)
+        super()._learn(module, normal)
+        for kept in ("distribution", "distance", "cluster_index"):  # of the last batch, with its graph
+            module.model.__dict__.pop(kept, None)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        values = self._map(self._inner(x)).flatten(1)
+        return values.topk(max(values.shape[1] // 100, 1)).values.mean(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        features = model.encoder(x)
+        skipped = 1 + model.encoder.num_register_tokens
+        encoded = [features[f"blocks.{i}"][:, skipped:] for i in model.target_layers]
+        tokens = torch.stack(encoded).mean(0)
+        prototypes = model.prototype_token[0].expand(len(x), -1, -1)
+        for block in model.aggregation:
+            prototypes = block(prototypes, tokens)
+        for block in model.bottleneck:
+            tokens = block(tokens)
+        decoded: list[Tensor] = []
+        for block in model.decoder:
+            tokens = block(tokens, prototypes)
+            decoded.insert(0, tokens)
+        patch = model.encoder.patch_size
+        maps = []
+        for ours, theirs in zip(model.fuse_layer_encoder, model.fuse_layer_decoder, strict=True):
+            target = torch.stack([encoded[i] for i in ours]).mean(0)
+            output = torch.stack([decoded[i] for i in theirs]).mean(0)
+            distance = 1 - F.cosine_similarity(target, output, dim=-1)
+            grid = distance.view(len(x), 1, *(side // patch for side in x.shape[-2:]))
+            maps.append(enlarged(grid, x.shape[-2:], True))
+        return gaussian_filter(torch.stack(maps).mean(0), 5, BLUR)
+
+
+class L2bt(Member):
+    """L2BT: two students predict a transformer's late features from middle ones, and back (Costanzino et al. 2025).
+
+    https://ieeexplore.ieee.org/document/11048772. The score is the mean of the highest thousandth of the map. backbone:
+    a transformer of timm; anomalib's is vit_base_patch14_reg4_dinov2. layers: the middle and the late block. steps,
+    batch_size: of the training. resize: multiples of the patch's side.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {
+        "backbone": "vit_small_patch14_reg4_dinov2",
+        "weights": "random",
+        "steps": 8,
+        "batch_size": 8,
+        "resize": 56,
+    }
+    source = ("l2bt", "L2BT")
+    multiple = 14
+    smallest = 28
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, int] = (7, 11),
+        lr: float = 1e-4,
+        steps: int = 300,
+        batch_size: int = 8,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        self.backbone = _transformer(self._set_weights(backbone, weights, "vit_base_patch14_reg4_dinov2"))
+        self.layers, self.lr, self.steps, self.batch_size, self.resize = layers, lr, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        extractor = part_of("anomalib.models.components.feature_extractors", "TimmFeatureExtractor")
+
+        def ours(backbone: str, **options: Any) -> Any:
+            return extractor(self.backbone, **options)
+
+        part(*self.source)
+        with (
+            self._offline(self.backbone),
+            mock.patch("anomalib.models.image.l2bt.teacher.TimmFeatureExtractor", ours),
+        ):
+            return part(*self.source)(self.lr, self.layers, pre_processor=False, **BARE)
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.teacher.fe.feature_extractor, self.backbone, self.weights)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self._compared(self._inner(x))[1]
+
+    def _map(self, x: Tensor) -> Tensor:
+        return self._compared(x)[0]
+
+    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The map and the score."""
+        model: Any = self.model
+        middle, last = model.teacher(x)
+        predicted = model.predict_student_features(middle, last)
+        maps, scores = model.anomaly_map_generator(middle, last, *predicted, x.shape[-2:])
+        return maps, scores
+
+
+class UniNet(Member):
+    """UniNet: a student of two teachers, one of which is adapted (Wei et al. 2025, CVPR).
+
+    backbone: resnet50 or wide_resnet50_2 (theirs), with timm's weights. temperature: of the contrastive loss. steps,
+    batch_size: of the training; theirs are 100 epochs of batches of 8. resize: multiples of 32; theirs is 256.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {"backbone": "resnet50", "weights": "random", "steps": 2, "batch_size": 4, "resize": 32}
+    source = ("uninet", "UniNet")
+    multiple = 32
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        temperature: float = 0.1,
+        steps: int = 100,
+        batch_size: int = 8,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        self.backbone = self._set_weights(backbone, weights, "wide_resnet50_2")
+        if self.backbone not in ("resnet50", "wide_resnet50_2"):
+            raise ValueError(f"backbone must be resnet50 or wide_resnet50_2, got {self.backbone}")
+        self.temperature, self.steps, self.batch_size, self.resize = temperature, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        teachers = part_of("anomalib.models.image.uninet.torch_model", "Teachers")
+        source, target = (Frozen(self.backbone, (1, 2, 3)) for _ in range(2))
+        given = iter([_Layers(source), _Layers(target.trainable())])
+        with mock.patch.object(teachers, "_get_teacher", staticmethod(lambda _: next(given))):
+            return part(*self.source)(self.backbone, self.backbone, self.temperature, pre_processor=False, **BARE)
+
+    def _load_weights(self) -> None:
+        super()._load_weights()
+        teachers: Any = self.model.teachers
+        teachers.target_teacher.maps.load_state_dict(teachers.source_teacher.maps.model.state_dict())
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        per_step(module)
+        super()._learn(module, normal)
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        fixed, adapted = (list(t(x).values()) for t in (model.teachers.source_teacher, model.teachers.target_teacher))
+        joined = [torch.cat(pair) for pair in zip(adapted, fixed, strict=True)]
+        halves = [m.chunk(2) for m in model.student(model.bottleneck(joined))]
+        students = [first for first, _ in halves] + [second for _, second in halves]
+        distances = [1 - F.cosine_similarity(t, s)[:, None] for t, s in zip(fixed + adapted, students, strict=True)]
+        return gaussian_filter(torch.stack([enlarged(m, x.shape[-2:], True) for m in distances]).sum(0), 5, BLUR)
+
+
+class _Layers(nn.Module):
+    """Feature maps under torchvision's names."""
+
+    def __init__(self, maps: nn.Module):
+        super().__init__()
+        self.maps = maps
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {f"layer{i}": m for i, m in enumerate(self.maps(x), 1)}
+
+
+class Glass(Member):
+    """GLASS: a discriminator of features with anomalies made by gradient ascent (Chen et al. 2024, arXiv:2407.09359).
+
+    The score is the highest patch's, before the sigmoid: in the same order, and with a gradient everywhere. textures: a
+    folder of pictures that the simulated defects are cut from; None: anomalib's fallback, the Perlin noise. dimension:
+    of the features. ascent: steps on each batch. steps, batch_size: of the training; theirs are 640 epochs of 8.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {
+        "backbone": "mobilenetv2_100",
+        "weights": "random",
+        "dimension": 64,
+        "hidden": 64,
+        "ascent": 5,
+        "steps": 20,
+        "batch_size": 8,
+    }
+    source = ("glass", "Glass")
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, ...] = (2, 3),
+        textures: Path | None = None,
+        dimension: int = 1536,
+        hidden: int = 1024,
+        ascent: int = 20,
+        noise: float = 0.015,
+        lr: float = 1e-4,
+        steps: int = 100,
+        batch_size: int = 8,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        self.backbone = self._set_weights(backbone, weights, "wide_resnet50_2")
+        self.layers, self.textures, self.dimension, self.hidden = layers, textures, dimension, hidden
+        self.ascent, self.noise, self.lr = ascent, noise, lr
+        self.steps, self.batch_size, self.resize = steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        if self.textures is not None and not any(self.textures.rglob("*.*")):
+            raise UserError(f"glass: no pictures in the folder {self.textures}")
+        with self._offline(self.backbone):
+            return part(*self.source)(
+                size,
+                self.textures and str(self.textures),
+                "resnet18",
+                self.dimension,
+                self.dimension,
+                layers=list(self.layers),
+                discriminator_hidden=self.hidden,
+                learning_rate=self.lr,
+                step=self.ascent,
+                gaussian_noise_std=self.noise,
+                pre_processor=False,
+                **BARE,
+            )
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self._logits(self._inner(x)).flatten(1).amax(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        return blurred(enlarged(self._logits(x).sigmoid(), x.shape[-2:]))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(B, 1, h, w)"""
+        model: Any = self.model
+        maps = [model.forward_modules["feature_aggregator"](x)[layer] for layer in self.layers]
+        embedded = model.projection(patches(maps, self.dimension, self.dimension))
+        logits = model.discriminator.tail[0](model.discriminator.body(embedded))
+        grid: Tensor = logits.view(len(x), 1, *maps[0].shape[-2:])
+        return grid
+
+
+def patches(maps: list[Tensor], each: int, together: int) -> Tensor:
+    """Maps (B, C, h, w) of several layers -> (B * h * w, together) at the size of the first.
+
+    The 3x3 values around each position, averaged to `each` numbers per layer, and those to `together` (Roth et al. 2022
+    as first published).
+    """
+    size = maps[0].shape[-2:]
+    rows = []
+    for m in maps:
+        around = F.unfold(m, 3, padding=1).view(len(m), -1, *m.shape[-2:])  # (B, 9 * C, h, w)
+        around = around if around.shape[-2:] == size else enlarged(around, size)
+        rows.append(F.adaptive_avg_pool1d(around.permute(0, 2, 3, 1).flatten(0, 2)[:, None], each))
+    return F.adaptive_avg_pool1d(torch.cat(rows, 1).flatten(1)[:, None], together)[:, 0]
+
+
+class GeneralAd(Member):
+    """GeneralAD: a discriminator that attends to all patches of a transformer (Straeter et al. 2024, arXiv:2407.12427).
+
+    The score is the mean of the top patches' logits. backbone: a transformer of timm; theirs is
+    vit_large_patch14_dinov2 with block 24. layers: blocks, counted from 1. hidden, heads: of the discriminator. noise:
+    deviation of the feigned anomalies. top: patches that enter the score. steps, batch_size: of the training; theirs
+    are 160 epochs. resize: multiples of the patch's side; theirs is 518.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {"weights": "random", "hidden": 64, "steps": 10, "batch_size": 8, "resize": 56}
+    source = ("general_ad", "GeneralAD")
+    multiple = 14
+    smallest = 28
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, ...] = (12,),
+        hidden: int = 2048,
+        heads: int = 4,
+        noise: float = 0.25,
+        top: int = 10,
+        lr: float = 5e-4,
+        steps: int = 300,
+        batch_size: int = 8,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        if top < 1:
+            raise ValueError(f"top must be at least 1, got {top}")
+        self.backbone = _transformer(self._set_weights(backbone, weights, "vit_small_patch14_dinov2"))
+        self.layers, self.hidden, self.heads, self.noise, self.top = layers, hidden, heads, noise, top
+        self.lr, self.steps, self.batch_size, self.resize = lr, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        import timm
+
+        with self._offline(self.backbone):
+            create = timm.create_model
+
+            def native(name: str, num_classes: int, **_: Any) -> Any:  # position codes stay as the weights have them
+                return create(name, num_classes=num_classes, dynamic_img_size=True)
+
+            with mock.patch.object(timm, "create_model", native):
+                return part(*self.source)(
+                    self.backbone,
+                    self.layers,
+                    self.hidden,
+                    self.lr,
+                    epochs=self.steps,
+                    noise_std=self.noise,
+                    dsc_heads=self.heads,
+                    top_k=self.top,
+                    pre_processor=sized(size),
+                    **BARE,
+                )
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.feature_extractor.pretrained_model, self.backbone, self.weights)
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        per_step(module)
+        super()._learn(module, normal)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        logits = self._logits(self._inner(x))
+        return logits.topk(min(self.top, logits.shape[1])).values.mean(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        side: Any = self.model.patches_per_side
+        return enlarged(self._logits(x).view(len(x), 1, side, side), x.shape[-2:])
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """(B, patches)"""
+        extractor: Any = self.model.feature_extractor
+        features = extractor(x)
+        extractor.pretrained_model.blocks[extractor.attn_layer - 1].attn.attn_map = None  # it would keep the graph
+        logits: Tensor = self.model.discriminator(features)  # type: ignore[operator]
+        return logits
+
+
+class FoundAd(Member):
+    """FoundAD: a projector takes foundation features back to the normal manifold (Zhai et al. 2025, arXiv:2510.01934).
+
+    The score is the mean of the top patches' squared distances. backbone: a transformer of timm; theirs is
+    vit_base_patch14_dinov2. depth, width: of the projector. layer: counted from the end. top: patches that enter the
+    score. augment: flips, rotations and colours, for few images. steps, batch_size: of the training. resize: multiples
+    of the patch's side; theirs is 518.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {
+        "weights": "random",
+        "depth": 2,
+        "width": 96,
+        "steps": 8,
+        "batch_size": 8,
+        "resize": 56,
+    }
+    source = ("foundad", "FoundAD")
+    multiple = 14
+    smallest = 28
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        depth: int = 6,
+        width: int = 384,
+        layer: int = 3,
+        top: int = 10,
+        augment: bool = True,
+        lr: float = 1e-3,
+        steps: int = 300,
+        batch_size: int = 8,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        self.backbone = _transformer(self._set_weights(backbone, weights, "vit_small_patch14_dinov2"))
+        self.depth, self.width, self.layer, self.top, self.augment = depth, width, layer, top, augment
+        self.lr, self.steps, self.batch_size, self.resize = lr, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        part(*self.source)
+        names = "anomalib.models.image.foundad.components.encoder_loader.TIMM_MODEL_NAMES"
+        with self._offline(self.backbone), mock.patch.dict(names, {self.backbone: self.backbone}):
+            return part(*self.source)(
+                self.backbone,
+                self.depth,
+                self.width,
+                self.layer,
+                self.top,
+                image_size=size[0],
+                lr=self.lr,
+                use_few_shot_augmentation=self.augment,
+                pre_processor=False,
+                **BARE,
+            )
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.encoder._model, self.backbone, self.weights)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        distances = self._distances(self._inner(x)).flatten(1)
+        return distances.topk(min(self.top, distances.shape[1])).values.mean(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        return gaussian_filter(enlarged(self._distances(x), x.shape[-2:]), 5, BLUR)
+
+    def _distances(self, x: Tensor) -> Tensor:
+        """(B, 1, h, w)"""
+        model: Any = self.model
+        features = model.encoder.get_intermediate_layers(x, n=self.layer)[0]
+        squared = (features - model.projector(features)).square().mean(2)
+        return squared.view(len(x), 1, *(side // model.encoder.patch_size for side in x.shape[-2:]))
+
+
+class Rad(Member):
+    """RAD: patches compared with those near their place in the most similar images (2026, arXiv:2601.22763).
+
+    The score is the mean of the highest hundredth of the map. backbone: a transformer of timm; anomalib's is
+    vit_base_patch16_dinov3. layers: blocks, whose distances are averaged. images: the most similar ones, by class
+    token: a choice that has no gradient. radius: of the places. resize: multiples of the patch's side.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {"backbone": "vit_small_patch16_224", "weights": "random", "images": 20, "resize": 64}
+    source = ("rad", "Rad")
+    multiple = 16
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, ...] = (3, 6, 9, 11),
+        images: int = 150,
+        radius: int = 1,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        self.backbone = self._set_weights(backbone, weights, "vit_base_patch16_dinov3")
+        if "patch16" not in self.backbone:
+            raise ValueError(f"backbone must be a transformer with patches of 16 pixels, got {self.backbone}")
+        self.layers, self.images, self.radius, self.resize = layers, images, radius, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        with self._offline(self.backbone):
+            return part(*self.source)(
+                self.backbone,
+                list(self.layers),
+                k_image=self.images,
+                pos_radius=self.radius,
+                pre_processor=False,
+                **BARE,
+            )
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.feature_extractor.feature_extractor, self.backbone, self.weights)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        values = self._map(self._inner(x)).flatten(1)
+        return values.topk(max(values.shape[1] // 100, 1)).values.mean(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        rows, columns = (side // model.patch_size for side in x.shape[-2:])
+        features = model._extract_features(x)  # per layer: patches (B, P, C), class token (B, C)
+        similar = F.normalize(features[-1][1], dim=-1) @ model.cls_banks[-1].T
+        chosen = similar.topk(min(self.images, similar.shape[1])).indices  # (B, K)
+        maps = []
+        for i, neighbours in enumerate(chosen):
+            found = [
+                self._nearest(
+                    F.normalize(layer[i], dim=-1).view(rows, columns, -1),
+                    bank[:, neighbours].view(rows, columns, len(neighbours), -1),
+                )
+                for (layer, _), bank in zip(features, model.patch_banks, strict=True)
+            ]
+            maps.append(1 - torch.stack(found).mean(0))
+        return gaussian_filter(enlarged(torch.stack(maps)[:, None], x.shape[-2:]), 5, 1.0)
+
+    def _nearest(self, patch: Tensor, bank: Tensor) -> Tensor:
+        """(h, w): highest similarity of (h, w, C) to (h, w, K, C) at places up to `radius` away."""
+        rows, columns = patch.shape[:2]
+        r = self.radius
+        best = []
+        for down in range(-r, r + 1):
+            for right in range(-r, r + 1):
+                top, bottom = max(0, -down), rows - max(0, down)  # of the patches whose neighbour is inside
+                first, last = max(0, -right), columns - max(0, right)
+                if top < bottom and first < last:
+                    near = bank[top + down : bottom + down, first + right : last + right]
+                    similar = torch.einsum("hwc,hwkc->hwk", patch[top:bottom, first:last], near).amax(-1)
+                    best.append(F.pad(similar, (first, columns - last, top, rows - bottom), value=-1.0))
+        return torch.stack(best).amax(0)
+
+
+class MhPatchcore(Member):
+    """MH-PatchCore: PatchCore in a whitened space, its memory merged of parts (Ferrari et al. 2026, arXiv:2605.27748).
+
+    variance: share that the PCA keeps. shrinkage: of the covariance. memory: patches in the memory. neighbours: that
+    weight the score.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {"backbone": "mobilenetv2_100", "weights": "random", "memory": 100}
+    source = ("mh_patchcore", "MHPatchcore")
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, ...] = (2, 3),
+        variance: float = 0.99,
+        shrinkage: float = 0.07,
+        memory: int = 1000,
+        neighbours: int = 9,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        if not 0 < variance < 1:
+            raise ValueError(f"variance must be a share in (0, 1), got {variance}")
+        self.backbone = self._set_weights(backbone, weights, "wide_resnet50_2")
+        self.layers, self.variance, self.shrinkage = layers, variance, shrinkage
+        self.memory, self.neighbours, self.resize = memory, neighbours, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        with self._offline(self.backbone):
+            return part(*self.source)(
+                "resnet18",
+                self.layers,
+                pca_variance_ratio=self.variance,
+                covariance_shrinkage=self.shrinkage,
+                memory_bank_size=self.memory,
+                num_neighbors=self.neighbours,
+                pre_processor=False,
+                **BARE,
+            )
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        for _ in ("PCA", "covariance", "memory"):  # one pass each
+            super()._learn(module, normal)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        embedded, squared = self._distances(self._inner(x))
+        model: Any = self.model
+        bank = model.memory_bank.bank
+        highest, where = squared.amin(2).max(1)  # (B,): the farthest patch
+        count = min(self.neighbours, len(bank))
+        if count <= 1:
+            return highest
+        rows = torch.arange(len(where), device=where.device)
+        nearest = bank[squared[rows, where].argmin(1)]
+        near = bank[_squared(nearest, bank).topk(count, largest=False).indices]  # (B, k, C)
+        support = (near - embedded[rows, where][:, None]).square().sum(2)
+        largest = support.amax(1)
+        weight = 1 - (highest - largest).exp() / (support - largest[:, None]).exp().sum(1)
+        return weight.clamp(0, 1) * highest
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        squared = self._distances(x)[1].amin(2)
+        reduction = model.feature_extractor.feature_extractor.reduction()[0]
+        grid = squared.view(len(x), 1, *(-(-side // reduction) for side in x.shape[-2:]))
+        maps: Tensor = model.anomaly_map_generator(grid, x.shape[-2:])
+        return maps
+
+    def _distances(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whitened patches (B, P, C), and their squared distances to the memory (B, P, memory)."""
+        model: Any = self.model
+        embedded = model.generate_embedding(model.feature_extractor(x))
+        reduced = (embedded @ model.pca.components.T - model.pca.projected_mean).to(model.covariance.mean.dtype)
+        bank = model.memory_bank.bank
+        white = ((reduced - model.covariance.mean) @ model.covariance.whitening_matrix).to(bank.dtype)
+        return white.view(len(x), -1, white.shape[1]), _squared(white, bank).view(len(x), -1, len(bank))
+
+
+def _squared(a: Tensor, b: Tensor) -> Tensor:
+    return (a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
+
+
+class SuperAdd(Member):
+    """SuperADD: distance to memories of several blocks of a transformer, averaged (2026, arXiv:2605.14808).
+
+    The score is the mean of the highest thousandth of the map. backbone: a transformer of timm; anomalib's is
+    vit_huge_plus_patch16_dinov3. layers: blocks; None: anomalib's choice for that size. memory: patches kept per block.
+    resize: multiples of the patch's side; an image is seen whole, where anomalib cuts large ones into tiles.
+    """
+
+    needs = "weights"
+    toy_parameters: ClassVar = {"backbone": "vit_small_patch16_224", "weights": "random", "resize": 64}
+    source = ("super_add", "SuperADD")
+    multiple = 16
+    smallest = 48
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        *,
+        weights: Weights = "hub",
+        layers: tuple[int, ...] | None = None,
+        memory: int = 100000,
+        resize: int | None = 224,
+    ):
+        super().__init__()
+        self.backbone = self._set_weights(backbone, weights, "vit_base_patch16_dinov3")
+        if "patch16" not in self.backbone:
+            raise ValueError(f"backbone must be a transformer with patches of 16 pixels, got {self.backbone}")
+        self.layers, self.memory, self.resize = layers, memory, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        import timm
+
+        if size[0] != size[1]:
+            raise UserError(f"super_add takes square images, not {size[0]}x{size[1]}; choose a resize")
+        with self._offline(self.backbone):
+            create = timm.create_model
+
+            def native(name: str, num_classes: int, **_: Any) -> Any:
+                return create(name, num_classes=num_classes, dynamic_img_size=True)
+
+            with mock.patch.object(timm, "create_model", native):
+                module = part(*self.source)(
+                    self.backbone,
+                    patch_size=size[0],
+                    layers=self.layers and list(self.layers),
+                    pre_processor=False,
+                    **BARE,
+                )
+        module.model.max_database_size = self.memory
+        return module
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        load_timm(model.backbone.dino, self.backbone, self.weights)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        values = self._map(self._inner(x)).flatten(1)
+        return values.topk(max(values.shape[1] // 1000, 1)).values.mean(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        features = model.backbone.dino.forward_intermediates(
+            x, indices=model.layers, norm=False, output_fmt="NLC", intermediates_only=True
+        )
+        maps = []
+        for layer, bank in zip(features, model.memory_bank, strict=True):
+            nearest = root(_squared(layer.flatten(0, 1), bank).amin(1)) / layer.shape[2]
+            maps.append(nearest.view(len(x), *(side // model.backbone.model_patch_size for side in x.shape[-2:])))
+        return blurred(enlarged(torch.stack(maps, 1), x.shape[-2:]).mean(1, keepdim=True))
+
+
+class Dsr(Member):
+    """DSR: anomalies simulated in a quantised feature space (Zavrtanik et al. 2022, arXiv:2208.01521).
+
+    Not differentiable: the image passes through a vector quantisation, whose nearest codes are constant almost
+    everywhere, so that the true gradient is zero; only attacks that need no gradient apply. weights: `hub` (anomalib
+    downloads its quantised autoencoder), `random`, or a file with it. strength: of the simulated anomalies. steps: of
+    the training, in two phases of whole epochs; theirs are 700 epochs of batches of 8. resize: theirs is 256.
+    """
+
+    needs = "weights, GPU"
+    differentiable = False
+    toy_parameters: ClassVar = {"weights": "random", "steps": 4, "batch_size": 16}
+    source = ("dsr", "Dsr")
+    normalised = False
+    multiple = 32
+    smallest = 64
+
+    def __init__(
+        self,
+        *,
+        weights: Weights = "hub",
+        strength: float = 0.2,
+        steps: int = 20000,
+        batch_size: int = 8,
+        resize: int | None = None,
+    ):
+        super().__init__()
+        self._set_weights(None, weights, "")
+        self.strength, self.steps, self.batch_size, self.resize = strength, steps, batch_size, resize
+
+    def _build(self, size: tuple[int, int]) -> Any:
+        return part(*self.source)(self.strength, pre_processor=False, **BARE)
+
+    def _load_weights(self) -> None:
+        model: Any = self.model
+        if isinstance(self.weights, Path):
+            load_into(model.discrete_latent_model, read_weights(self.weights), str(self.weights))
+        elif self.weights == "hub":
+            with downloading("anomalib's quantised autoencoder for DSR"):
+                path = part(*self.source).prepare_pretrained_model()
+            load_into(model.discrete_latent_model, read_weights(path), str(path))
+
+    def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
+        module.on_train_start = lambda: None  # it would download
+        super()._learn(module, normal)
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        scores: Tensor = self.model(self._inner(x)).pred_score
+        return scores
+
+    def _map(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.model(x).anomaly_map[:, None]
+        return maps
+
+
 def _transformer(name: str, *words: str) -> str:
     """A Vision Transformer whose size the library knows from its name."""
-    known = any(size in name for size in ("small", "base", "large", "giant"))
+    known = any(size in name for size in ("small", "base", "large"))
     if not known or not all(word in name for word in ("vit", *words)):
         raise ValueError(
             f"backbone must be a small, base or large transformer{' with ' * bool(words)}{' '.join(words)}, got {name}"

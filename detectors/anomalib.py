@@ -41,7 +41,25 @@ from ._anomalib import (
     sized,
     train,
 )
-from ._anomalib_newer import AnomalyDino, Dfkde, Fre, Ganomaly, Supersimplenet, Uflow
+from ._anomalib_newer import (
+    AnomalyDino,
+    Dfkde,
+    Dsr,
+    FoundAd,
+    Fre,
+    Ganomaly,
+    GeneralAd,
+    Glass,
+    InpFormer,
+    L2bt,
+    MhPatchcore,
+    Patchflow,
+    Rad,
+    SuperAdd,
+    Supersimplenet,
+    Uflow,
+    UniNet,
+)
 from ._features import Weights, read_weights
 
 
@@ -765,4 +783,15 @@ MEMBERS = {
     "supersimplenet": Supersimplenet,
     "fre": Fre,
     "dfkde": Dfkde,
+    "patchflow": Patchflow,
+    "inp_former": InpFormer,
+    "l2bt": L2bt,
+    "uninet": UniNet,
+    "glass": Glass,
+    "general_ad": GeneralAd,
+    "dsr": Dsr,
+    "foundad": FoundAd,
+    "rad": Rad,
+    "mh_patchcore": MhPatchcore,
+    "super_add": SuperAdd,
 }

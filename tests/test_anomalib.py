@@ -31,8 +31,21 @@ FAST = (
     "fre",
     "dfkde",
 )
-SLOW = ("csflow", "draem", "dinomaly", "efficient_ad", "anomaly_dino", "supersimplenet")
-UNTRAINED = ("draem", "efficient_ad", "supersimplenet")
+SLOW = (
+    *(
+        "csflow",
+        "draem",
+        "dinomaly",
+        "efficient_ad",
+        "anomaly_dino",
+        "supersimplenet",
+        "patchflow",
+        "inp_former",
+        "l2bt",
+    ),
+    *("uninet", "glass", "general_ad", "dsr", "foundad", "rad", "mh_patchcore", "super_add"),
+)
+UNTRAINED = ("draem", "efficient_ad", "supersimplenet", "general_ad", "dsr")
 """The few steps of a toy fit teach these nothing: that anomalies score higher is not to be seen."""
 
 
@@ -58,6 +71,7 @@ def candidate(name: str) -> Candidate:
 
 SQUASHED: dict[str, Callable[[Tensor], Tensor]] = {
     "supersimplenet": torch.sigmoid,
+    "glass": torch.sigmoid,
     "dfkde": lambda surprise: 1 / (1 + torch.exp(-0.05 * (surprise + 12))),
 }
 """What anomalib makes of our score: the same order, but flat where the score is extreme."""
@@ -292,7 +306,40 @@ def test_a_version_without_a_model_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         module("_anomalib").part_of("anomalib.models.image.padim.lightning_model", "Nothing")
 
 
+def test_only_the_quantised_model_has_no_gradient() -> None:
+    rows = [row for row in registry.listing("detectors") if row.name.startswith("anomalib:")]
+    assert [row.name for row in rows if not row.differentiable] == ["anomalib:dsr"]
+
+
+def test_the_score_of_dfkde_is_the_density_of_its_kernels() -> None:
+    detector = fitted("dfkde")
+    kde, pca = detector.model.classifier.kde_model, detector.model.classifier.pca_model
+    features = detector.model.feature_extractor(detector._inner(images()))[detector.layer].mean((2, 3))
+    point = ((features - pca.mean) @ pca.singular_vectors / detector.model.classifier.max_length).double()
+    whitened = torch.linalg.inv(kde.bw_transform.double())
+    kernels = torch.distributions.MultivariateNormal(
+        kde.dataset.double() @ whitened, precision_matrix=kde.bw_transform.double() @ kde.bw_transform.double().T
+    )
+    density = kernels.log_prob(point[:, None]).exp().mean(1)
+    torch.testing.assert_close(detector.score(images()).double(), -density.log(), rtol=1e-3, atol=1e-3)
+
+
 def test_bad_parameters_are_refused() -> None:
+    for name, given in (
+        ("dfkde", {"scaling": "none"}),
+        ("anomaly_dino", {"backbone": "vit_small_patch16_224"}),
+        ("anomaly_dino", {"coreset": 2.0}),
+        ("uninet", {"backbone": "resnet18"}),
+        ("general_ad", {"top": 0}),
+        ("mh_patchcore", {"variance": 1.0}),
+        ("rad", {"backbone": "resnet18"}),
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(given))} must be"):
+            member(name, **given)
+    with pytest.raises(UserError, match="choose fewer components"):
+        member("dfkde", components=6).fit(normal_loader(4))
+    with pytest.raises(UserError, match="narrower than pooling=40"):
+        member("fre", pooling=40).fit(normal_loader(4))
     with pytest.raises(ValueError, match="backbone must be one of resnet18"):
         member("reverse_distillation", backbone="mobilenetv2_100")
     with pytest.raises(ValueError, match="condition must be a multiple of 4"):
