@@ -334,9 +334,9 @@ def load(detector: Detector, folder: Path) -> None:
         raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
     try:
         state = load_file(model)
-        if strange := set(state) ^ set(detector.learned()):
-            raise KeyError(f"unexpected or missing {sorted(strange)[0]}")
-        detector.load_state_dict(state, strict=False)
+        if isinstance(detector, Wrapper):  # its inner detector is loaded already
+            state |= {name: value for name, value in detector.state_dict().items() if name.startswith("inner.")}
+        detector.load_state_dict(state)
     except Exception as error:
         raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
 
