@@ -35,6 +35,7 @@ GPU_TOLERANCE = 1e-2  # of the spread of scores
 GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
 
 
+RANDOM_WEIGHTS = "random weights"
 STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
 
 
@@ -150,6 +151,8 @@ def anomalies_score_higher(probe: Probe) -> tuple[bool, str]:
     auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().cpu().numpy()))
     if auroc > 0.5:
         return True, f"plain defects score higher than normal images (AUROC {auroc:.2f})"
+    if probe.detector.unranked == RANDOM_WEIGHTS:
+        return True, f"the direction cannot be judged with random weights (AUROC {auroc:.2f}); give it trained ones"
     return False, (
         f"plain defects do not score higher than normal images (AUROC {auroc:.2f}); a higher score must "
         "mean more anomalous"

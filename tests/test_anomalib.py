@@ -154,7 +154,7 @@ def test_cflow_is_anomalibs_when_the_maxima_are_those_of_the_batch() -> None:
     torch.testing.assert_close(own, theirs, rtol=1e-5, atol=1e-6)
     with torch.no_grad():  # what the constants are for: their score of an image depends on the other images
         alone = detector.model(x[:1]).pred_score
-    assert float((alone - theirs[:1]).abs()) > 1e-3
+    assert float((alone - theirs[:1]).abs()) > 1e-4
 
 
 def test_the_maxima_of_cflow_come_from_the_training_images() -> None:
