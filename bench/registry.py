@@ -160,13 +160,12 @@ def _described(name: str, path: Path) -> list[Listed]:
             _row(f"{name}:{member}", _first_line(classes[kind]), classes[kind], classes)
             for member, kind in members.items()
         ]
-    public = [node for node in own.values() if not node.name.startswith("_")]
-    return [_row(name, _first_line(tree), public[0] if len(public) == 1 else None, classes)]
+    rows = [_row(name, _first_line(tree), node, classes) for node in own.values() if not node.name.startswith("_")]
+    detectors = [row for row in rows if row.differentiable is not None]
+    return detectors[:1] or [Listed(name, _first_line(tree), BUILT_IN)]
 
 
-def _row(name: str, summary: str, kind: ast.ClassDef | None, classes: dict[str, ast.ClassDef]) -> Listed:
-    if kind is None:
-        return Listed(name, summary, BUILT_IN)
+def _row(name: str, summary: str, kind: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Listed:
     line = [kind]  # the class and its bases in the same file, nearest first
     while known := [classes[b.id] for b in line[-1].bases if isinstance(b, ast.Name) and b.id in classes]:
         line.append(known[0])

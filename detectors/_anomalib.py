@@ -92,10 +92,10 @@ class Member(Detector):
         size = self._inner_size(tuple(images[0].shape[-2:]))
         for side in size:
             if side < self.smallest or side % self.multiple:
-                takes = f"multiples of {self.multiple} from {self.smallest}" if self.multiple > 1 else "sides"
-                takes = takes if self.multiple > 1 else f"at least {self.smallest}"
+                takes = f"in multiples of {self.multiple}, " if self.multiple > 1 else ""
                 raise UserError(
-                    f"anomalib's {self.source[1]} takes image sizes {takes}, not {size[0]}x{size[1]}; give another "
+                    f"anomalib's {self.source[1]} takes image sizes {takes}at least {self.smallest}, not "
+                    f"{size[0]}x{size[1]}; give another "
                     "image size, or let it resize inside: --param resize="
                     f"{max(self.smallest, round(max(size) / self.multiple) * self.multiple)}"
                 )

@@ -66,7 +66,7 @@ class OcrGan(Detector):
     batch_size, lr: the preset's where not given.
     """
 
-    toy_parameters: ClassVar = {"steps": 40, "batch_size": 8}
+    toy_parameters: ClassVar = {"steps": 100, "batch_size": 8, "lr": 1e-3}
 
     def __init__(
         self,

@@ -256,7 +256,7 @@ def test_a_training_that_diverges_stops() -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "message"),
-    [("reverse_distillation", 48, "multiples of 32 from 32, not 48x48"), ("dinomaly", 60, "multiples of 14")],
+    [("reverse_distillation", 48, "multiples of 32, at least 32, not 48x48"), ("dinomaly", 60, "multiples of 14")],
 )
 def test_a_size_that_a_model_cannot_take_is_refused(name: str, size: int, message: str) -> None:
     detector = member(name, resize=None)
