@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LONGEST_NAME = 150
+LEGEND_INSIDE = 6  # more lines than this would lie under their names
 
 
 class Point(NamedTuple):
@@ -79,7 +80,9 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
     axes.set_xticks([float(t) for t in ticks], [eps_text(t) if t else "0\n(clean)" for t in ticks])
     axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel=f"budget eps ({norm}, pixels in [0, 1])", ylabel="robust AUROC", ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize="small", loc="best")
+    many = len(lines) > LEGEND_INSIDE
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {"loc": "best"}
+    axes.legend(frameon=False, fontsize="small", **beside)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
 
@@ -88,7 +91,8 @@ def write_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, attack and norm."""
     written = []
     for (data, attack, norm, targets), lines in curves(results).items():
-        figure = _figure()
+        many = len(lines) > LEGEND_INSIDE
+        figure = _figure((11, max(4.2, 0.22 * len(lines) + 0.6)) if many else (6.4, 4.2))
         side = "" if targets == "both" else f", {targets} images attacked"
         draw_curves(lines, f"{data}: {attack}{side}", norm, figure.add_subplot())
         name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
@@ -185,11 +189,11 @@ def write_purification(results: Sequence[Result], folder: Path) -> list[Path]:
     return written
 
 
-def _figure() -> Figure:
+def _figure(inches: tuple[float, float] = (6.4, 4.2)) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=inches, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
