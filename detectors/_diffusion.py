@@ -1,16 +1,21 @@
-"""What the diffusion detectors and purifiers share: schedule, training loss, presets (Ho et al. 2020).
+"""What the diffusion detectors and purifiers share: presets, training, schedule, steps (Ho et al. 2020).
 
 https://arxiv.org/abs/2006.11239. Images are in [-1, 1] here, as diffusion models take them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+from bench import Detector
+
+from ._training import train
 from ._unet import UNet
 
 DIFFUSION_STEPS = 1000
@@ -43,6 +48,44 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+class UNetDetector(Detector):
+    """Has a U-Net of a preset, trained on normal images. A subclass calls `_set_up` in its constructor."""
+
+    network: UNet
+    ema: float
+
+    def _set_up(self, preset: PresetName, steps: int | None, batch_size: int | None, lr: float | None) -> None:
+        """The network, and the settings of its training: the preset's where they are None."""
+        chosen = PRESETS[preset]
+        self.preset: PresetName = preset
+        self.steps = chosen.steps if steps is None else steps
+        self.batch_size = chosen.batch_size if batch_size is None else batch_size
+        self.lr = chosen.lr if lr is None else lr
+        self.ema = chosen.ema
+        self.network = chosen.network()
+
+    def _train(self, normal: DataLoader[Tensor], loss: Callable[[Tensor], Tensor]) -> None:
+        train(self, self.network, loss, normal, steps=self.steps, batch_size=self.batch_size, lr=self.lr, ema=self.ema)
+        self.network.requires_grad_(False)
+
+
+class DiffusionDetector(UNetDetector):
+    """Its network is a diffusion model of normal images: it predicts the noise in x_k."""
+
+    kept: Tensor
+    """(1000,): abar."""
+
+    def _set_up(self, preset: PresetName, steps: int | None, batch_size: int | None, lr: float | None) -> None:
+        super()._set_up(preset, steps, batch_size, lr)
+        self.register_buffer("kept", kept_signal(), persistent=False)
+
+    def _train_diffusion(
+        self, normal: DataLoader[Tensor], noise: Callable[[Tensor], Tensor] = torch.randn_like
+    ) -> None:
+        """`noise` draws what is added, of the shape of its argument."""
+        self._train(normal, lambda x: denoising_loss(self.network, self.kept, 2 * x - 1, noise(x)))
+
+
 def kept_signal() -> Tensor:
     """(1000,): abar of the linear schedule 1e-4 .. 0.02; entry k - 1 belongs to step k."""
     betas = torch.linspace(1e-4, 0.02, DIFFUSION_STEPS, dtype=torch.float64)
@@ -67,3 +110,18 @@ def predicted_clean(network: UNet, noised: Tensor, kept: Tensor, k: int) -> Tens
     predicted = network(noised, torch.full((len(noised),), k - 1, device=noised.device))
     clean: Tensor = (noised - (1 - kept).sqrt() * predicted) / kept.sqrt()
     return clean
+
+
+def spaced_steps(t: int, count: int) -> list[int]:
+    """`count` diffusion steps, evenly spaced from t down, and the 0 at which the way back ends."""
+    return [round(t * (count - i) / count) for i in range(count + 1)]
+
+
+def ancestral_step(noised: Tensor, clean: Tensor, kept: Tensor, later: Tensor, noise: Tensor) -> Tensor:
+    """x_k -> x_after: the posterior given the predicted clean image (equations 6 and 7).
+
+    kept and later are abar of the two steps, which make one step of a shorter chain without those between.
+    """
+    alpha = kept / later
+    mean = (later.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - later) * noised) / (1 - kept)
+    return mean + ((1 - later) / (1 - kept) * (1 - alpha)).sqrt() * noise

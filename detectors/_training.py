@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,32 +44,54 @@ def train(
         )
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     parts |= {} if averaged is None else {"averaged": averaged}
-    seed = torch.initial_seed()  # the harness seeds before `fit`
-    start = _resume(detector, parts, seed)
-    saved = time.monotonic()
-    network.train()
-    for step in range(start, steps):
-        with seeded(seed + step + 1):
-            batch = _batch(normal, batch_size).to(device, non_blocking=True)
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(device):
-                value = loss(batch)
-            value.backward()
-        current = value.item()
-        if current != current or abs(current) == float("inf"):
-            raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {current}; try a lower lr")
+
+    def update(batch: Tensor) -> list[float]:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device):
+            value = loss(batch)
+        value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if averaged is not None:
             averaged.update_parameters(network)
-        detector.progress.update(step + 1, steps, current)
-        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            _save(detector, parts, seed, step + 1)
-            saved = time.monotonic()
+        return [value.item()]
+
+    network.train()
+    repeat(detector, parts, update, normal, steps=steps, batch_size=batch_size, device=device)
     if averaged is not None:
         network.load_state_dict(averaged.module.state_dict())
     network.eval()
+
+
+def repeat(
+    detector: Detector,
+    parts: Mapping[str, Any],
+    update: Callable[[Tensor], Sequence[float]],
+    normal: DataLoader[Tensor],
+    *,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+) -> None:
+    """`update(batch)` changes the `parts` and returns its losses, the first of which is shown, for `steps` batches.
+
+    The loop itself: seeded step by step, saved now and then and resumed, stopped at a loss that is no number. A part
+    is anything with `state_dict` and `load_state_dict`.
+    """
+    seed = torch.initial_seed()  # the harness seeds before `fit`
+    start = _resume(detector, parts, seed)
+    saved = time.monotonic()
+    for step in range(start, steps):
+        with seeded(seed + step + 1):
+            losses = update(_batch(normal, batch_size).to(device, non_blocking=True))
+        for loss in losses:
+            if not math.isfinite(loss):
+                raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {loss}; try a lower lr")
+        detector.progress.update(step + 1, steps, losses[0])
+        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+            _save(detector, parts, seed, step + 1)
+            saved = time.monotonic()
 
 
 @contextlib.contextmanager
@@ -94,7 +117,7 @@ def _batch(normal: DataLoader[Tensor], size: int) -> Tensor:
     return torch.stack([images[i] for i in chosen])
 
 
-def _save(detector: Detector, parts: dict[str, Any], seed: int, step: int) -> None:
+def _save(detector: Detector, parts: Mapping[str, Any], seed: int, step: int) -> None:
     path = detector.progress.checkpoint
     if path is None:
         return
@@ -105,7 +128,7 @@ def _save(detector: Detector, parts: dict[str, Any], seed: int, step: int) -> No
     partial.replace(path)
 
 
-def _resume(detector: Detector, parts: dict[str, Any], seed: int) -> int:
+def _resume(detector: Detector, parts: Mapping[str, Any], seed: int) -> int:
     path = detector.progress.checkpoint
     if path is None or not path.exists():
         return 0

@@ -17,8 +17,7 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Purifier, Rng
 
-from ._diffusion import PRESETS, PresetName
-from ._training import train
+from ._diffusion import PresetName, UNetDetector
 
 LEVELS = 1000  # noise levels of the training
 SIGMAS = (0.01, 0.5)  # the smallest and the largest of them, in [0, 1] pixels; geometric between
@@ -27,7 +26,7 @@ STEP_RANGE = (1e-5, 0.1)
 STOP = 1e-3  # an image whose step is not longer than this moves no further
 
 
-class ADP(Purifier):
+class ADP(UNetDetector, Purifier):
     """Purified image = image + noise, moved up the score with step sizes found from its curvature.
 
     The score is taken at unit scale, as the (negative) noise that the network sees: on Gaussian noise of standard
@@ -65,28 +64,14 @@ class ADP(Purifier):
             raise ValueError(
                 f"iterations and runs must be at least 1 and rate in (0, 1], got {iterations}, {runs} and {rate}"
             )
-        chosen = PRESETS[preset]
-        self.sigma, self.rate, self.iterations, self.runs, self.preset = sigma, rate, iterations, runs, preset
-        self.steps = chosen.steps if steps is None else steps
-        self.batch_size = chosen.batch_size if batch_size is None else batch_size
-        self.lr = chosen.lr if lr is None else lr
-        self.ema = chosen.ema
-        self.network = chosen.network()
+        self.sigma, self.rate, self.iterations, self.runs = sigma, rate, iterations, runs
+        self._set_up(preset, steps, batch_size, lr)
         low, high = torch.tensor(SIGMAS, dtype=torch.float64).log10().tolist()
         self.register_buffer("sigmas", torch.logspace(low, high, LEVELS), persistent=False)
         self.sigmas: Tensor
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
-        train(
-            self,
-            self.network,
-            self._score_matching,
-            normal,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            ema=self.ema,
-        )
+        self._train(normal, self._score_matching)
 
     def purify(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         noise = torch.randn_like(x) if rng is None else rng.normal(x)

@@ -15,23 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import Detector, Rng
+from bench import Rng
 
-from ._diffusion import (
-    DIFFUSION_STEPS,
-    PRESETS,
-    PresetName,
-    add_noise,
-    denoising_loss,
-    kept_signal,
-    predicted_clean,
-)
-from ._training import seeded, train
+from ._diffusion import DIFFUSION_STEPS, DiffusionDetector, PresetName, add_noise, predicted_clean
+from ._training import seeded
 
 SCALES = (1, 2, 4, 8)  # the error is averaged over the image at 1, 1/2, 1/4 and 1/8 of its size
 
 
-class AdvRAD(Detector):
+class AdvRAD(DiffusionDetector):
     """Score = max over pixels of |error map - mean error map of normal images|; noise drawn per score.
 
     preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
@@ -54,35 +46,17 @@ class AdvRAD(Detector):
         lr: float | None = None,
     ):
         super().__init__()
-        chosen = PRESETS[preset]
         if not 1 <= k <= DIFFUSION_STEPS:
             raise ValueError(f"k must be a diffusion step from 1 to {DIFFUSION_STEPS}, got {k}")
         if filter < 1 or filter % 2 == 0:
             raise ValueError(f"filter must be an odd number of pixels, got {filter}")
-        self.preset, self.k, self.filter = preset, k, filter
-        self.steps = chosen.steps if steps is None else steps
-        self.batch_size = chosen.batch_size if batch_size is None else batch_size
-        self.lr = chosen.lr if lr is None else lr
-        self.ema = chosen.ema
-        self.network = chosen.network()
-        self.register_buffer("kept", kept_signal(), persistent=False)  # (1000,): abar
+        self.k, self.filter = k, filter
+        self._set_up(preset, steps, batch_size, lr)
         self.register_buffer("normal_error", torch.zeros(1, 1, 1, 1))  # (1, 1, H, W) after fit
-        self.kept: Tensor
         self.normal_error: Tensor
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
-        train(
-            self,
-            self.network,
-            lambda images: denoising_loss(self.network, self.kept, 2 * images - 1, torch.randn_like(images)),
-            normal,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            ema=self.ema,
-        )
-        for weight in self.network.parameters():
-            weight.requires_grad_(False)
+        self._train_diffusion(normal)
         total, count = torch.zeros((), device=self.kept.device), 0
         with torch.no_grad(), seeded(torch.initial_seed()):
             for images in normal:

@@ -15,23 +15,22 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from bench import Detector, Rng
+from bench import Rng
 
 from ._autoencoder import smoothed
 from ._diffusion import (
     DIFFUSION_STEPS,
-    PRESETS,
+    DiffusionDetector,
     PresetName,
     add_noise,
-    denoising_loss,
-    kept_signal,
+    ancestral_step,
     predicted_clean,
+    spaced_steps,
 )
 from ._simplex import simplex_noise
-from ._training import train
 
 
-class AnoDDPM(Detector):
+class AnoDDPM(DiffusionDetector):
     """Score = max over pixels of the smoothed squared reconstruction error; noise drawn per score.
 
     preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
@@ -58,33 +57,15 @@ class AnoDDPM(Detector):
         lr: float | None = None,
     ):
         super().__init__()
-        chosen = PRESETS[preset]
         if not 1 <= t <= DIFFUSION_STEPS:
             raise ValueError(f"t must be a diffusion step from 1 to {DIFFUSION_STEPS}, got {t}")
         if not 1 <= reverse_steps <= t:
             raise ValueError(f"reverse_steps must be from 1 to t ({t}), got {reverse_steps}")
-        self.preset, self.t, self.reverse_steps = preset, t, reverse_steps
-        self.steps = chosen.steps if steps is None else steps
-        self.batch_size = chosen.batch_size if batch_size is None else batch_size
-        self.lr = chosen.lr if lr is None else lr
-        self.ema = chosen.ema
-        self.network = chosen.network()
-        self.register_buffer("kept", kept_signal(), persistent=False)  # (1000,): abar
-        self.kept: Tensor
+        self.t, self.reverse_steps = t, reverse_steps
+        self._set_up(preset, steps, batch_size, lr)
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
-        train(
-            self,
-            self.network,
-            lambda images: denoising_loss(self.network, self.kept, 2 * images - 1, simplex_noise(images)),
-            normal,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            ema=self.ema,
-        )
-        for weight in self.network.parameters():
-            weight.requires_grad_(False)
+        self._train_diffusion(normal, simplex_noise)
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.anomaly_map(x, rng).flatten(1).amax(1)
@@ -98,7 +79,7 @@ class AnoDDPM(Detector):
 
     def _reconstruct(self, x: Tensor, noises: list[Tensor]) -> Tensor:
         """x in [-1, 1] -> noised to step t and denoised; the first noise is for the way there."""
-        stops = [round(self.t * (1 - i / self.reverse_steps)) for i in range(self.reverse_steps + 1)]
+        stops = spaced_steps(self.t, self.reverse_steps)
         noised = add_noise(x, self.kept[self.t - 1], noises[0])
         for step, after, noise in zip(stops[:-1], stops[1:], [*noises[1:], None], strict=True):
             # the backward pass runs each network call again: only one is in memory at a time
@@ -108,15 +89,9 @@ class AnoDDPM(Detector):
         return noised
 
     def _denoise(self, noised: Tensor, step: int, after: int, noise: Tensor | None) -> Tensor:
-        """x_step -> x_after: the posterior given the predicted clean image (Ho et al. 2020, equations 6 and 7).
-
-        The steps between are skipped: abar of the two steps makes one step of the shorter chain. The last has no noise.
-        """
+        """x_step -> x_after; the last step, which has no noise, ends at the predicted clean image."""
         kept = self.kept[step - 1]
         clean = predicted_clean(self.network, noised, kept, step)
         if noise is None:
             return clean
-        later = self.kept[after - 1]
-        alpha = kept / later
-        mean = (later.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - later) * noised) / (1 - kept)
-        return mean + ((1 - later) / (1 - kept) * (1 - alpha)).sqrt() * noise
+        return ancestral_step(noised, clean, kept, self.kept[after - 1], noise)

@@ -18,7 +18,6 @@ It differs from the public code where that code cannot be evaluated:
 from __future__ import annotations
 
 import math
-import time
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -120,7 +119,7 @@ class OcrGan(Detector):
         return low + high, low_again + high_again
 
     def _train(self, normal: DataLoader[Tensor], steps: int) -> None:
-        """Generator and discriminator in turn; otherwise as `_training.train`: seeded per step, and resumable."""
+        """Generator and discriminator in turn."""
         device = next(self.parameters()).device
         optimizers = [
             torch.optim.Adam(network.parameters(), lr=self.lr, betas=(0.5, 0.999))
@@ -132,25 +131,16 @@ class OcrGan(Detector):
             "optimizer_g": optimizers[0],
             "optimizer_d": optimizers[1],
         }
-        seed = torch.initial_seed()  # the harness seeds before `fit`
-        start = _training._resume(self, parts, seed)
-        saved = time.monotonic()
         self.train()
-        for step in range(start, steps):
-            with _training.seeded(seed + step + 1):
-                x = _training._batch(normal, self.batch_size).to(device, non_blocking=True)
-                losses = self._step(x, *optimizers)
-            for loss in losses:
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"training diverged at step {step + 1} of {steps}: the loss is {loss}; try a lower lr"
-                    )
-            if losses[1] < COLLAPSED:
-                self.discriminator.apply(initialise)
-            self.progress.update(step + 1, steps, losses[0])
-            if time.monotonic() - saved > _training.SAVE_EVERY_SECONDS:
-                _training._save(self, parts, seed, step + 1)
-                saved = time.monotonic()
+        _training.repeat(
+            self,
+            parts,
+            lambda x: self._step(x, *optimizers),
+            normal,
+            steps=steps,
+            batch_size=self.batch_size,
+            device=device,
+        )
 
     def _step(self, x: Tensor, generator: torch.optim.Optimizer, discriminator: torch.optim.Optimizer) -> list[float]:
         """One update of each network; their losses."""
@@ -170,6 +160,8 @@ class OcrGan(Detector):
             against = self.discriminator_loss(real, fake.detach(), augmented)
         against.backward()
         discriminator.step()
+        if against.item() < COLLAPSED:
+            self.discriminator.apply(initialise)
         return [loss.item(), against.item()]
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -184,10 +184,17 @@ def test_diffpure_with_the_true_noise_returns_the_image() -> None:
         assert off < tolerance, solver
 
 
-def test_diffpure_visits_evenly_spaced_steps() -> None:
-    levels = target("diffpure")(Linear(), t=100, reverse_steps=5)._levels()
-    assert levels == [100, 80, 60, 40, 20]
-    assert target("diffpure")(Linear(), t=3, reverse_steps=5)._levels() == [3, 2, 1]
+@pytest.mark.parametrize(("t", "levels"), [(100, [100, 80, 60, 40, 20]), (3, [3, 2, 1])])
+def test_diffpure_visits_evenly_spaced_steps(t: int, levels: list[int]) -> None:
+    purifier, visited = target("diffpure")(Linear(), t=t, reverse_steps=5), []
+
+    def network(noised: Tensor, step: Tensor) -> Tensor:
+        visited.append(int(step[0]) + 1)
+        return torch.zeros_like(noised)
+
+    purifier.network.forward = network
+    purifier.purify(torch.rand(1, 3, 8, 8))
+    assert visited == levels
 
 
 def test_checkpointed_gradients_equal_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
