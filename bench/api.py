@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from . import parameters, registry
 from .checks import checks_of_run
 from .data import Data
@@ -127,11 +125,11 @@ def evaluate(
         raise UserError(f"--draws must be at least 1, got {draws}")
     full, data = data, data.limited(limit)
     candidate = detector if not isinstance(detector, str) else Candidate(detector, params or {}, seed, device)
-    label, code, changed = (
-        (candidate.label, candidate.code, candidate.changed)
-        if isinstance(candidate, Candidate)
-        else (_origin(candidate).name, _origin(candidate).code, _origin(candidate).changed)
-    )
+    if isinstance(candidate, Candidate):
+        label, code, changed = candidate.label, candidate.code, candidate.changed
+    else:
+        origin = _origin(candidate)
+        label, code, changed = origin.name, origin.code, origin.changed
     spec = RunSpec(
         label,
         changed,
@@ -159,19 +157,18 @@ def evaluate(
                 fitted,
                 fitted.origin,
                 candidate.threshold(data),
-                checks_of_run(fitted, data, seed),
+                checks_of_run(fitted, data),
                 choose_device(candidate.device),
             )
         if not blind and not candidate.differentiable:
             raise _no_gradient(label, method)
         candidate.eval().requires_grad_(False)
-        tensors = (*candidate.parameters(), *candidate.buffers())
         return Ready(
             candidate,
-            _origin(candidate),
+            origin,
             held_out_threshold(candidate, data, seed, label),
-            checks_of_run(candidate, data, seed),
-            tensors[0].device if tensors else torch.device("cpu"),
+            checks_of_run(candidate, data),
+            candidate.device,
         )
 
     folder = None if results is None else spec.folder(Path(results))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .data import Data, TestSet, TrainSet
-from .detector import Detector
+from .detector import RANDOM_WEIGHTS, Detector
 from .errors import UserError
 from .fitting import SCHEMA, Candidate, load, save
 from .parameters import accepted
@@ -33,9 +33,6 @@ DIRECTIONS = 8
 ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
 GPU_TOLERANCE = 1e-2  # of the spread of scores
 GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
-
-
-RANDOM_WEIGHTS = "random weights"
 STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
 
 
@@ -86,22 +83,18 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
         yield Check("fit", False, str(error))
         return
     yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
-    images = data.test.images(range(len(data.test))).to(_device(detector))
+    images = data.test.images(range(len(data.test))).to(detector.device)
     probe = Probe(detector, images, data.test.ids, data)
     for name in CHECKS:
         yield run_check(name, probe)
 
 
-def checks_of_run(detector: Detector, data: Data, seed: int = 0) -> list[Check]:
+def checks_of_run(detector: Detector, data: Data) -> list[Check]:
     """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
     labels = data.test.labels
     some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:RUN_IMAGES]]
-    probe = Probe(detector, data.test.images(some).to(_device(detector)), [data.test.ids[i] for i in some], data)
+    probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
     return [run_check(name, probe) for name in OF_A_RUN]
-
-
-def _device(detector: Detector) -> torch.device:
-    return next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
 
 
 def run_check(name: str, probe: Probe) -> Check:

@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader
 from .parameters import accepted
 from .rng import Rng
 
+RANDOM_WEIGHTS = "random weights"
+"""Why a detector whose backbone was not trained is not ranked."""
+
 
 class Progress:
     """How a long `fit` shows that it is alive, and where it may keep what a killed process would lose."""
@@ -96,6 +99,11 @@ class Detector(nn.Module, ABC):
         """The constructor's arguments with the values this detector uses."""
         return {name: getattr(self, name) for name in accepted(type(self))}
 
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are; the CPU if it has none."""
+        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
     def rebuilt(self) -> Detector:
         """A new detector with the same parameters, not fitted."""
         return type(self)(**self.parameters_record)
@@ -136,6 +144,10 @@ class Wrapper(Detector):
         self.inner.eval()
         return self
 
+    def inner_score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B,): the inner detector's, with noise from `rng` if it draws any."""
+        return self.inner.score(x, rng) if self.inner.randomized else self.inner.score(x)
+
     def rebuilt(self) -> Wrapper:
         """A new outer part around the same inner detector."""
         return type(self)(self.inner, **self.parameters_record)
@@ -165,8 +177,4 @@ class Purifier(Wrapper):
         """(B, 3, H, W) in [0, 1] -> the same, purified; differentiable in x, noise drawn from `rng`."""
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        scores = []
-        for _ in range(self.runs):
-            clean = self.purify(x, rng)
-            scores.append(self.inner.score(clean, rng) if self.inner.randomized else self.inner.score(clean))
-        return torch.stack(scores).mean(0)
+        return torch.stack([self.inner_score(self.purify(x, rng), rng) for _ in range(self.runs)]).mean(0)

@@ -156,9 +156,14 @@ class Candidate:
         """The identity of the given parameters that differ from the defaults; `part.k` where there are several."""
         found: dict[str, Any] = {}
         for part in self.parts:
-            own = parameters.identity(parameters.changed(part.plugin.target, self.values[part.plugin.name]))
+            own = part._own_changed(self.values)
             found |= own if len(self.parts) == 1 else {f"{part.plugin.name}.{k}": v for k, v in own.items()}
         return found
+
+    def _own_changed(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Of this part alone, as JSON."""
+        changed: dict[str, Any] = parameters.identity(parameters.changed(self.plugin.target, values[self.plugin.name]))
+        return changed
 
     def build(self) -> Detector:
         """Not fitted."""
@@ -208,8 +213,7 @@ class Candidate:
                 record = files.read_json(folder / "fit.json")
                 kept = {name: record[name] for name in ("model_sha256", "seconds", "images")}
             used = parameters.identity(detector.parameters_record)
-            changed = parameters.changed(self.plugin.target, values[self.plugin.name])
-            origin = Origin(self.plugin.name, self.plugin.sha256, used, parameters.identity(changed), kept)
+            origin = Origin(self.plugin.name, self.plugin.sha256, used, self._own_changed(values), kept)
             for inner in inside:
                 assert inner.origin is not None
                 origin = around(origin, inner.origin)
@@ -345,13 +349,12 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
     """Scores the normal images that were not fitted on, as test images are scored."""
     _, held = data.train.split(seed)
     score = Score(detector, name)
-    device = next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
     draws = RANDOMIZED_DRAWS if detector.randomized else 1
     scores: list[float] = []
     for start in range(0, len(held), BATCH_SIZE):
         rows = range(start, min(start + BATCH_SIZE, len(held)))
         rng = Rng(seed, [held.records[i].id for i in rows], "held out")
-        scores += score.mean(held.images(rows).to(device), rng, draws).tolist()
+        scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
     return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)
 
 

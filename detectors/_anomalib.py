@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench import Detector, Progress, Rng, UserError
 
-from ._features import DEFAULT_BACKBONE, Backbone, Weights, _hub_state, backbone_name, read_weights
+from ._features import DEFAULT_BACKBONE, Backbone, Weights, _hub_state, backbone_name, read_weights, unranked
 from ._similarity import gaussian_filter
 
 INSTALL = "pip install 'anomalib>=2.7,<2.8'"
@@ -142,7 +142,7 @@ class Member(Detector):
     def _set_weights(self, backbone: str | None, weights: Weights, default: str) -> str:
         """Keeps `weights` and returns the backbone: as given, as the file is named, or the library's default."""
         self.weights = weights
-        self.unranked = "random weights" if weights == "random" else ""
+        self.unranked = unranked(weights)
         name = backbone_name(backbone, weights)
         return default if backbone is None and name == DEFAULT_BACKBONE and not isinstance(weights, Path) else name
 
@@ -390,11 +390,6 @@ def enlarged(maps: Tensor, size: Any, align_corners: bool = False) -> Tensor:
 
 def blurred(maps: Tensor) -> Tensor:
     return gaussian_filter(maps, 2 * int(4 * BLUR + 0.5) + 1, BLUR)
-
-
-def root(squared: Tensor) -> Tensor:
-    """Square root whose gradient at 0 is 0, not infinite."""
-    return squared.clamp_min(1e-12).sqrt()
 
 
 @contextlib.contextmanager

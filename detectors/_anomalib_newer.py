@@ -28,10 +28,9 @@ from ._anomalib import (
     part,
     part_of,
     per_step,
-    root,
     sized,
 )
-from ._features import Weights, read_weights
+from ._features import Weights, read_weights, root
 from ._similarity import gaussian_filter
 
 

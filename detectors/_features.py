@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import UserError
+from bench.detector import RANDOM_WEIGHTS
 
 Weights = Literal["hub", "random"] | Path
 DEFAULT_BACKBONE = "wide_resnet50_2"
@@ -67,6 +68,11 @@ def last_layer(name: str) -> int:
 def _timm_name(name: str) -> str:
     """The architecture in timm from which a backbone is built."""
     return {CIFAR_BACKBONE: "resnet18", KERAS_BACKBONE: "resnet50"}.get(name, name)
+
+
+def unranked(weights: Weights) -> str:
+    """`Detector.unranked` of a detector with such a backbone."""
+    return RANDOM_WEIGHTS if weights == "random" else ""
 
 
 class Backbone(nn.Module):
@@ -238,3 +244,13 @@ def patch_features(maps: list[Tensor]) -> Tensor:
     size = pooled[0].shape[-2:]
     rest = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in pooled[1:]]
     return torch.cat([pooled[0], *rest], dim=1)
+
+
+def root(squared: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0, not infinite."""
+    return squared.clamp_min(1e-12).sqrt()
+
+
+def euclidean(x: Tensor, y: Tensor) -> Tensor:
+    """Distance over the last axis."""
+    return root((x - y).square().sum(-1))

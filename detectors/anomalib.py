@@ -37,7 +37,6 @@ from ._anomalib import (
     part,
     part_of,
     per_step,
-    root,
     sized,
     train,
 )
@@ -60,7 +59,7 @@ from ._anomalib_newer import (
     Uflow,
     UniNet,
 )
-from ._features import Weights, read_weights
+from ._features import Weights, read_weights, root
 
 
 class Padim(Member):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from bench import Detector, Rng, UserError
 
 from ._coreset import k_center_greedy
-from ._features import Backbone, Weights, backbone_name, patch_features
+from ._features import Backbone, Weights, backbone_name, euclidean, patch_features, unranked
 
 CHUNK = 4096  # patches compared with the bank at a time
 
@@ -53,7 +53,7 @@ class PatchCore(Detector):
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         self.backbone, self.weights = backbone_name(backbone, weights), weights
         self.layers, self.coreset, self.neighbours = layers, coreset, neighbours
-        self.unranked = "random weights" if weights == "random" else ""
+        self.unranked = unranked(weights)
         self.features = Backbone(self.backbone, layers)
         self.register_buffer("bank", torch.zeros(0, 0))  # (entries, C) after fit
         self.bank: Tensor
@@ -81,7 +81,7 @@ class PatchCore(Detector):
         patch, entry = patches[rows, worst], index[rows, worst]  # (B, C), (B,)
         with torch.no_grad():
             around = torch.cdist(self.bank[entry], self.bank).topk(self.neighbours, largest=False).indices
-        to_neighbours = _distance(patch[:, None], self.bank[around])  # (B, neighbours)
+        to_neighbours = euclidean(patch[:, None], self.bank[around])  # (B, neighbours)
         weight = 1 - F.softmax(to_neighbours, dim=1)[:, 0]  # the matched entry is its own nearest neighbour
         return weight * distance[rows, worst]
 
@@ -106,9 +106,4 @@ class PatchCore(Detector):
         lengths = self.bank.square().sum(1)
         found = [torch.addmm(lengths, chunk, self.bank.T, alpha=-2).argmin(1) for chunk in flat.split(CHUNK)]
         index = torch.cat(found).view(patches.shape[:2])
-        return index, _distance(patches, self.bank[index])
-
-
-def _distance(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean over the last axis; at 0 the gradient is 0, not infinite."""
-    return (x - y).square().sum(-1).clamp_min(1e-12).sqrt()
+        return index, euclidean(patches, self.bank[index])

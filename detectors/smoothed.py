@@ -40,5 +40,5 @@ class Smoothed(Wrapper):
         found = []
         for _ in range(n):
             noisy = x + self.sigma * (torch.randn_like(x) if rng is None else rng.normal(x))
-            found.append(self.inner.score(noisy, rng) if self.inner.randomized else self.inner.score(noisy))
+            found.append(self.inner_score(noisy, rng))
         return torch.stack(found)

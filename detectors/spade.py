@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Rng
 
-from ._features import Backbone, Weights, backbone_name, last_layer
+from ._features import Backbone, Weights, backbone_name, euclidean, last_layer, unranked
 from ._similarity import gaussian_filter
 
 SMOOTHING = 1.0  # sigma of the Gaussian over the map at 64 pixels: the 4 at 256 pixels of the paper
@@ -55,7 +55,7 @@ class Spade(Detector):
             raise ValueError(f"neighbours must be at least 1, got {neighbours}")
         self.backbone, self.weights = backbone_name(backbone, weights), weights
         self.layers, self.neighbours = layers, neighbours
-        self.unranked = "random weights" if weights == "random" else ""
+        self.unranked = unranked(weights)
         last = last_layer(self.backbone)
         taken = sorted({*layers, last})
         self.features = Backbone(self.backbone, tuple(taken))
@@ -73,7 +73,7 @@ class Spade(Detector):
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         pooled = _pooled(self.features(x))
-        return _distance(pooled[:, None], self.pooled[self._nearest_images(pooled)]).mean(1)
+        return euclidean(pooled[:, None], self.pooled[self._nearest_images(pooled)]).mean(1)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): distance of every position to the nearest patch of the nearest images, smoothed."""
@@ -81,7 +81,7 @@ class Spade(Detector):
         patches = self._pyramid(maps)  # (B, C, h, w)
         nearest = self._nearest_images(_pooled(maps))
         rows = [
-            _distance(found, self._correspondence(found.detach(), self.images[images]))
+            euclidean(found, self._correspondence(found.detach(), self.images[images]))
             for found, images in zip(patches.flatten(2).mT, nearest, strict=True)
         ]
         distance = torch.stack(rows).view(len(x), 1, *patches.shape[-2:])
@@ -119,8 +119,3 @@ class Spade(Detector):
 def _pooled(maps: list[Tensor]) -> Tensor:
     """(B, C): the global average of the last layer."""
     return maps[-1].mean((2, 3))
-
-
-def _distance(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean over the last axis; at 0 the gradient is 0, not infinite."""
-    return (x - y).square().sum(-1).clamp_min(1e-12).sqrt()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import bench
-from bench import Data, Detector, Record, Rng, TestSet, TrainSet
+from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet, registry
 from bench.images import ArraySource
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -109,6 +111,32 @@ class NoisyLinear(Linear):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         noise = torch.randn_like(x) if rng is None else rng.normal(x)
         return (x * (self.weight.to(x) + 0.5 * noise)).flatten(1).sum(1)
+
+
+def detector(name: str, **given: Any) -> Any:
+    """A built-in one, not fitted."""
+    return registry.load("detectors", name).target(**given)
+
+
+def module(name: str) -> Any:
+    """A module beside the built-in detectors; only the registry names their package."""
+    package = registry.load("detectors", "autoencoder").target.__module__.rpartition(".")[0]
+    return importlib.import_module(f"{package}.{name}")
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Progress):
+    """A process that dies at a step, after the training has been saved."""
+
+    def __init__(self, step: int, checkpoint: Path):
+        self.step, self.checkpoint = step, checkpoint
+
+    def update(self, step: int, total: int, loss: float | None = None) -> None:
+        if step == self.step:
+            raise Killed
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from typing import Any
 
 import pytest
 import torch
-from conftest import small_data
+from conftest import module, small_data
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,12 +16,6 @@ from bench import Rng, registry
 
 def detector(**given: Any) -> Any:
     return registry.load("detectors", "anoddpm").target(**given)
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(
-        f"{registry.load('detectors', 'anoddpm').target.__module__.rpartition('.')[0]}.{name}"
-    )
 
 
 # Simplex noise

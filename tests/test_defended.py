@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import small_data
+from conftest import Killed, KilledAt, detector, module, small_data
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bench import Detector, Progress, ThreatModel, UserError, registry
-
-
-def detector(name: str, **given: Any) -> Any:
-    return registry.load("detectors", name).target(**given)
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(
-        f"{registry.load('detectors', 'autoencoder').target.__module__.rpartition('.')[0]}.{name}"
-    )
+from bench import Detector, Progress, ThreatModel, UserError
 
 
 def fitted(name: str, images: Dataset[Tensor] | None = None, progress: Progress | None = None, **given: Any) -> Any:
@@ -33,19 +22,6 @@ def fitted(name: str, images: Dataset[Tensor] | None = None, progress: Progress 
         torch.manual_seed(0)
         built.fit(DataLoader(images or small_data(size=16).train, batch_size=8))
     return built.eval()
-
-
-class Killed(Exception):
-    pass
-
-
-class KilledAt(Progress):
-    def __init__(self, step: int, checkpoint: Path):
-        self.step, self.checkpoint = step, checkpoint
-
-    def update(self, step: int, total: int, loss: float | None = None) -> None:
-        if step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("name", ["adv-autoencoder", "rae", "pls", "apae"])

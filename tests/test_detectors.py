@@ -7,42 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import shared, small_data
+from conftest import Killed, KilledAt, detector, module, shared, small_data
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import Detector, Progress, Rng, UserError, fit_or_load, load_data, registry
+from bench import Detector, Progress, Rng, UserError, fit_or_load, load_data
 from bench.fitting import cache_folder
-
-
-def detector(name: str, **given: Any) -> Any:
-    return registry.load("detectors", name).target(**given)
-
-
-def module(name: str) -> Any:
-    """A helper of the built-in detectors; only the registry names their package."""
-    import importlib
-
-    return importlib.import_module(
-        f"{registry.load('detectors', 'advrad').target.__module__.rpartition('.')[0]}.{name}"
-    )
-
-
-class Killed(Exception):
-    pass
-
-
-class KilledAt(Progress):
-    """A process that dies at a step, after the training has been saved."""
-
-    def __init__(self, step: int, checkpoint: Path):
-        self.step, self.checkpoint = step, checkpoint
-
-    def update(self, step: int, total: int, loss: float | None = None) -> None:
-        if step == self.step:
-            raise Killed
 
 
 @pytest.mark.parametrize("name", ["advrad", "autoencoder"])

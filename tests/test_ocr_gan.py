@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_data
+from conftest import Killed, KilledAt, small_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -131,19 +131,6 @@ def test_real_and_augmented_images_have_the_same_brightness() -> None:
     torch.manual_seed(0)
     real, augmented = (sum(module.bands(y)).mean() for y in (x, module.cut_and_paste(x)))
     assert abs(real - augmented) < 0.1
-
-
-class Killed(Exception):
-    pass
-
-
-class KilledAt(Progress):
-    def __init__(self, step: int, checkpoint: Path):
-        self.step, self.checkpoint = step, checkpoint
-
-    def update(self, step: int, total: int, loss: float | None = None) -> None:
-        if step == self.step:
-            raise Killed
 
 
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
