@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .api import categories, evaluate, fit_or_load, load_data, load_results
     from .data import Data, Record, TestSet, TrainSet
-    from .detector import Detector, Progress, Purifier, Wrapper
+    from .detector import Detector, Hints, Progress, Purifier, Wrapper, bpda, identity_backward
     from .errors import UserError
     from .metrics import Estimate
     from .rng import Rng
-    from .run import Attack, Row
+    from .run import Attack, Attacked, Context, Row
     from .score import Score
     from .threat import ThreatModel
 
 _HOMES = {
     "api": ("categories", "evaluate", "fit_or_load", "load_data", "load_results"),
     "data": ("Data", "Record", "TestSet", "TrainSet"),
-    "detector": ("Detector", "Progress", "Purifier", "Wrapper"),
+    "detector": ("Detector", "Hints", "Progress", "Purifier", "Wrapper", "bpda", "identity_backward"),
     "errors": ("UserError",),
     "metrics": ("Estimate",),
     "rng": ("Rng",),
-    "run": ("Attack", "Row"),
+    "run": ("Attack", "Attacked", "Context", "Row"),
     "score": ("Score",),
     "threat": ("ThreatModel",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Attack", "Data", "Detector", "Estimate", "Progress", "Purifier", "Record", "Rng", "Row", "Score", "TestSet",
-    "ThreatModel", "TrainSet", "UserError", "Wrapper", "categories", "evaluate", "fit_or_load", "load_data",
-    "load_results",
+    "Attack", "Attacked", "Context", "Data", "Detector", "Estimate", "Hints", "Progress", "Purifier", "Record", "Rng",
+    "Row", "Score", "TestSet", "ThreatModel", "TrainSet", "UserError", "Wrapper", "bpda", "categories", "evaluate",
+    "fit_or_load", "identity_backward", "load_data", "load_results",
 ]  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,9 +13,10 @@ from .checks import checks_of_run
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, around, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, around, attacked_images, held_out_threshold
 from .provenance import choose_device
-from .run import Attack, Cell, Monitor, Ready, RunSpec
+from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, RunSpec
+from .score import GOALS
 from .threat import NORMS, Norm, ThreatModel
 
 if TYPE_CHECKING:
@@ -89,16 +91,25 @@ def evaluate(
     seed: int = 0,
     limit: int | None = None,
     draws: int | None = None,
+    goal: str = "rank",
+    smaller: Sequence[ThreatModel] = (),
+    keep_images: bool = False,
     batch_size: int | None = None,
     device: str = "auto",
     force: bool = False,
     monitor: Monitor | None = None,
 ) -> pd.DataFrame:
-    """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance.
+    """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
 
     label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
     draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
-    score after the attack, never better for the detector than `clean`. The run record is in `.attrs["run"]`.
+    score after the attack, never better for the detector than `clean`; `rounded` is it after rounding to 8 bits; the
+    columns that follow depend on the attack and the detector (see `Row.more`). The run record is in `.attrs["run"]`.
+
+    goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
+    threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
+    smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
+    of them, and never ends up with less.
 
     threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
@@ -121,6 +132,8 @@ def evaluate(
         batch_size = max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // data.image_size**2), 1)
     if batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+    if goal not in GOALS:
+        raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
     full, data = data, data.limited(limit)
@@ -143,6 +156,7 @@ def evaluate(
         seed,
         limit if len(data.test) < len(full.test) else None,
         draws,
+        goal,
     )
 
     def prepare() -> Ready:
@@ -172,9 +186,18 @@ def evaluate(
         )
 
     folder = None if results is None else spec.folder(Path(results))
-    cell = Cell(spec, folder, code, attack_code)
+
+    def images_of(ball: ThreatModel) -> Path:
+        """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
+        fingerprints = [data.train.fingerprint, data.test.fingerprint]
+        return attacked_images([replace(spec, threat=ball).record(), code, attack_code, *fingerprints])
+
+    before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
+    kept = Kept(images_of(threat) if keep_images else None, None if before is None else images_of(before))
+    cell = Cell(spec, folder, code, attack_code, kept)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
-    frame = pd.DataFrame(rows, columns=["id", "label", "clean", "worst", "distance"])
+    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
+    frame = frame.join(pd.DataFrame([row.more for row in rows]))
     frame.attrs["run"] = record
     return frame
 

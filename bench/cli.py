@@ -83,6 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="noise draws whose mean is the score of a randomized detector (default: 8)",
     )
+    run.add_argument(
+        "--goal",
+        default="rank",
+        metavar="GOAL",
+        help="rank (default): as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy",
+    )
     run.add_argument("--seed", type=int, default=0, metavar="S")
     run.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
     run.add_argument(
@@ -172,6 +178,7 @@ def _run(options: argparse.Namespace) -> int:
         for name, norm in attacks
         for eps in _names(options.eps, "--eps")
     ]
+    pairs.sort(key=lambda pair: pair[1].eps)  # a larger ball starts from the smaller one's result
     from .provenance import choose_device
 
     choose_device(options.device)
@@ -205,6 +212,7 @@ def _cells(
     from . import api
 
     for attack, threat in pairs:
+        sweep = [ball for name, ball in pairs if name == attack and ball.norm == threat.norm]
         label = f"{candidate.label} on {bed.category}: {attack.split('-')[0]} {threat}"
         try:
             with screen.cell(label) as monitor:
@@ -218,6 +226,9 @@ def _cells(
                     seed=options.seed,
                     limit=options.limit,
                     draws=options.draws,
+                    goal=options.goal,
+                    smaller=[ball for ball in sweep if ball.eps < threat.eps],
+                    keep_images=any(ball.eps > threat.eps for ball in sweep),
                     batch_size=options.batch_size,
                     force=options.force,
                     monitor=monitor,

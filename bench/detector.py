@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,6 +27,19 @@ class Progress:
 
     def update(self, step: int, total: int, loss: float | None = None) -> None:
         """`step` of `total` are done; `loss` is the latest training loss."""
+
+
+class Hints(NamedTuple):
+    """What a detector tells those who attack it, so that no attack fails for a reason that its author knows."""
+
+    bpda: bool = False
+    """It passes a block to `bpda` whose backward pass an attack may replace by the identity."""
+
+    objectives: tuple[str, ...] = ()
+    """Objectives of `apgd` that reach furthest on this detector; they are tried beside the usual ones."""
+
+    starts: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(images, sign) -> images from which an attack may start; they are projected into the ball."""
 
 
 class Origin(NamedTuple):
@@ -92,6 +107,18 @@ class Detector(nn.Module, ABC):
         A detector that is not `randomized` may leave `rng` out of its signature.
         """
 
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
+        """The score (B,), and from the same forward pass the local scores (B, P) that it is pooled from.
+
+        P are patches, pixels or draws, higher is more anomalous, differentiable in x. A score that is their maximum
+        has the gradient of one of them; attacks that see all of them reach further. None: there are none.
+        """
+        return (self.score(x, rng) if self.randomized else self.score(x)), None
+
+    def attack_hints(self) -> Hints:
+        """What an adaptive attack on this detector should know."""
+        return Hints()
+
     # anomaly_map(x) -> (B, 1, H, W), at the size of x, where the method has one: optional, so not declared here.
 
     @property
@@ -144,6 +171,13 @@ class Wrapper(Detector):
         self.inner.eval()
         return self
 
+    def attack_hints(self) -> Hints:
+        return self.inner.attack_hints()
+
+    def inner_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
+        """The inner detector's score (B,) and evidence."""
+        return self.inner.score_with_evidence(x, rng) if self.inner.randomized else self.inner.score_with_evidence(x)
+
     def inner_score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """(B,): the inner detector's, with noise from `rng` if it draws any."""
         return self.inner.score(x, rng) if self.inner.randomized else self.inner.score(x)
@@ -177,4 +211,43 @@ class Purifier(Wrapper):
         """(B, 3, H, W) in [0, 1] -> the same, purified; differentiable in x, noise drawn from `rng`."""
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return torch.stack([self.inner_score(self.purify(x, rng), rng) for _ in range(self.runs)]).mean(0)
+        return torch.stack([self.inner_score(self._purified(x, rng), rng) for _ in range(self.runs)]).mean(0)
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
+        scores, evidence = zip(
+            *(self.inner_with_evidence(self._purified(x, rng), rng) for _ in range(self.runs)), strict=True
+        )
+        mean = None if any(e is None for e in evidence) else torch.stack(evidence).mean(0)
+        return torch.stack(scores).mean(0), mean
+
+    def attack_hints(self) -> Hints:
+        return self.inner.attack_hints()._replace(bpda=True)
+
+    def _purified(self, x: Tensor, rng: Rng | None) -> Tensor:
+        return bpda(lambda image: self.purify(image, rng), x)
+
+
+_identity_backward = ContextVar("_identity_backward", default=False)
+
+
+def bpda(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """block(x), of the shape of x; inside `identity_backward` the gradient passes it as if it were the identity.
+
+    For a step of a detector whose gradient is cut, useless or misleading (backward pass differentiable
+    approximation, Athalye et al. 2018, https://arxiv.org/abs/1802.00420). Elsewhere it is block(x) and nothing else.
+    """
+    if not _identity_backward.get():
+        return block(x)
+    with torch.no_grad():
+        shift = block(x) - x
+    return x + shift
+
+
+@contextmanager
+def identity_backward() -> Iterator[None]:
+    """Within, every block that a detector passes to `bpda` has the identity for its backward pass."""
+    token = _identity_backward.set(True)
+    try:
+        yield
+    finally:
+        _identity_backward.reset(token)

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import UserError
 
 
@@ -49,6 +52,21 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         raise UserError(f"{path} is not JSON: it was changed or cut short; delete its folder to start over") from None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """A NumPy file."""
+    with writing(path) as partial, partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> NDArray[Any] | None:
+    """What `write_array` wrote; None if it is not there or not whole."""
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found
 
 
 def append(path: Path, text: str) -> None:

@@ -40,6 +40,12 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("adv-anomaly-bench"))
 
 
+def attacked_images(identity: Any) -> Path:
+    """The cache folder of one cell's attacked images; `identity` is everything, as JSON, that they depend on."""
+    text = json.dumps(identity, sort_keys=True)
+    return cache_folder() / "attacked" / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
 class Threshold(NamedTuple):
     """A decision threshold from held-out normal training images."""
 

@@ -30,6 +30,17 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+def free_memory() -> None:
+    """After a GPU ran out of memory: what nothing holds any more goes back to it."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 class PeakMemory:
     """The most memory in use since this object was made: the GPU's on a GPU, else that of the process (on Linux)."""
 

@@ -25,6 +25,17 @@ class Rng:
         """An independent source for the same images, fixed by `name`."""
         return Rng(self.seed, self.ids, "/".join([self.purpose, *map(str, name)]))
 
+    def rows(self, keep: Sequence[int]) -> Rng:
+        """The sources of some of the images: what they draw here, they do not draw again from this one."""
+        part = object.__new__(type(self))
+        part.seed, part.ids, part.purpose = self.seed, tuple(self.ids[i] for i in keep), self.purpose
+        part._generators = [self._generators[i] for i in keep]
+        return part
+
+    def known(self) -> Rng:
+        """The noise of these images that an adversary may know: the same draws at every call."""
+        return Rng(self.seed, self.ids, "known noise")
+
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform on [0, 1), shaped as `like` (B, ...), on its device."""
         return self._draw(torch.rand, like)

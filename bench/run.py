@@ -6,14 +6,15 @@ import contextlib
 import csv
 import datetime
 import hashlib
+import inspect
 import io
 import json
 import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -25,16 +26,16 @@ from .data import Data
 from .detector import Detector, Origin, Purifier
 from .errors import UserError
 from .fitting import RANDOMIZED_DRAWS, Threshold
-from .memory import PeakMemory
+from .memory import PeakMemory, free_memory
 from .provenance import device_name, git_state, versions
 from .rng import Rng
-from .score import Score, where_it_failed
+from .score import Goal, Passes, Score, where_it_failed
 from .threat import ThreatModel, eps_text
 
 if TYPE_CHECKING:
     from .checks import Check
 
-SCHEMA = 2
+SCHEMA = 3
 """Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 
 
@@ -42,19 +43,52 @@ ASIDE = "previous"  # folder below a cell: the finished result that --force is r
 
 
 class Row(NamedTuple):
-    """What is known of one test image. Scores are raw; `distance` is in the norm of the threat model."""
+    """What is known of one test image. Scores are raw; `distance` is in the norm of the threat model.
+
+    rounded: the score of the attacked image after rounding to 8 bits.
+    more: what else the attack found, by column: the score that each of its parts reached (`apgd`, `square`, ...); of a
+    randomized detector `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the
+    adversary knows the draw); the radius of a minimum-norm attack.
+    """
 
     id: str
     label: int
     clean: float
     worst: float
     distance: float
+    rounded: float
+    more: dict[str, float] = {}  # noqa: RUF012
+
+
+class Attacked(NamedTuple):
+    """What an attack that has more to say than one image returns."""
+
+    images: Mapping[str, Tensor]
+    """Candidates by the name of the part that made them, each (B, 3, H, W) and inside the ball: the one with the
+    worst score counts, and every part gets a column of its own."""
+    columns: Mapping[str, Tensor] = {}
+    """Further numbers (B,) by column."""
 
 
 class Attack(Protocol):
-    """Moves images inside the threat model so that sign * score grows: sign is +1 for normal, -1 for anomalous."""
+    """Moves images inside the threat model so that sign * score grows: sign is +1 for normal, -1 for anomalous.
 
-    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor: ...
+    An attack may also have
+    `prepare(context)`, called once before the first batch;
+    a keyword `starts` in its call: images (B, 3, H, W) of the ball from which to start as well;
+    `parts` and `numbers`: the names in `Attacked.images` and `Attacked.columns`, if it returns that.
+    """
+
+    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor | Attacked: ...
+
+
+class Context(NamedTuple):
+    """What `Attack.prepare` may use: everything about a run but its test labels."""
+
+    data: Data
+    detector: str
+    device: torch.device
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +108,7 @@ class RunSpec:
     limit: int | None
     draws: int | None
     """Noise draws whose mean is the score of a randomized detector; None is the default."""
+    goal: Goal = "rank"
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -91,6 +126,7 @@ class RunSpec:
             "seed": self.seed,
             "limit": self.limit,
             "draws": self.draws,
+            "goal": self.goal,
         }
 
     def folder(self, results: Path) -> Path:
@@ -99,7 +135,10 @@ class RunSpec:
         size = None if self.image_size == self.default_image_size else self.image_size
         detector = _suffix(parameters=self.detector_parameters, image_size=size, seed=self.seed)
         targets = None if self.threat.attacks == "both" else self.threat.attacks
-        attack = _suffix(parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws)
+        goal = None if self.goal == "rank" else self.goal
+        attack = _suffix(
+            parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws, goal=goal
+        )
         eps = eps_text(self.threat.eps).replace("/", "_")
         parts = [
             self.dataset,
@@ -126,6 +165,37 @@ class Ready(NamedTuple):
     device: torch.device
 
 
+class Kept:
+    """Attacked images of one cell on the disk: a larger ball of the same sweep starts from them.
+
+    folder: where those of this cell go; None keeps nothing. smaller_folder: those of the next smaller ball.
+    """
+
+    def __init__(self, folder: Path | None = None, smaller_folder: Path | None = None):
+        self.folder, self.smaller_folder = folder, smaller_folder
+
+    def put(self, ids: Sequence[str], images: Tensor) -> None:
+        """One file per image, whole or not at all."""
+        if self.folder is not None:
+            for name, image in zip(ids, images.cpu().numpy(), strict=True):
+                files.write_array(self.folder / f"{_digest(name)}.npy", image)
+
+    def smaller(self, ids: Sequence[str], x: Tensor) -> Tensor | None:
+        """The images of the smaller ball, in place of x where there are any; None if there are none at all."""
+        if self.smaller_folder is None:
+            return None
+        found, images = False, x.clone()
+        for i, name in enumerate(ids):
+            array = files.read_array(self.smaller_folder / f"{_digest(name)}.npy")
+            if array is not None and array.shape == tuple(x.shape[1:]):
+                found, images[i] = True, torch.from_numpy(array).to(x)
+        return images if found else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
 @dataclass
 class Monitor:
     """Hears of the progress of a cell."""
@@ -143,6 +213,7 @@ class Cell:
     """None: nothing is written."""
     detector_code: str
     attack_code: str
+    kept: Kept = field(default_factory=Kept)
 
     def run(
         self,
@@ -167,7 +238,8 @@ class Cell:
             ready = prepare()
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
-            self._work(data, _Worker(self.spec, data, ready, attack), rows, record, batch_size, monitor)
+            worker = _Worker(self.spec, data, ready, attack, self.kept)
+            self._work(data, worker, rows, record, batch_size, monitor)
             self._finish(rows, record)
         return rows, record
 
@@ -178,12 +250,23 @@ class Cell:
         before = (record["forwards"], record["backwards"], record["seconds"])
         peak_before = record["peak_memory"] or 0
         worker.probe()
-        worker.score.forwards = worker.score.backwards = 0
+        worker.score.passes = Passes()
         started = time.monotonic()
         memory = PeakMemory(worker.ready.device)
         monitor.on_rows(len(rows), total)
         while len(rows) < total:
-            new = worker.batch(range(len(rows), min(len(rows) + batch_size, total)))
+            try:
+                new = worker.batch(range(len(rows), min(len(rows) + batch_size, total)))
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise UserError(
+                        f"{worker.ready.device} has too little memory for one image of {self.spec.image_size} pixels"
+                    ) from None
+                if batch_size == record["batch_size"]:
+                    monitor.tell(f"out of memory at batches of {batch_size}: smaller ones from here on")
+                batch_size //= 2
+                free_memory()
+                continue
             rows += new
             record["rows"] = len(rows)
             record["forwards"] = before[0] + worker.score.forwards
@@ -311,10 +394,19 @@ class Cell:
 class _Worker:
     """Scores and attacks batches of one cell."""
 
-    def __init__(self, spec: RunSpec, data: Data, ready: Ready, attack: Attack):
-        self.spec, self.data, self.ready, self.attack = spec, data, ready, attack
-        self.score = Score(ready.detector, spec.detector)
+    def __init__(self, spec: RunSpec, data: Data, ready: Ready, attack: Attack, kept: Kept | None = None):
+        self.spec, self.data, self.ready, self.attack, self.kept = spec, data, ready, attack, kept or Kept()
+        threshold = ready.threshold.value if ready.threshold.held_out else None
+        self.score = Score(ready.detector, spec.detector, threshold, spec.goal)
         self.draws = (spec.draws or RANDOMIZED_DRAWS) if ready.detector.randomized else 1
+        if spec.goal == "threshold":
+            self.score.needed_threshold("--goal threshold")
+        self.gradient = getattr(attack, "needs_gradient", True)
+        prepare = getattr(attack, "prepare", None)
+        if prepare is not None:
+            prepare(Context(data, spec.detector, ready.device, spec.seed))
+        self.parts: tuple[str, ...] = getattr(attack, "parts", ())
+        self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
@@ -330,43 +422,113 @@ class _Worker:
             )
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
-        """Rows of these test images. `worst` is never better for the detector than `clean`: doing nothing is
-        always allowed."""
-        test, threat = self.data.test, self.spec.threat
+        """Rows of these test images. `worst` is never better for the detector than `clean`, or than what a smaller
+        ball of the same sweep has shown: doing less is always allowed."""
+        test = self.data.test
         x = test.images(indices).to(self.ready.device)
         labels = torch.tensor([test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
-        rng = self._rng(indices)
-        clean = self._finite(self.score.mean(x, rng.child("evaluate"), self.draws), indices, "clean")
-        worst, distance = clean.clone(), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        draws = self.score.each(x, self._rng(indices).child("evaluate"), self.draws)
+        clean = self._finite(draws.mean(0), indices, "clean")
+        columns = {"clean": clean, "worst": clean.clone(), "rounded": clean.clone()}
+        columns["distance"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for part in self.parts:
+            columns[part] = clean.clone()
+        for number in self.numbers:
+            columns[number] = torch.full_like(columns["distance"], torch.nan)
+        if self.score.randomized:
+            columns["worst_draw"] = sign * (sign * draws).amax(0)
+            if self.gradient:
+                columns["known_noise"] = self.score.with_known_noise().mean(x, self._rng(indices), 1)
 
-        chosen = threat.controls(labels).nonzero().flatten()
+        chosen = self.spec.threat.controls(labels).nonzero().flatten()
         if len(chosen):
             mine = [indices[i] for i in chosen.tolist()]
-            source, x0 = self._rng(mine), x[chosen]
-            x_adv = self._attacked(x0, sign[chosen], source.child("attack"))
-            after = self._finite(self.score.mean(x_adv, source.child("evaluate"), self.draws), mine, "attacked")
-            stronger = sign[chosen] * after > sign[chosen] * clean[chosen]
-            worst[chosen] = torch.where(stronger, after, clean[chosen])
-            distance[chosen] = torch.where(stronger, threat.distance(x_adv, x0), 0.0)
+            for name, values in self._attack(mine, x[chosen], sign[chosen], draws[:, chosen]).items():
+                columns[name][chosen] = values.to(columns[name])
+        more = [name for name in columns if name not in Row._fields]
+        table = {name: values.tolist() for name, values in columns.items()}
         return [
-            Row(test.records[i].id, test.records[i].label, c, w, d)
-            for i, c, w, d in zip(indices, clean.tolist(), worst.tolist(), distance.tolist(), strict=True)
+            Row(
+                test.records[index].id,
+                test.records[index].label,
+                table["clean"][i],
+                table["worst"][i],
+                table["distance"][i],
+                table["rounded"][i],
+                {name: table[name][i] for name in more},
+            )
+            for i, index in enumerate(indices)
         ]
 
-    def _attacked(self, x: Tensor, sign: Tensor, rng: Rng) -> Tensor:
+    def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
+        rng, threat = self._rng(mine), self.spec.threat
+        clean = draws.mean(0)
+        smaller = self.kept.smaller([self.data.test.ids[i] for i in mine], x)
+        attacked = self._attacked(self.score, x, sign, rng.child("attack"), smaller)
+        images = dict(attacked.images)
+        if smaller is not None:
+            images["smaller ball"] = smaller
+        after = {name: self.score.each(image, rng.child("evaluate"), self.draws) for name, image in images.items()}
+        means = {name: self._finite(each.mean(0), mine, "attacked") for name, each in after.items()}
+        best = self._best(images, means, sign, rng)
+        rows = torch.arange(len(x), device=x.device)
+        names = list(images)
+        value = torch.stack([means[name] for name in names])[best, rows]
+        x_adv = torch.stack([images[name] for name in names])[best, rows]
+        if smaller is not None:  # on fresh draws the smaller ball may come out ahead of what was chosen
+            behind = sign * means["smaller ball"] > sign * value
+            value = torch.where(behind, means["smaller ball"], value)
+            x_adv = torch.where(behind[:, None, None, None], smaller, x_adv)
+        moved = sign * value > sign * clean
+        x_adv = torch.where(moved[:, None, None, None], x_adv, x)
+        self.kept.put([self.data.test.ids[i] for i in mine], x_adv)
+        rounded = self.score.mean((x_adv * 255).round() / 255, rng.child("evaluate"), self.draws)
+        columns = {
+            "worst": torch.where(moved, value, clean),
+            "distance": threat.distance(x_adv, x),
+            "rounded": self._finite(rounded, mine, "rounded"),
+        }
+        for name in self.parts:
+            columns[name] = sign * torch.maximum(sign * means[name], sign * clean)
+        if self.score.randomized:
+            each = torch.stack([after[name] for name in names])[best, :, rows].mT  # (N, B)
+            columns["worst_draw"] = sign * torch.maximum((sign * each).amax(0), (sign * draws).amax(0))
+            if self.gradient:
+                columns["known_noise"] = self._with_known_noise(x, sign, rng, x_adv)
+        return columns | dict(attacked.columns)
+
+    def _best(self, images: dict[str, Tensor], means: dict[str, Tensor], sign: Tensor, rng: Rng) -> Tensor:
+        """(B,): which candidate; of a randomized detector by draws of their own, so that none wins by luck."""
+        if self.score.randomized and len(images) > 1:
+            means = {name: self.score.mean(image, rng.child("choose"), self.draws) for name, image in images.items()}
+        return torch.stack([sign * values for values in means.values()]).argmax(0)
+
+    def _with_known_noise(self, x: Tensor, sign: Tensor, rng: Rng, x_adv: Tensor) -> Tensor:
+        """Scores under one draw that the adversary knows; never better for the detector than doing nothing."""
+        known = self.score.with_known_noise()
+        attacked = self._attacked(known, x, sign, rng.child("attack", "known noise"), x_adv)
+        with torch.no_grad():
+            found = [sign * known(image, rng) for image in (x, x_adv, *attacked.images.values())]
+        return sign * torch.stack(found).amax(0)
+
+    def _attacked(self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None) -> Attacked:
         """The attack's images, after the threat model has verified them."""
         name = self.spec.attack
+        kwargs = {"starts": starts} if starts is not None and takes_starts(self.attack) else {}
         try:
-            x_adv = self.attack(self.score, x.clone(), sign, self.spec.threat, rng)
+            found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **kwargs)
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
-        wrong = self.spec.threat.violation(x_adv, x)
-        if wrong:
-            raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
-        return x_adv.detach()
+        attacked = found if isinstance(found, Attacked) else Attacked({name: found})
+        for image in attacked.images.values():
+            wrong = self.spec.threat.violation(image, x)
+            if wrong:
+                raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
+        return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
 
     def _rng(self, indices: Sequence[int]) -> Rng:
         return Rng(self.spec.seed, [self.data.test.records[i].id for i in indices], "test")
@@ -381,23 +543,40 @@ class _Worker:
         return scores
 
 
+def takes_starts(attack: Attack) -> bool:
+    """Whether images to start from may be passed to it."""
+    return "starts" in inspect.signature(type(attack).__call__).parameters
+
+
+COLUMNS = Row._fields[:-1]
+"""Of samples.csv, before those that depend on the attack."""
+
+
 def to_csv(rows: Sequence[Row], header: bool = True) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writerow(Row._fields)
-    writer.writerows((r.id, r.label, *(repr(float(v)) for v in r[2:])) for r in rows)
+        writer.writerow([*COLUMNS, *rows[0].more])
+    writer.writerows((r.id, r.label, *(repr(float(v)) for v in (*r[2:-1], *r.more.values()))) for r in rows)
     return text.getvalue()
 
 
 def from_csv(text: str, path: Path) -> list[Row]:
     try:
         return [
-            Row(r["id"], int(r["label"]), float(r["clean"]), float(r["worst"]), float(r["distance"]))
+            Row(
+                r["id"],
+                int(r["label"]),
+                float(r["clean"]),
+                float(r["worst"]),
+                float(r["distance"]),
+                float(r["rounded"]),
+                {name: float(value) for name, value in r.items() if name not in COLUMNS},
+            )
             for r in csv.DictReader(io.StringIO(text))
         ]
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged: expected the columns {', '.join(Row._fields)}") from None
+        raise UserError(f"{path} is damaged: expected the columns {', '.join(COLUMNS)}") from None
 
 
 def read_record(folder: Path) -> dict[str, Any]:

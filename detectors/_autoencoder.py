@@ -51,6 +51,10 @@ class Reconstruction(Detector):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.anomaly_map(x).flatten(1).amax(1)
 
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        pixels = self.anomaly_map(x).flatten(1)
+        return pixels.amax(1), pixels
+
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): the smoothed reconstruction error."""
         return smoothed(self._error(x))

@@ -68,6 +68,10 @@ class AdvRAD(DiffusionDetector):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.anomaly_map(x, rng).flatten(1).amax(1)
 
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        pixels = self.anomaly_map(x, rng).flatten(1)
+        return pixels.amax(1), pixels
+
     def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """(B, 1, H, W): how far the reconstruction error is from that of normal images."""
         noise = torch.randn_like(x) if rng is None else rng.normal(x)

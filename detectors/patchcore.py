@@ -72,18 +72,21 @@ class PatchCore(Detector):
         self.bank = patches[k_center_greedy(patches, count, self.progress.update)].clone()
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.score_with_evidence(x)[0]
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
         patches, _ = self._embed(x)  # (B, P, C)
         index, distance = self._nearest(patches)
         worst = distance.argmax(1)  # (B,)
         rows = torch.arange(len(x), device=x.device)
         if self.neighbours == 1:
-            return distance[rows, worst]
+            return distance[rows, worst], distance
         patch, entry = patches[rows, worst], index[rows, worst]  # (B, C), (B,)
         with torch.no_grad():
             around = torch.cdist(self.bank[entry], self.bank).topk(self.neighbours, largest=False).indices
         to_neighbours = euclidean(patch[:, None], self.bank[around])  # (B, neighbours)
         weight = 1 - F.softmax(to_neighbours, dim=1)[:, 0]  # the matched entry is its own nearest neighbour
-        return weight * distance[rows, worst]
+        return weight * distance[rows, worst], distance
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): distance of every patch to the bank, resized to the image."""

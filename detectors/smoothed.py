@@ -35,6 +35,11 @@ class Smoothed(Wrapper):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.draws(x, self.n, rng).median(0).values
 
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence (B, n) is the draws: the gradient of their median is that of one of them."""
+        draws = self.draws(x, self.n, rng)
+        return draws.median(0).values, draws.mT
+
     def draws(self, x: Tensor, n: int, rng: Rng | None = None) -> Tensor:
         """(n, B): inner scores of n noisy copies of each image."""
         found = []

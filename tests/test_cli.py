@@ -342,7 +342,7 @@ def test_results_of_another_schema(run_cli: Run, tree: Path, plugin: str, result
     record = next(results.rglob("run.json"))
     record.write_text(json.dumps({**read(record), "schema": 1}))
     code, _, err = run_cli("report", "--results", results)
-    assert code == 2 and "was written by another version (schema 1, this one reads 2)" in one_line(err)
+    assert code == 2 and "was written by another version (schema 1, this one reads 3)" in one_line(err)
     record.write_text("{")
     code, _, err = run_cli("report", "--results", results)
     assert code == 2 and "is not JSON" in one_line(err)

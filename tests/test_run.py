@@ -85,7 +85,7 @@ def test_passes_are_counted_per_image(data: Data) -> None:
     record = evaluate(Linear(), data, attack_params={"steps": 5, "restarts": 2}).attrs["run"]
     images = len(data.test)
     assert record["backwards"] == 10 * images
-    assert record["forwards"] == (10 + 2 + 2) * images  # per restart one last look; before and after the attack
+    assert record["forwards"] == (10 + 2 + 3) * images  # per restart one last look; before, after, and rounded to 8 bits
 
 
 class Broken(Linear):
