@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-EOT_DRAWS = 8  # where the parameter `draws` is not given
+from ._ascent import EOT_DRAWS, Climb, Objective, not_negative, positive
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class PGD:
     bottles at 2/255: AUROC 0.340 against 0.367); `constant` ones are the field's habit.
     step_size: length of the first step in the threat model's norm and pixel units; 0 means 10 eps / steps where they
     shrink, and 2.5 eps / steps where they do not.
+    objective: what the steps follow: the score, or a smooth function of a detector's local scores (`logsumexp`, `top`,
+    `mean`). The image that is kept is always the best by the score.
+    momentum: weight of the earlier gradients, each scaled to mean size 1, against the new one (MI, Dong et al. 2018,
+    https://arxiv.org/abs/1710.06081); 0 is without.
     draws: noise draws over which score and gradient are averaged (expectation over transformation, Athalye et
     al. 2018, https://arxiv.org/abs/1802.00420), 0 means 8; a detector that is not randomized needs, and gets, one.
     random_start: False starts at the image itself.
@@ -35,71 +40,57 @@ class PGD:
     restarts: int = 1
     schedule: Literal["linear", "constant"] = "linear"
     step_size: float = 0.0
+    objective: Objective = "score"
+    momentum: float = 0.0
     draws: int = 0
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("step_size", "draws"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        positive(steps=self.steps, restarts=self.restarts)
+        not_negative(step_size=self.step_size, draws=self.draws, momentum=self.momentum)
 
-    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def stronger(self) -> Mapping[str, PGD]:
+        """What more effort would be, for the check that it changes little."""
+        return {
+            "twice the steps": replace(self, steps=2 * self.steps),
+            "one more restart": replace(self, restarts=self.restarts + 1),
+            "twice the draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+        }
+
+    def __call__(
+        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
+    ) -> Tensor:
         """Images of the ball around x (B, 3, H, W) with a high sign * score; sign (B,) is +1 or -1.
 
-        Per restart the best iterate is kept. For a randomized detector the values met on the way are noisy and
-        the largest of them is a lucky one, so the candidates (the best and the last iterate of each restart) meet
-        again under fresh draws, the same for all of them.
+        starts: images of the ball; the first run begins there instead of at a random point.
         """
-        draws = (self.draws or EOT_DRAWS) if score.randomized else 1
-        candidates: list[Tensor] = []
-        values: list[Tensor] = []
+        climb = Climb(score, x, sign, self.draws)
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
-            for x_adv, value in self._ascend(score, x, sign, threat, source, draws):
-                candidates.append(x_adv)
-                values.append(value)
-        if score.randomized:
-            with torch.no_grad():
-                values = [sign * score.mean(c, rng.child("choose"), draws) for c in candidates]
-        best = torch.stack(values).argmax(0)  # (B,): which candidate
-        return torch.stack(candidates)[best, torch.arange(len(x), device=x.device)]
+            climb.begin(source.child("noise"))
+            if starts is not None and restart == 0:
+                start = starts
+            else:
+                start = threat.random_start(x, source.child("start")) if self.random_start else x
+            climb.end(self._ascend(climb, start[climb.rows], x[climb.rows], threat))
+        return climb.chosen(rng)
 
-    def _ascend(
-        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, draws: int
-    ) -> list[tuple[Tensor, Tensor]]:
-        """[(best iterate, its value), (last iterate, its value)] of one restart."""
+    def _ascend(self, climb: Climb, here: Tensor, x0: Tensor, threat: ThreatModel) -> Tensor:
+        """Where the images of one run end that did not reach their goal before."""
         shrinks = self.schedule == "linear"
         first = self.step_size or (10 if shrinks else 2.5) * threat.radius / self.steps
-        x_adv = threat.random_start(x, rng.child("start")) if self.random_start else x.clone()
-        noise = rng.child("noise")
-        best, best_value = x_adv, torch.full_like(sign, -torch.inf)
+        gathered = torch.zeros_like(here)
         for i in range(self.steps):
+            _, gradient = climb.gradient(here, self.objective, i / self.steps)
+            if (gone := climb.done()).any():
+                stay = climb.leave(gone)
+                here, x0, gradient, gathered = here[stay], x0[stay], gradient[stay], gathered[stay]
+                if not len(stay):
+                    break
+            if self.momentum:
+                size = gradient.abs().mean((1, 2, 3), keepdim=True)
+                gathered = self.momentum * gathered + gradient / size.clamp_min(torch.finfo(size.dtype).tiny)
+                gradient = gathered
             step = first * (1 - i / self.steps) if shrinks else first
-            value, gradient = _value_and_gradient(score, x_adv, sign, noise, draws)
-            best, best_value = _keep_better(best, best_value, x_adv, value)
-            x_adv = threat.project(x_adv + step * threat.steepest(gradient), x)
-        if score.randomized:
-            return [(best, best_value), (x_adv, best_value)]
-        with torch.no_grad():
-            value = sign * score(x_adv, noise)
-        return [_keep_better(best, best_value, x_adv, value)]
-
-
-def _keep_better(best: Tensor, best_value: Tensor, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    better = value > best_value
-    return torch.where(better[:, None, None, None], x, best), torch.where(better, value, best_value)
-
-
-def _value_and_gradient(score: Score, x: Tensor, sign: Tensor, rng: Rng, draws: int) -> tuple[Tensor, Tensor]:
-    """Mean of sign * score over draws (B,), and its gradient (B, 3, H, W); one draw in memory at a time."""
-    total_value, total_gradient = torch.zeros_like(sign), torch.zeros_like(x)
-    for _ in range(draws):
-        point = x.detach().requires_grad_(True)
-        value = sign * score(point, rng)
-        (gradient,) = torch.autograd.grad(value.sum(), point)
-        total_value += value.detach() / draws
-        total_gradient += gradient.nan_to_num(0, 0, 0) / draws  # one bad pixel must not end an attack
-    return total_value, total_gradient
+            here = threat.project(here + step * threat.steepest(gradient), x0)
+        return here

@@ -85,8 +85,8 @@ class Score:
                 f"the evidence of detector {self.name} must be a float tensor ({len(x)}, P), got {_what(evidence)}"
             )
         self.passes.forwards += len(x)
-        if scores.requires_grad:
-            scores.register_hook(self._count_backward)
+        if x.requires_grad:  # at the image: an objective may be made of the evidence alone
+            x.register_hook(self._count_backward)
         return scores, None if evidence is None else evidence.flatten(1)
 
     def mean(self, x: Tensor, rng: Rng, draws: int) -> Tensor:

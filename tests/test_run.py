@@ -85,7 +85,9 @@ def test_passes_are_counted_per_image(data: Data) -> None:
     record = evaluate(Linear(), data, attack_params={"steps": 5, "restarts": 2}).attrs["run"]
     images = len(data.test)
     assert record["backwards"] == 10 * images
-    assert record["forwards"] == (10 + 2 + 3) * images  # per restart one last look; before, after, and rounded to 8 bits
+    assert (
+        record["forwards"] == (10 + 2 + 3) * images
+    )  # per restart one last look; before, after, and rounded to 8 bits
 
 
 class Broken(Linear):
@@ -248,6 +250,8 @@ def test_the_record_can_repeat_the_run(data: Data, tmp_path: Path) -> None:
         "restarts": 1,
         "schedule": "linear",
         "step_size": 0.0,
+        "objective": "score",
+        "momentum": 0.0,
         "draws": 0,
         "random_start": True,
     }

@@ -1,0 +1,140 @@
+"""What the gradient attacks share: what they climb, its gradient over draws, and the best image met on the way."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from bench import Rng, Score
+
+EOT_DRAWS = 8  # where the parameter `draws` is not given
+Objective = Literal["score", "logsumexp", "top", "mean"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+TEMPERATURES = (1.0, 0.1)  # of logsumexp, first and last, in standard deviations of an image's local scores
+SMALLEST_SPREAD = 1e-12
+SHARES = (0.3, 0.005)  # of local scores that enter `top`, first and last
+
+
+class Climb:
+    """The score of a batch under attack, a direction in which it rises, and the best image met on the way.
+
+    A score that is a maximum moves with one patch or pixel at a time: lowering it brings the next one up, and raising
+    it keeps to the one that was highest at the start. The objectives see all local scores (`score_with_evidence`):
+
+    score: the score itself; the only one where a detector offers no local scores.
+    logsumexp: a smooth maximum, at a temperature that falls while the attack goes on.
+    top: mean of the highest local scores, of a share that shrinks.
+    mean: mean of all of them.
+
+    The objective gives the direction and nothing else. Steps are judged, and images kept, by the score itself.
+    """
+
+    def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int):
+        self.score, self.x, self.sign = score, x, sign
+        self.draws = (draws or EOT_DRAWS) if score.randomized else 1
+        self.best, self.best_value = x.clone(), torch.full_like(sign, -torch.inf)
+        self.candidates: list[Tensor] = []  # of a randomized detector
+        self.spread: Tensor | None = None
+        self.begin(Rng(0, [""] * len(x)))
+
+    def begin(self, rng: Rng) -> None:
+        """A new run, with noise from `rng`, of every image whose goal is not yet reached."""
+        rows = (~self.score.done(self.best_value, self.sign)).nonzero().flatten()
+        self.rows = rows
+        """Images that are climbing; what follows has n of them."""
+        self.rng = rng.rows(rows.tolist())
+
+    def gradient(self, here: Tensor, objective: Objective, progress: float) -> tuple[Tensor, Tensor]:
+        """sign * score (n,) of the images here (n, 3, H, W), and the gradient of sign * objective.
+
+        Both are means over draws, one draw in memory at a time. progress: 0 at the first step, 1 after the last.
+        """
+        sign = self.sign[self.rows]
+        value, total = torch.zeros_like(sign), torch.zeros_like(here)
+        for _ in range(self.draws):
+            point = here.detach().requires_grad_(True)
+            if objective == "score":
+                scores = aim = self.score(point, self.rng)
+            else:
+                scores, evidence = self.score.with_evidence(point, self.rng)
+                aim = scores if evidence is None else self._pooled(evidence, objective, progress)
+            (gradient,) = torch.autograd.grad((sign * aim).sum(), point)
+            value += sign * scores.detach() / self.draws
+            total += gradient.nan_to_num(0, 0, 0) / self.draws  # one bad pixel must not end an attack
+        self._keep(here, value)
+        return value, total
+
+    def look(self, here: Tensor) -> Tensor:
+        """sign * score (n,) of the images here, without gradient."""
+        value = self.sign[self.rows] * self.score.mean(here, self.rng, self.draws)
+        self._keep(here, value)
+        return value
+
+    def done(self) -> Tensor:
+        """(n,) bool: whose goal is reached."""
+        return self.score.done(self.best_value[self.rows], self.sign[self.rows])
+
+    def leave(self, gone: Tensor) -> Tensor:
+        """These of the n images (n,) bool climb no further; returns the indices of the others."""
+        stay = (~gone).nonzero().flatten()
+        self.rows, self.rng = self.rows[stay], self.rng.rows(stay.tolist())
+        return stay
+
+    def end(self, here: Tensor) -> None:
+        """The run is over, and those still climbing are here."""
+        if not self.score.randomized:
+            self.look(here)
+            return
+        # values met on the way are noisy and the largest is a lucky one: the last image is a candidate beside the best
+        last = self.best.clone()
+        last[self.rows] = here
+        self.candidates += [self.best.clone(), last]
+        self.best_value = torch.full_like(self.best_value, -torch.inf)
+
+    def chosen(self, rng: Rng) -> Tensor:
+        """The best image (B, 3, H, W); of a randomized detector by fresh draws, the same for all candidates."""
+        if not self.score.randomized:
+            return self.best
+        values = [self.sign * self.score.mean(c, rng.child("choose"), self.draws) for c in self.candidates]
+        best = torch.stack(values).argmax(0)
+        return torch.stack(self.candidates)[best, torch.arange(len(best), device=best.device)]
+
+    def _keep(self, here: Tensor, value: Tensor) -> None:
+        better = value > self.best_value[self.rows]
+        rows = self.rows[better]
+        self.best[rows], self.best_value[rows] = here[better], value[better]
+
+    def _pooled(self, evidence: Tensor, objective: Objective, progress: float) -> Tensor:
+        """(n, P) -> (n,)."""
+        if objective == "mean":
+            return evidence.mean(1)
+        if objective == "top":
+            share = SHARES[0] * (SHARES[1] / SHARES[0]) ** progress
+            return evidence.topk(max(round(share * evidence.shape[1]), 1), dim=1).values.mean(1)
+        if self.spread is None:  # of the first images met: the temperature must not move with the attack
+            spread = evidence.detach().std(1, correction=0)
+            self.spread = torch.ones_like(self.sign).index_copy(0, self.rows, spread.clamp_min(SMALLEST_SPREAD))
+        fall = (TEMPERATURES[1] / TEMPERATURES[0]) ** progress
+        temperature = self.spread[self.rows] * TEMPERATURES[0] * fall
+        return torch.logsumexp(evidence / temperature[:, None], 1) * temperature
+
+
+def positive(**values: int) -> None:
+    """ValueError that names the first parameter below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def not_negative(**values: float) -> None:
+    """ValueError that names the first parameter below 0."""
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
+def wide(values: Tensor) -> Tensor:
+    """(n,) -> (n, 1, 1, 1), to go with images."""
+    return values[:, None, None, None]

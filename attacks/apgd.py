@@ -1,0 +1,132 @@
+"""APGD on the score itself: steps that adapt to what they reach (Croce & Hein 2020, https://arxiv.org/abs/2003.01690).
+
+Their schedule with a detector's score in place of a classifier's loss, and two changes. Direction and judgement are
+apart: steps follow a smooth objective made of all local scores, while the rule that halves a step, and the choice of
+the image to go back to and to return, look at the score itself. And the first step is compared with its own value:
+public code compares it with 0, so that the sign of a score decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bench import Rng, Score, ThreatModel
+
+from ._ascent import EOT_DRAWS, Climb, Objective, not_negative, positive, wide
+
+FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
+RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
+MOMENTUM = 0.75  # weight of the new step against the last displacement
+AT_REST = 2**-7  # of the radius: an image whose step is shorter and that did not improve in a window leaves
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Auto-PGD: momentum, and a step that is halved where a window of steps brings too little.
+
+    steps: gradient evaluations per restart (times `draws`).
+    restarts: independent runs: from a random point, from the image itself, then from further random points.
+    objective: what gives the direction; `auto` is logsumexp where the detector offers local scores, else the score.
+    draws: noise draws over which score and gradient are averaged, 0 means 8; one where there is no noise.
+    random_start: False begins at the image itself.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    needs_gradient: ClassVar[bool] = True
+
+    steps: int = 100
+    restarts: int = 1
+    objective: Literal["auto", "score", "logsumexp", "top", "mean"] = "auto"
+    draws: int = 0
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        positive(steps=self.steps, restarts=self.restarts)
+        not_negative(draws=self.draws)
+
+    def stronger(self) -> Mapping[str, APGD]:
+        """What more effort would be, for the check that it changes little."""
+        return {
+            "twice the steps": replace(self, steps=2 * self.steps),
+            "one more restart": replace(self, restarts=self.restarts + 1),
+            "twice the draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+        }
+
+    def __call__(
+        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
+    ) -> Tensor:
+        """Images of the ball around x (B, 3, H, W) with a high sign * score; sign (B,) is +1 or -1.
+
+        starts: images of the ball; the first run begins there instead of at a random point.
+        """
+        climb = Climb(score, x, sign, self.draws)
+        objective: Objective = "logsumexp" if self.objective == "auto" else self.objective
+        for restart in range(self.restarts):
+            source = rng.child("restart", restart)
+            climb.begin(source.child("noise"))
+            if starts is not None and restart == 0:
+                start = starts
+            elif self.random_start == (restart != 1):
+                start = threat.random_start(x, source.child("start"))
+            else:
+                start = x
+            climb.end(self._run(climb, start[climb.rows], x, threat, objective))
+        return climb.chosen(rng)
+
+    def _run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
+        """Algorithm 1 of the paper for the images that climb; returns where those are that never came to rest."""
+        windows = checkpoints(self.steps)
+        x0, before = x[climb.rows], here
+        step = torch.full_like(climb.sign[climb.rows], 2 * threat.radius)
+        best, best_value, best_gradient = here, torch.full_like(step, -torch.inf), torch.zeros_like(here)
+        rises, value_before = torch.zeros_like(step), torch.full_like(step, torch.inf)
+        at_window, halved = best_value, torch.zeros_like(step, dtype=torch.bool)
+        last = 0
+        for i in range(self.steps):
+            value, gradient = climb.gradient(here, objective, i / self.steps)
+            rises += value > value_before
+            value_before = value
+            better = value > best_value
+            best, best_gradient = (
+                torch.where(wide(better), here, best),
+                torch.where(wide(better), gradient, best_gradient),
+            )
+            best_value = torch.where(better, value, best_value)
+            gone = climb.done()
+            if i in windows:
+                still = best_value <= at_window
+                halve = (rises <= RISES * (i - last)) | (still & ~halved)
+                step = torch.where(halve, step / 2, step)
+                here, gradient = torch.where(wide(halve), best, here), torch.where(wide(halve), best_gradient, gradient)
+                if not climb.score.randomized:
+                    gone = gone | (still & (step < AT_REST * threat.radius))
+                at_window, halved, rises, last = best_value, halve, torch.zeros_like(rises), i
+            if gone.any():
+                stay = climb.leave(gone)
+                here, before, x0, gradient, best, best_gradient = (
+                    t[stay] for t in (here, before, x0, gradient, best, best_gradient)
+                )
+                step, best_value, value_before, rises, at_window, halved = (
+                    t[stay] for t in (step, best_value, value_before, rises, at_window, halved)
+                )
+                if not len(stay):
+                    break
+            there = threat.project(here + wide(step) * threat.steepest(gradient), x0)
+            if i:
+                there = threat.project(here + MOMENTUM * (there - here) + (1 - MOMENTUM) * (here - before), x0)
+            before, here = here, there
+        return here
+
+
+def checkpoints(steps: int) -> set[int]:
+    """The steps at which a window ends: the windows shrink from 22 % of the steps to 6 %."""
+    ends = [0.0, FIRST_WINDOW]
+    while ends[-1] < 1:
+        ends.append(ends[-1] + max(ends[-1] - ends[-2] - SHORTER, SHORTEST_WINDOW))
+    return {math.ceil(end * steps) for end in ends[1:]}
