@@ -1180,9 +1180,7 @@ class Dsr(Member):
     def _build(self, size: tuple[int, int]) -> Any:
         module = part(*self.source)(self.strength, pre_processor=False, **BARE)
         first = module.model.discrete_latent_model._encoder_t._residual_stack._layers[0]._block[0]
-        first.inplace = (
-            False  # it would overwrite what the backward pass of the ReLU before needs; the values are equal
-        )
+        first.inplace = False  # the backward pass needs its input, a ReLU's output, as it was; the values are equal
         return module
 
     def _load_weights(self) -> None:
