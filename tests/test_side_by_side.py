@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,3 +207,17 @@ def test_rows_are_kept_by_line_and_found_again(comparison: Any, tmp_path: Path) 
 def test_of_rows_with_one_key_the_last_counts(comparison: Any) -> None:
     (members,) = comparison.cells([row("foolbox", "pgd", 0.3), row("foolbox", "pgd", 0.2)]).values()
     assert [member["auroc"] for member in members] == [0.2]
+
+
+@pytest.mark.slow
+def test_a_finished_row_is_not_run_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "side_by_side.py"), "--param", "steps=20", "--param", "width=4"]
+    command += ["--ours", "pgd", "--peers", "", "--threats", "linf:2/255", "--limit", "4", "--passes", "2"]
+    command += ["--out", str(tmp_path / "table")]
+    first, second = (subprocess.run(command, capture_output=True, text=True) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stdout + first.stderr
+    assert "2 rows, 0 of them" in first.stdout and "2 rows, 2 of them" in second.stdout
+    assert "no peer to compare with" in second.stdout
+    header, noise, pgd = (tmp_path / "table.csv").read_text().splitlines()
+    assert header.startswith("detector,data,norm,eps,library,attack,auroc")
+    assert {noise.split(",")[4], pgd.split(",")[4]} == {"control", "bench"}
