@@ -101,7 +101,8 @@ def cells(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def judged(members: Sequence[Row]) -> list[Row]:
-    """The rows of a cell with a note, and `compared`: only peers that beat random noise on both classes are."""
+    """The rows of a cell with a note, and `compared`: a peer that random noise equals on both classes is not. One that
+    it equals on one class says so, and is compared: its AUROC may still be the lowest."""
     control = next((r for r in members if r["library"] == CONTROL and r["status"] == "done"), None)
     result = []
     for row in members:
@@ -110,8 +111,9 @@ def judged(members: Sequence[Row]) -> list[Row]:
             note = f"{row['status']}: {row.get('reason', '')}"
         elif compared and control is not None:
             idle = [c for c in ("normal", "anomalous") if row[f"gain_{c}"] <= control[f"gain_{c}"]]
-            if idle and row["library"] != OURS:
-                compared, note = False, f"does nothing on {' and '.join(idle)} images: not better than random noise"
+            if idle:
+                compared = row["library"] == OURS or len(idle) == 1
+                note = f"does nothing on {' and '.join(idle)} images: not better than random noise"
         if row["status"] == "done" and row.get("overstep", 0) > 1e-6:
             note = "; ".join(filter(None, (note, f"overstepped by {row['overstep']:.2g}, projected")))
         result.append({**row, "compared": compared, "note": note})

@@ -169,10 +169,17 @@ def test_the_verdict_compares_with_the_best_peer(comparison: Any, attack: str, a
 
 
 def test_a_peer_that_is_not_better_than_noise_is_not_compared(comparison: Any) -> None:
-    idle = row("torchattacks", "pgd", 0.0, gain_anomalous=0.05)
+    idle = row("torchattacks", "pgd", 0.0, gain_normal=0.1, gain_anomalous=0.05)
     rows = [row(**CONTROL), idle, row("foolbox", "pgd", 0.3), row("bench", "apgd", 0.3)]
     (margin,) = comparison.margins(rows)
     assert margin.peer["library"] == "foolbox" and not margin.fails
+    assert "does nothing on normal and anomalous images" in comparison.markdown(rows)
+
+
+def test_a_peer_that_moves_one_class_is_compared_and_says_so(comparison: Any) -> None:
+    rows = [row(**CONTROL), row("foolbox", "ddn", 0.1, gain_anomalous=0.05), row("bench", "apgd", 0.3)]
+    (margin,) = comparison.margins(rows)
+    assert margin.peer["attack"] == "ddn" and margin.fails
     assert "does nothing on anomalous images" in comparison.markdown(rows)
 
 
