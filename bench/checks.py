@@ -333,6 +333,41 @@ def maps_fit_the_image(probe: Probe) -> tuple[bool, str]:
     return shape == expected, (f"anomaly map is {shape}" + ("" if shape == expected else f", expected {expected}"))
 
 
+def evidence_is_that_of_the_score(probe: Probe) -> tuple[bool, str]:
+    """Attacks climb the evidence in place of the score: it must come with that score, and from the same image."""
+    detector, everyone, some = probe.detector, list(range(len(probe.ids))), [len(probe.ids) - 1, 0]
+
+    def found(x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+        rng = Rng(0, [probe.ids[i] for i in rows])
+        return detector.score_with_evidence(x, rng) if detector.randomized else detector.score_with_evidence(x)
+
+    with torch.no_grad():
+        scores, evidence = found(probe.images, everyone)
+        expected = probe.score()
+    off = float((scores - expected).abs().max())
+    if off > 1e-6 * float(expected.abs().max()):
+        return False, f"score_with_evidence gives another score than score: they differ by {off:.3g}"
+    if evidence is None:
+        return True, "offers no local scores"
+    shape = tuple(evidence.shape)
+    if len(shape) != 2 or shape[0] != len(everyone) or not evidence.is_floating_point():
+        return False, f"the evidence must be floats of shape ({len(everyone)}, P), got {shape} {evidence.dtype}"
+    if not evidence.isfinite().all():
+        return False, "the evidence is not finite"
+    x = probe.images[some].requires_grad_(detector.differentiable)
+    local = found(x, some)[1]
+    if local is None or local.shape != (len(some), shape[1]):
+        return False, "the evidence of an image has another shape in another batch"
+    off = float((local.detach() - evidence[some]).abs().max())
+    if off > max(ROWS_TOLERANCE * probe.spread(evidence), 1e-6 * float(evidence.abs().max())):  # float32 rounds
+        return False, f"the evidence of an image depends on the batch: it differs by {off:.3g}"
+    if detector.differentiable:
+        gradient = torch.autograd.grad(local.square().sum(), x, allow_unused=True)[0] if local.requires_grad else None
+        if gradient is None or not gradient.isfinite().all() or bool((gradient.flatten(1).abs().amax(1) == 0).any()):
+            return False, "the evidence has no finite gradient that reaches the image: attacks could not climb it"
+    return True, f"the score comes with {shape[1]} local scores" + " and their gradient" * detector.differentiable
+
+
 CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "parameters": parameters_are_kept,
     "scores": scores_are_numbers,
@@ -343,6 +378,7 @@ CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "gradient": gradient_is_the_gradient,
     "round trip": saved_and_loaded_is_the_same,
     "map": maps_fit_the_image,
+    "evidence": evidence_is_that_of_the_score,
     "gpu": gpu_agrees,
 }
 OF_A_RUN = ("scores", "rows", "randomness", "state", "gradient")

@@ -81,10 +81,23 @@ class Member(Detector):
         return resized(self._map(self._inner(x)), x.shape[-2:])
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._map(self._inner(x)).flatten(1).amax(1)
+        return self.score_with_evidence(x)[0]
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
+        """The score is `_pool` of `_local`; a member whose score is something else overrides this."""
+        values = self._local(self._inner(x)).flatten(1)
+        return self._pool(values), values
+
+    def _pool(self, values: Tensor) -> Tensor:
+        """(B,): the scores from the local ones (B, P)."""
+        return values.amax(1)
+
+    def _local(self, x: Tensor) -> Tensor:
+        """(B, ...): the local scores, from normalised images."""
+        return self._map(x)
 
     def _map(self, x: Tensor) -> Tensor:
-        """(B, 1, h, w) from normalised images (B, 3, h, w), whose maximum is the score."""
+        """(B, 1, h, w) from normalised images (B, 3, h, w)."""
         raise NotImplementedError
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
@@ -170,6 +183,32 @@ class Member(Detector):
 
         with mock.patch.object(timm, "create_model", ours), _position_embedding_untouched():
             yield
+
+
+class FeatureError(Member):
+    """Score = sum of the squared errors with which the pooled features of one layer are restored."""
+
+    layer: int
+    pooling: int
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence (B, h * w) is the sum at each position of the features."""
+        errors = self._errors(self._inner(x))
+        return errors.flatten(1).sum(1), errors.sum(1).flatten(1)
+
+    def _map(self, x: Tensor) -> Tensor:
+        return enlarged(self._errors(x).sum(1, keepdim=True), x.shape[-2:])
+
+    def _errors(self, x: Tensor) -> Tensor:
+        """(B, C, h, w)"""
+        model: Any = self.model
+        features = model.feature_extractor(x)[self.layer]
+        features = F.avg_pool2d(features, self.pooling) if self.pooling > 1 else features
+        return self._residual(features.flatten(1)).square().view(features.shape)
+
+    def _residual(self, features: Tensor) -> Tensor:
+        """(B, C * h * w): what is not restored of the features, of the same shape."""
+        raise NotImplementedError
 
 
 class Frozen(Backbone):
@@ -390,6 +429,11 @@ def enlarged(maps: Tensor, size: Any, align_corners: bool = False) -> Tensor:
 
 def blurred(maps: Tensor) -> Tensor:
     return gaussian_filter(maps, 2 * int(4 * BLUR + 0.5) + 1, BLUR)
+
+
+def mean_of_highest(values: Tensor, count: int) -> Tensor:
+    """(B, P) -> (B,): over at least one and at most all of them."""
+    return values.topk(min(max(count, 1), values.shape[1])).values.mean(1)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
 
-from bench import Rng, UserError
+from bench import Hints, Rng, UserError, bpda
 
 from ._anomalib import (
     BARE,
     BLUR,
+    FeatureError,
     Frozen,
     Member,
     blurred,
@@ -25,6 +26,7 @@ from ._anomalib import (
     enlarged,
     load_into,
     load_timm,
+    mean_of_highest,
     part,
     part_of,
     per_step,
@@ -82,9 +84,8 @@ class Ganomaly(Member):
         module.training_step = shown
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        scores: Tensor = self.model(self._inner(x)).pred_score
-        return scores
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, None]:
+        return self.model(self._inner(x)).pred_score, None
 
 
 class Uflow(Member):
@@ -191,14 +192,13 @@ class AnomalyDino(Member):
         model: Any = self.model
         load_timm(model.feature_encoder.feature_extractor, self.backbone, self.weights)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        distances = self._distances(self._inner(x)).flatten(1)
-        return distances.topk(max(distances.shape[1] // 100, 1)).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 100)
 
     def _map(self, x: Tensor) -> Tensor:
-        return blurred(F.interpolate(self._distances(x), x.shape[-2:]))
+        return blurred(F.interpolate(self._local(x), x.shape[-2:]))
 
-    def _distances(self, x: Tensor) -> Tensor:
+    def _local(self, x: Tensor) -> Tensor:
         """(B, 1, h, w): cosine distance of every patch to its neighbours in the memory."""
         model: Any = self.model
         features = F.normalize(model.extract_features(x), dim=-1)  # (B, P, C)
@@ -256,15 +256,14 @@ class Supersimplenet(Member):
         with mock.patch.object(module.model.anomaly_generator, "next_power_2", at_least):
             super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, None]:
         model: Any = self.model
         features = self._features(self._inner(x))
         maps = self._logits(features)
         head = model.segdec
         decided = head.cls_conv(torch.cat([features, maps], 1))
         pooled = [p.flatten(1) for m in (decided, maps) for p in (F.adaptive_max_pool2d(m, 1), m.mean((2, 3)))]
-        scores: Tensor = head.cls_fc(torch.cat(pooled, 1))[:, 0]
-        return scores
+        return head.cls_fc(torch.cat(pooled, 1))[:, 0], None
 
     def _map(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -284,7 +283,7 @@ class Supersimplenet(Member):
         return logits
 
 
-class Fre(Member):
+class Fre(FeatureError):
     """FRE: reconstruction error of a shallow autoencoder of features (Ndiour et al. 2022, arXiv:2211.12650).
 
     layer: timm's out_index. pooling: side of the average pooling before. latent: length of the code. steps, batch_size:
@@ -336,19 +335,10 @@ class Fre(Member):
         module.model.fre_model = tied(channels * sides[0] * sides[1], self.latent)
         return module
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._errors(self._inner(x)).flatten(1).sum(1)
-
-    def _map(self, x: Tensor) -> Tensor:
-        return enlarged(self._errors(x).sum(1, keepdim=True), x.shape[-2:])
-
-    def _errors(self, x: Tensor) -> Tensor:
-        """(B, C, h, w): squared errors of the pooled features."""
+    def _residual(self, features: Tensor) -> Tensor:
         model: Any = self.model
-        features = model.feature_extractor(x)[self.layer]
-        features = F.avg_pool2d(features, self.pooling) if self.pooling > 1 else features
-        flat = features.flatten(1)
-        return (flat - model.fre_model(flat)).square().view(features.shape)
+        restored: Tensor = model.fre_model(features)
+        return features - restored
 
 
 class Dfkde(Member):
@@ -402,14 +392,14 @@ class Dfkde(Member):
             )
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, None]:
         model: Any = self.model
         pca, kde = model.classifier.pca_model, model.classifier.kde_model
         pooled = model.feature_extractor(self._inner(x))[self.layer].mean((2, 3))
         parts = (pooled - pca.mean) @ pca.singular_vectors
         parts = F.normalize(parts) if self.scaling == "norm" else parts / model.classifier.max_length
         squared = (kde.dataset - (parts @ kde.bw_transform)[:, None]).square().sum(2)  # (B, images)
-        return math.log(len(kde.dataset)) - torch.log(kde.norm) - torch.logsumexp(-squared / 2, 1)
+        return math.log(len(kde.dataset)) - torch.log(kde.norm) - torch.logsumexp(-squared / 2, 1), None
 
 
 class Patchflow(Member):
@@ -515,9 +505,8 @@ class InpFormer(Member):
         for kept in ("distribution", "distance", "cluster_index"):  # of the last batch, with its graph
             module.model.__dict__.pop(kept, None)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        values = self._map(self._inner(x)).flatten(1)
-        return values.topk(max(values.shape[1] // 100, 1)).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 100)
 
     def _map(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -597,19 +586,15 @@ class L2bt(Member):
         model: Any = self.model
         load_timm(model.teacher.fe.feature_extractor, self.backbone, self.weights)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._compared(self._inner(x))[1]
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 1000)
 
     def _map(self, x: Tensor) -> Tensor:
-        return self._compared(x)[0]
-
-    def _compared(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The map and the score."""
         model: Any = self.model
         middle, last = model.teacher(x)
         predicted = model.predict_student_features(middle, last)
-        maps, scores = model.anomaly_map_generator(middle, last, *predicted, x.shape[-2:])
-        return maps, scores
+        maps: Tensor = model.anomaly_map_generator(middle, last, *predicted, x.shape[-2:])[0]
+        return maps
 
 
 class UniNet(Member):
@@ -738,14 +723,11 @@ class Glass(Member):
                 **BARE,
             )
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._logits(self._inner(x)).flatten(1).amax(1)
-
     def _map(self, x: Tensor) -> Tensor:
-        return blurred(enlarged(self._logits(x).sigmoid(), x.shape[-2:]))
+        return blurred(enlarged(self._local(x).sigmoid(), x.shape[-2:]))
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """(B, 1, h, w)"""
+    def _local(self, x: Tensor) -> Tensor:
+        """(B, 1, h, w): logits."""
         model: Any = self.model
         maps = [model.forward_modules["feature_aggregator"](x)[layer] for layer in self.layers]
         embedded = model.projection(patches(maps, self.dimension, self.dimension))
@@ -837,16 +819,15 @@ class GeneralAd(Member):
         per_step(module)
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        logits = self._logits(self._inner(x))
-        return logits.topk(min(self.top, logits.shape[1])).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, self.top)
 
     def _map(self, x: Tensor) -> Tensor:
         side: Any = self.model.patches_per_side
-        return enlarged(self._logits(x).view(len(x), 1, side, side), x.shape[-2:])
+        return enlarged(self._local(x).view(len(x), 1, side, side), x.shape[-2:])
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """(B, patches)"""
+    def _local(self, x: Tensor) -> Tensor:
+        """(B, patches): logits."""
         extractor: Any = self.model.feature_extractor
         features = extractor(x)
         extractor.pretrained_model.blocks[extractor.attn_layer - 1].attn.attn_map = None  # it would keep the graph
@@ -917,15 +898,14 @@ class FoundAd(Member):
         model: Any = self.model
         load_timm(model.encoder._model, self.backbone, self.weights)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        distances = self._distances(self._inner(x)).flatten(1)
-        return distances.topk(min(self.top, distances.shape[1])).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, self.top)
 
     def _map(self, x: Tensor) -> Tensor:
-        return gaussian_filter(enlarged(self._distances(x), x.shape[-2:]), 5, BLUR)
+        return gaussian_filter(enlarged(self._local(x), x.shape[-2:]), 5, BLUR)
 
-    def _distances(self, x: Tensor) -> Tensor:
-        """(B, 1, h, w)"""
+    def _local(self, x: Tensor) -> Tensor:
+        """(B, 1, h, w): squared distances."""
         model: Any = self.model
         features = model.encoder.get_intermediate_layers(x, n=self.layer)[0]
         squared = (features - model.projector(features)).square().mean(2)
@@ -956,9 +936,7 @@ class Rad(Member):
         resize: int | None = 224,
     ):
         super().__init__()
-        self.backbone = self._set_weights(backbone, weights, "vit_base_patch16_dinov3")
-        if "patch16" not in self.backbone:
-            raise ValueError(f"backbone must be a transformer with patches of 16 pixels, got {self.backbone}")
+        self.backbone = _patches_of_16(self._set_weights(backbone, weights, "vit_base_patch16_dinov3"))
         self.layers, self.images, self.radius, self.resize = layers, images, radius, resize
 
     def _build(self, size: tuple[int, int]) -> Any:
@@ -976,9 +954,8 @@ class Rad(Member):
         model: Any = self.model
         load_timm(model.feature_extractor.feature_extractor, self.backbone, self.weights)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        values = self._map(self._inner(x)).flatten(1)
-        return values.topk(max(values.shape[1] // 100, 1)).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 100)
 
     def _map(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -1061,21 +1038,23 @@ class MhPatchcore(Member):
         for _ in ("PCA", "covariance", "memory"):  # one pass each
             super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence is the patches' distances, of which the score is the largest, weighted."""
         embedded, squared = self._distances(self._inner(x))
         model: Any = self.model
         bank = model.memory_bank.bank
-        highest, where = squared.amin(2).max(1)  # (B,): the farthest patch
+        values = squared.amin(2)
+        highest, where = values.max(1)  # (B,): the farthest patch
         count = min(self.neighbours, len(bank))
         if count <= 1:
-            return highest
+            return highest, values
         rows = torch.arange(len(where), device=where.device)
         nearest = bank[squared[rows, where].argmin(1)]
         near = bank[_squared(nearest, bank).topk(count, largest=False).indices]  # (B, k, C)
         support = (near - embedded[rows, where][:, None]).square().sum(2)
         largest = support.amax(1)
         weight = 1 - (highest - largest).exp() / (support - largest[:, None]).exp().sum(1)
-        return weight.clamp(0, 1) * highest
+        return weight.clamp(0, 1) * highest, values
 
     def _map(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -1123,9 +1102,7 @@ class SuperAdd(Member):
         resize: int | None = 224,
     ):
         super().__init__()
-        self.backbone = self._set_weights(backbone, weights, "vit_base_patch16_dinov3")
-        if "patch16" not in self.backbone:
-            raise ValueError(f"backbone must be a transformer with patches of 16 pixels, got {self.backbone}")
+        self.backbone = _patches_of_16(self._set_weights(backbone, weights, "vit_base_patch16_dinov3"))
         self.layers, self.memory, self.resize = layers, memory, resize
 
     def _build(self, size: tuple[int, int]) -> Any:
@@ -1154,9 +1131,8 @@ class SuperAdd(Member):
         model: Any = self.model
         load_timm(model.backbone.dino, self.backbone, self.weights)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        values = self._map(self._inner(x)).flatten(1)
-        return values.topk(max(values.shape[1] // 1000, 1)).values.mean(1)
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 1000)
 
     def _map(self, x: Tensor) -> Tensor:
         model: Any = self.model
@@ -1174,9 +1150,10 @@ class Dsr(Member):
     """DSR: anomalies simulated in a quantised feature space (Zavrtanik et al. 2022, arXiv:2208.01521).
 
     Not differentiable: the image passes through a vector quantisation, whose nearest codes are constant almost
-    everywhere, so that the true gradient is zero; only attacks that need no gradient apply. weights: `hub` (anomalib
-    downloads its quantised autoencoder), `random`, or a file with it. strength: of the simulated anomalies. steps: of
-    the training, in two phases of whole epochs; theirs are 700 epochs of batches of 8. resize: theirs is 256.
+    everywhere, so that the true gradient is zero; only attacks that need no gradient apply, or one that lets it pass
+    the quantisation unchanged. weights: `hub` (anomalib downloads its quantised autoencoder), `random`, or a file with
+    it. strength: of the simulated anomalies. steps: of the training, in two phases of whole epochs; theirs are 700
+    epochs of batches of 8. resize: theirs is 256.
     """
 
     needs = "weights, GPU"
@@ -1201,7 +1178,10 @@ class Dsr(Member):
         self.strength, self.steps, self.batch_size, self.resize = strength, steps, batch_size, resize
 
     def _build(self, size: tuple[int, int]) -> Any:
-        return part(*self.source)(self.strength, pre_processor=False, **BARE)
+        module = part(*self.source)(self.strength, pre_processor=False, **BARE)
+        first = module.model.discrete_latent_model._encoder_t._residual_stack._layers[0]._block[0]
+        first.inplace = False  # the backward pass needs its input, a ReLU's output, as it was; the values are equal
+        return module
 
     def _load_weights(self) -> None:
         model: Any = self.model
@@ -1216,13 +1196,42 @@ class Dsr(Member):
         module.on_train_start = lambda: None  # it would download
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        scores: Tensor = self.model(self._inner(x)).pred_score
-        return scores
+    def attack_hints(self) -> Hints:
+        return Hints(bpda=True)
+
+    def _local(self, x: Tensor) -> Tensor:
+        """(B, 1, h, w): the mask, averaged over the 21 x 21 positions around each."""
+        return F.avg_pool2d(self._segmented(x)[2][:, 1:], 21, stride=1, padding=10)
 
     def _map(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.model(x).anomaly_map[:, None]
-        return maps
+        model: Any = self.model
+        maps: Tensor = model.upsampling_module(*self._segmented(x)).softmax(1)
+        return maps[:, 1:]
+
+    def _segmented(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images decoded from the restored and from the plain codes, and their mask: probabilities (B, 2, h, w)."""
+        model: Any = self.model
+        latent = model.discrete_latent_model
+        fine = latent._encoder_b(x)
+        coarse = _quantised(latent.vq_vae_top, latent._pre_vq_conv_top(latent._encoder_t(fine)))
+        above = latent.upsample_t(coarse)
+        fine = _quantised(latent.vq_vae_bot, latent._pre_vq_conv_bot(torch.cat((fine, above), 1)))
+        plain = latent._decoder_b(torch.cat((above, fine), 1))
+        fine = _quantised(latent.vq_vae_bot, model.subspace_restriction_module_hi.unet(fine))
+        coarse = _quantised(latent.vq_vae_top, model.subspace_restriction_module_lo.unet(coarse))
+        restored = model.image_reconstruction_network(torch.cat((latent.upsample_t(coarse), fine), 1))
+        return restored, plain, model.anomaly_detection_module(restored, plain).softmax(1)
+
+
+def _quantised(codes: nn.Module, features: Tensor) -> Tensor:
+    """The nearest codes; without a gradient, which the library would let pass, unless an attack asks for it."""
+    return bpda(lambda z: codes(z).detach(), features)
+
+
+def _patches_of_16(name: str) -> str:
+    if "patch16" not in name:
+        raise ValueError(f"backbone must be a transformer with patches of 16 pixels, got {name}")
+    return name
 
 
 def _transformer(name: str, *words: str) -> str:

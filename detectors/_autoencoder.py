@@ -19,7 +19,7 @@ SHRINKS = 8  # the bottleneck is at 1/8 of the size
 class Reconstruction(Detector):
     """Score = max over pixels of the smoothed squared error between an image and its reconstruction.
 
-    A subclass calls `_build` in its constructor, and may change `_reconstruct` or `_error`.
+    A subclass calls `_build` in its constructor, and may change `_reconstruct`, `_error`, or `score_with_evidence`.
     """
 
     encoder: nn.Sequential
@@ -49,7 +49,7 @@ class Reconstruction(Detector):
         )
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self.anomaly_map(x).flatten(1).amax(1)
+        return self.score_with_evidence(x)[0]
 
     def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
         pixels = self.anomaly_map(x).flatten(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import Detector
+from bench import Detector, Rng
 
 from ._training import train
 from ._unet import UNet
@@ -84,6 +84,23 @@ class DiffusionDetector(UNetDetector):
     ) -> None:
         """`noise` draws what is added, of the shape of its argument."""
         self._train(normal, lambda x: denoising_loss(self.network, self.kept, 2 * x - 1, noise(x)))
+
+
+class DiffusionReconstruction(DiffusionDetector):
+    """Score = max over pixels of `anomaly_map`, whose noise is drawn anew for every score."""
+
+    randomized = True
+
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.score_with_evidence(x, rng)[0]
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        pixels = self.anomaly_map(x, rng).flatten(1)
+        return pixels.amax(1), pixels
+
+    def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """(B, 1, H, W), under noise from `rng`."""
+        raise NotImplementedError
 
 
 def kept_signal() -> Tensor:

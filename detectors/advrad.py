@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from bench import Rng
 
-from ._diffusion import DIFFUSION_STEPS, DiffusionDetector, PresetName, add_noise, predicted_clean
+from ._diffusion import DIFFUSION_STEPS, DiffusionReconstruction, PresetName, add_noise, predicted_clean
 from ._training import seeded
 
 SCALES = (1, 2, 4, 8)  # the error is averaged over the image at 1, 1/2, 1/4 and 1/8 of its size
 
 
-class AdvRAD(DiffusionDetector):
+class AdvRAD(DiffusionReconstruction):
     """Score = max over pixels of |error map - mean error map of normal images|; noise drawn per score.
 
     preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
@@ -32,7 +32,6 @@ class AdvRAD(DiffusionDetector):
     steps, batch_size, lr: of the training; the preset's where not given.
     """
 
-    randomized = True
     toy_parameters: ClassVar = {"steps": 60, "batch_size": 16}
 
     def __init__(
@@ -64,13 +63,6 @@ class AdvRAD(DiffusionDetector):
                 total = total + self._error_map(batch, torch.randn_like(batch)).sum(0, keepdim=True)
                 count += len(batch)
         self.normal_error = total / count
-
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self.anomaly_map(x, rng).flatten(1).amax(1)
-
-    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
-        pixels = self.anomaly_map(x, rng).flatten(1)
-        return pixels.amax(1), pixels
 
     def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """(B, 1, H, W): how far the reconstruction error is from that of normal images."""

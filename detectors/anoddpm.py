@@ -20,7 +20,7 @@ from bench import Rng
 from ._autoencoder import smoothed
 from ._diffusion import (
     DIFFUSION_STEPS,
-    DiffusionDetector,
+    DiffusionReconstruction,
     PresetName,
     add_noise,
     ancestral_step,
@@ -30,7 +30,7 @@ from ._diffusion import (
 from ._simplex import simplex_noise
 
 
-class AnoDDPM(DiffusionDetector):
+class AnoDDPM(DiffusionReconstruction):
     """Score = max over pixels of the smoothed squared reconstruction error; noise drawn per score.
 
     preset: `small` (0.6 M parameters, 64 to 128 pixels, minutes on a CPU) or `paper` (256 pixels, a GPU).
@@ -42,7 +42,6 @@ class AnoDDPM(DiffusionDetector):
     Noise has unit variance here, where the authors add octaves up without scaling, and each colour has its own.
     """
 
-    randomized = True
     scoring_parameters: ClassVar[frozenset[str]] = frozenset({"t", "reverse_steps"})
     toy_parameters: ClassVar = {"steps": 60, "batch_size": 16, "reverse_steps": 2}
 
@@ -66,9 +65,6 @@ class AnoDDPM(DiffusionDetector):
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         self._train_diffusion(normal, simplex_noise)
-
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self.anomaly_map(x, rng).flatten(1).amax(1)
 
     def anomaly_map(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels, smoothed."""

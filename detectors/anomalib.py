@@ -26,6 +26,7 @@ from bench import Rng, UserError
 
 from ._anomalib import (
     BARE,
+    FeatureError,
     Frozen,
     Member,
     batches,
@@ -34,6 +35,7 @@ from ._anomalib import (
     enlarged,
     load_into,
     load_timm,
+    mean_of_highest,
     part,
     part_of,
     per_step,
@@ -373,7 +375,7 @@ class _Named(nn.Module):
         return {f"layer{i}": m for i, m in enumerate(self.maps(x), 1)}
 
 
-class Dfm(Member):
+class Dfm(FeatureError):
     """DFM: reconstruction error of a PCA of deep features (Ahuja et al. 2019, arXiv:1909.11786).
 
     layer: timm's out_index. pooling: side of the average pooling before the PCA. variance: share that the PCA keeps.
@@ -417,20 +419,11 @@ class Dfm(Member):
             )
         return module
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._errors(self._inner(x)).flatten(1).sum(1)
-
-    def _map(self, x: Tensor) -> Tensor:
-        return enlarged(self._errors(x).sum(1, keepdim=True), x.shape[-2:])
-
-    def _errors(self, x: Tensor) -> Tensor:
-        """(B, C, h, w): squared errors of the pooled features."""
-        model: Any = self.model
-        features = model.feature_extractor(x)[self.layer]
-        features = F.avg_pool2d(features, self.pooling) if self.pooling > 1 else features
-        centred = features.flatten(1) - model.pca_model.mean
-        basis = model.pca_model.singular_vectors
-        return (centred - centred @ basis @ basis.T).square().view(features.shape)
+    def _residual(self, features: Tensor) -> Tensor:
+        pca: Any = self.model.pca_model
+        centred: Tensor = features - pca.mean
+        basis = pca.singular_vectors
+        return centred - centred @ basis @ basis.T
 
 
 class ReverseDistillation(Member):
@@ -536,9 +529,11 @@ class Csflow(Member):
             _amplify(self.model, self._inner(next(iter(normal))[:8].to(self.size.device)))
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        latents = torch.cat([z.flatten(1) for z in self._latents(self._inner(x))], dim=1)
-        return latents.square().mean(1) / 2
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence is half the mean square at each position of the three scales; the score is its mean."""
+        squares = [z.square() for z in self._latents(self._inner(x))]
+        score = torch.cat([s.flatten(1) for s in squares], dim=1).mean(1) / 2
+        return score, torch.cat([s.mean(1).flatten(1) for s in squares], dim=1) / 2
 
     def _map(self, x: Tensor) -> Tensor:
         maps = [enlarged(z.square().mean(1, keepdim=True), x.shape[-2:]) for z in self._latents(x)]
@@ -717,9 +712,10 @@ class Draem(Member):
 class Dinomaly(Member):
     """Dinomaly: a noisy bottleneck and a loose decoder over DINOv2 (Guo et al. 2025, arXiv:2405.14573).
 
-    backbone: a Vision Transformer of timm; theirs is vit_base_patch14_reg4_dinov2. depth: blocks of the decoder; at
-    least 8. steps, batch_size: of the training; theirs are 5000 of 16. resize: multiples of the patch's side; theirs is
-    392 cut out of 448. The learning rate follows the steps, as in the paper; in anomalib it follows the epochs.
+    The score is the mean of the highest hundredth of the map, blurred at 256 pixels. backbone: a Vision Transformer of
+    timm; theirs is vit_base_patch14_reg4_dinov2. steps, batch_size: of the training; theirs are 5000 of 16. resize:
+    multiples of the patch's side; theirs is 392 cut out of 448. The learning rate follows the steps, as in the paper;
+    in anomalib it follows the epochs.
     """
 
     needs = "weights, GPU"
@@ -755,12 +751,18 @@ class Dinomaly(Member):
         per_step(module)
         super()._learn(module, normal)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        scores: Tensor = self.model(self._inner(x)).pred_score
-        return scores
+    def _pool(self, values: Tensor) -> Tensor:
+        return mean_of_highest(values, values.shape[1] // 100)
+
+    def _local(self, x: Tensor) -> Tensor:
+        model: Any = self.model
+        maps: Tensor = model.gaussian_blur(enlarged(self._map(x), (256, 256)))
+        return maps
 
     def _map(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.model(x).anomaly_map
+        model: Any = self.model
+        encoded, decoded = model.get_encoder_decoder_outputs(x)
+        maps: Tensor = model.calculate_anomaly_maps(encoded, decoded, tuple(x.shape[-2:]))[0]
         return maps
 
 

@@ -8,13 +8,14 @@ of the image through every step of that search, and so is its gradient.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from bench import Rng, UserError
+from bench import Hints, Rng, UserError, bpda, identity_backward
 
 from ._autoencoder import Reconstruction, smoothed
 from ._training import train
@@ -75,8 +76,13 @@ class ApproximateProjection(Reconstruction):
             errors = torch.cat([_half_square(x - self._reconstruct(x)) for x in batches])
         self.weights = 1 / (EPSILON + errors.median(0).values)
 
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self._weighted(x).flatten(1).mean(1)
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence (B, 3 * H * W) is the weighted error of every pixel value; the score is its mean."""
+        values = self._weighted(x).flatten(1)
+        return values.mean(1), values
+
+    def attack_hints(self) -> Hints:
+        return Hints(bpda=True)
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): the smoothed weighted error."""
@@ -90,11 +96,14 @@ class ApproximateProjection(Reconstruction):
 
     def _project(self, x: Tensor) -> Tensor:
         """The latents after gradient descent on |x - decoder(latents)|^2 / 2, a sum per image, from the encoder's."""
-        latents = start = self._encode(x)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
+
+        def search(latents: Tensor) -> Tensor:
             for _ in range(self.steps_projection):
                 latents = _Step.apply(latents, x, self)
-        return latents if self.gradient == "unrolled" else start + (latents - start).detach()
+            return latents
+
+        with identity_backward() if self.gradient == "bpda" else contextlib.nullcontext():
+            return bpda(search, self._encode(x))
 
     def _step(self, latents: Tensor, x: Tensor, create_graph: bool) -> Tensor:
         error = _half_square(x - self._decode(latents, x)).sum()

@@ -72,8 +72,13 @@ class Spade(Detector):
             self.pooled = torch.cat([_pooled(self.features(images)) for images in self.images.split(CHUNK)])
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.score_with_evidence(x)[0]
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        """The evidence (B, k) is the distances to the nearest images: no place of the image has a score of its own."""
         pooled = _pooled(self.features(x))
-        return euclidean(pooled[:, None], self.pooled[self._nearest_images(pooled)]).mean(1)
+        distances = euclidean(pooled[:, None], self.pooled[self._nearest_images(pooled)])
+        return distances.mean(1), distances
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): distance of every position to the nearest patch of the nearest images, smoothed."""

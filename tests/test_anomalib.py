@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import shared
+from conftest import module, shared
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import Detector, Progress, UserError, checks, load_data, registry
+from bench import Detector, Progress, UserError, checks, identity_backward, load_data, registry
 from bench.fitting import Candidate
 
 pytest.importorskip("anomalib", reason="the library is not installed")
+MEMBERS: dict[str, Any] = module("anomalib").MEMBERS
 
 FAST = (
     "padim",
@@ -49,24 +49,13 @@ UNTRAINED = ("draem", "efficient_ad", "supersimplenet", "general_ad", "dsr")
 """The few steps of a toy fit teach these nothing: that anomalies score higher is not to be seen."""
 
 
-def package() -> str:
-    return str(registry.load("detectors", "patchcore").target.__module__.rpartition(".")[0])
-
-
-def module(name: str = "anomalib") -> Any:
-    return importlib.import_module(f"{package()}.{name}")
-
-
 def member(name: str, **given: Any) -> Any:
-    target = module().MEMBERS[name]
+    target = MEMBERS[name]
     return target(**{**target.toy_parameters, **given})
 
 
 def candidate(name: str) -> Candidate:
-    target = module().MEMBERS[name]
-    made = Candidate(f"anomalib:{name}", dict(target.toy_parameters))
-    made.__dict__["plugin"] = registry.Plugin(f"anomalib-{name}", target, "0")
-    return made
+    return Candidate(f"anomalib:{name}", MEMBERS[name].toy_parameters, device="cpu")
 
 
 SQUASHED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -116,7 +105,7 @@ def equal_to_anomalib(name: str) -> None:
 
 
 def test_every_model_is_tested() -> None:
-    assert sorted(FAST + SLOW) == sorted(module().MEMBERS)
+    assert sorted(FAST + SLOW) == sorted(MEMBERS)
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -291,7 +280,7 @@ def test_padim_finds_the_defects_of_real_bottles() -> None:
     path = shared("weights", "mobilenetv2_100.safetensors")
     data = load_data("folder", root=shared("data"), category="mvtec_bottle", image_size=64)
     train, _ = data.train.split(0)
-    detector = module().MEMBERS["padim"](weights=path)
+    detector = MEMBERS["padim"](weights=path)
     detector.fit(DataLoader(train, batch_size=32))
     with torch.no_grad():
         scores = detector.score(data.test.images(range(len(data.test))))
@@ -299,11 +288,33 @@ def test_padim_finds_the_defects_of_real_bottles() -> None:
 
 
 def test_a_version_without_a_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module().MEMBERS["padim"], "source", ("perfection", "Perfection"))
+    monkeypatch.setattr(MEMBERS["padim"], "source", ("perfection", "Perfection"))
     with pytest.raises(UserError, match=r"anomalib 2\.\d+\.\d+ has no model perfection .*; pip install 'anomalib>=2.7"):
         member("padim").fit(normal_loader(4))
     with pytest.raises(UserError, match="has no model"):
         module("_anomalib").part_of("anomalib.models.image.padim.lightning_model", "Nothing")
+
+
+@pytest.mark.slow
+def test_an_attack_may_pass_the_quantisation_of_dsr() -> None:
+    detector = fitted("dsr")
+    assert detector.attack_hints().bpda
+    x = images().requires_grad_(True)
+    plain = detector.score(x)
+    assert not plain.requires_grad
+    with identity_backward():
+        score = detector.score(x)
+    torch.testing.assert_close(score.detach(), plain)
+    (gradient,) = torch.autograd.grad(score.sum(), x)
+    assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
+
+
+@pytest.mark.parametrize("name", [name for name in FAST if name not in ("ganomaly", "dfkde")])
+def test_the_evidence_is_what_the_score_is_pooled_from(name: str) -> None:
+    with torch.no_grad():
+        score, evidence = fitted(name).score_with_evidence(images())
+    pooled = evidence.sum(1) if name in ("dfm", "fre") else evidence.amax(1)
+    torch.testing.assert_close(score, pooled)
 
 
 def test_only_the_quantised_model_has_no_gradient() -> None:

@@ -148,11 +148,54 @@ class WrongMap(Honest):
         return self.features(x).mean(1)
 
 
+class AnothersEvidence(Honest):
+    """Inherits the local scores of a maximum, and is a mean."""
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        local = (self.features(x) - self.mean).square().flatten(1)
+        return local.amax(1), local
+
+
+class WithEvidence(Honest):
+    def local(self, x: Tensor) -> Tensor:
+        return (self.features(x) - self.mean).square().flatten(1)
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+        return self.score(x), self.local(x)
+
+
+class DetachedEvidence(WithEvidence):
+    def local(self, x: Tensor) -> Tensor:
+        return super().local(x).detach()
+
+
+class BatchEvidence(WithEvidence):
+    def local(self, x: Tensor) -> Tensor:
+        return super().local(x) / super().local(x).max()
+
+
+class MisplacedEvidence(WithEvidence):
+    def local(self, x: Tensor) -> Tensor:
+        return super().local(x).roll(1, 0)
+
+
+class InfiniteEvidence(WithEvidence):
+    def local(self, x: Tensor) -> Tensor:
+        return super().local(x).log() - torch.inf
+
+
+class EvidenceAsMap(WithEvidence):
+    def local(self, x: Tensor) -> Tensor:
+        return (self.features(x) - self.mean).square().sum(1)
+
+
 PLANTED = {
     NoPath: "gradient", HalfDetached: "gradient", WrongAtAnomalies: "gradient", FlatAtAnomalies: "gradient",
     Rounded: "gradient", ThroughNumpy: "gradient",
     BatchDependent: "rows", HiddenNoise: "randomness", NotRandom: "randomness", FrozenNoise: "randomness",
     UpsideDown: "direction", Drifting: "state", Forgetful: "round trip", Unrecorded: "parameters", WrongMap: "map",
+    AnothersEvidence: "evidence", DetachedEvidence: "evidence", BatchEvidence: "evidence",
+    MisplacedEvidence: "evidence", InfiniteEvidence: "evidence", EvidenceAsMap: "evidence",
 }  # fmt: skip
 
 
@@ -163,8 +206,9 @@ def probe_of(kind: Callable[[], Detector]) -> checks.Probe:
     return checks.Probe(detector.eval(), data.test.images(range(len(data.test))), data.test.ids, data)
 
 
-def test_an_honest_detector_passes_every_check() -> None:
-    probe = probe_of(Honest)
+@pytest.mark.parametrize("kind", [Honest, WithEvidence])
+def test_an_honest_detector_passes_every_check(kind: type[Honest]) -> None:
+    probe = probe_of(kind)
     assert {name: check(probe) for name, check in checks.CHECKS.items() if not check(probe)[0]} == {}
 
 
