@@ -164,7 +164,7 @@ def evaluate(
         if isinstance(candidate, Candidate):
             # before a fit that may be long: what the classes declare, then what the parameters make of it
             if not blind and not (candidate.differentiable and candidate.build().differentiable):
-                raise _no_gradient(label, method)
+                _refuse_gradient(candidate.build(), maker, label, method)
             fitted = candidate.fitted(data)
             assert fitted.origin is not None
             return Ready(
@@ -175,7 +175,7 @@ def evaluate(
                 choose_device(candidate.device),
             )
         if not blind and not candidate.differentiable:
-            raise _no_gradient(label, method)
+            _refuse_gradient(candidate, maker, label, method)
         candidate.eval().requires_grad_(False)
         return Ready(
             candidate,
@@ -209,12 +209,14 @@ def load_results(path: str | Path = "results") -> pd.DataFrame:
     return load_results(Path(path))
 
 
-def _no_gradient(detector: str, attack: str) -> UserError:
-    """Says which attacks fit."""
-    attacks = (registry.load("attacks", name).target for name in registry.names("attacks"))
-    blind = [f"{a.__name__.lower()}-{norm}" for a in attacks if not a.needs_gradient for norm in a.norms]
+def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:
+    """Unless the attack goes around the blocks that have no gradient; says which attacks fit."""
+    if getattr(maker, "goes_around_blocks", False) and detector.attack_hints().bpda:
+        return
+    attacks = ((name, registry.load("attacks", name).target) for name in registry.names("attacks"))
+    blind = [f"{name}-{norm}" for name, a in attacks if not getattr(a, "needs_gradient", True) for norm in a.norms]
     fits = ", ".join(blind) or "none is installed; a plug-in with needs_gradient = False would"
-    return UserError(f"{detector} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")
+    raise UserError(f"{label} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")
 
 
 def _origin(detector: Detector) -> Origin:

@@ -76,6 +76,7 @@ class Attack(Protocol):
     An attack may also have
     `prepare(context)`, called once before the first batch;
     a keyword `starts` in its call: images (B, 3, H, W) of the ball from which to start as well;
+    `knows_noise`: whether it also attacks a randomized detector whose draw is known (where it follows the gradient);
     `parts` and `numbers`: the names in `Attacked.images` and `Attacked.columns`, if it returns that.
     """
 
@@ -83,11 +84,11 @@ class Attack(Protocol):
 
 
 class Context(NamedTuple):
-    """What `Attack.prepare` may use: everything about a run but its test labels."""
+    """What `Attack.prepare` may use."""
 
     data: Data
     detector: str
-    device: torch.device
+    score: Score
     seed: int
 
 
@@ -236,9 +237,9 @@ class Cell:
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
             ready = prepare()
+            worker = _Worker(self.spec, data, ready, attack, self.kept)
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
-            worker = _Worker(self.spec, data, ready, attack, self.kept)
             self._work(data, worker, rows, record, batch_size, monitor)
             self._finish(rows, record)
         return rows, record
@@ -301,7 +302,11 @@ class Cell:
                 "purification": _purification(detector, ready.origin),
                 "fit": ready.origin.fit,
             },
-            "attack": {"code": self.attack_code, "parameters": _attack_parameters(attack)},
+            "attack": {
+                "code": self.attack_code,
+                "parameters": _attack_parameters(attack),
+                "sources": getattr(attack, "sources", {}),
+            },
             "data": self._data_record(data),
             "checks": [check._asdict() for check in ready.checks],
             "threshold": ready.threshold._asdict(),
@@ -401,10 +406,11 @@ class _Worker:
         self.draws = (spec.draws or RANDOMIZED_DRAWS) if ready.detector.randomized else 1
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")
-        self.gradient = getattr(attack, "needs_gradient", True)
+        wants_gradient = getattr(attack, "knows_noise", getattr(attack, "needs_gradient", True))
+        self.gradient = ready.detector.differentiable and wants_gradient
         prepare = getattr(attack, "prepare", None)
         if prepare is not None:
-            prepare(Context(data, spec.detector, ready.device, spec.seed))
+            prepare(Context(data, spec.detector, self.score, spec.seed))
         self.parts: tuple[str, ...] = getattr(attack, "parts", ())
         self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
 
@@ -640,9 +646,9 @@ def _set_aside(folder: Path) -> Iterator[None]:
 
 
 def _attack_parameters(attack: Attack) -> dict[str, Any]:
-    from .parameters import identity
+    from .parameters import accepted, identity
 
-    return {name: identity(value) for name, value in vars(attack).items() if not name.startswith("_")}
+    return {name: identity(getattr(attack, name)) for name in accepted(type(attack))}
 
 
 def _purification(detector: Detector, origin: Origin) -> dict[str, Any] | None:
