@@ -7,8 +7,7 @@ looks like the image. A second opinion where the true gradient exists, and the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor

@@ -71,7 +71,8 @@ def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str,
     if norm not in NORMS:
         method, norm = name, ""
     if ".py" not in method and method not in registry.names("attacks"):
-        raise unknown("attack", name, [f"{m}-{n}" for m in registry.names("attacks") for n in NORMS])
+        known = [f"{m}-{n}" for m in registry.names("attacks") for n in registry.load("attacks", m).target.norms]
+        raise unknown("attack", name, known)
     plugin = registry.load("attacks", method)
     if norm and norm not in plugin.target.norms:
         raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
@@ -123,10 +124,11 @@ def evaluate(
         threat = ThreatModel(norm or "linf", "2/255")
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
-    if threat.norm == "l2" and threat.radius > (3 * data.image_size**2) ** 0.5:
+    if threat.radius > threat.longest((3, data.image_size, data.image_size)):
+        unit = "counts pixels" if threat.norm == "l0" else "is in pixel units in [0, 1]"
         raise UserError(
-            f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in l2; "
-            "eps is in pixel units in [0, 1]"
+            f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in {threat.norm}; "
+            f"eps {unit}"
         )
     if batch_size is None:
         batch_size = max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // data.image_size**2), 1)

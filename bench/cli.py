@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--eps",
         default="2/255",
         metavar="E[,E2..]",
-        help="budgets in pixel units in [0, 1], kept exact (default: 2/255)",
+        help="budgets in pixel units in [0, 1], or pixels in l0, kept exact (default: 2/255)",
     )
     run.add_argument("--dataset", default="textures", metavar="NAME", help="default: textures (built in)")
     run.add_argument("--category", default="all", metavar="C[,C2..]", help="default: all")

@@ -266,7 +266,7 @@ def one_line(err: str) -> str:
     [
         (("--detector", "advrat"), "Did you mean 'advrad'"),
         (("--attack", "pdg-linf"), "Did you mean 'pgd-linf'"),
-        (("--attack", "pgd-l1"), "no attack named 'pgd-l1'"),
+        (("--attack", "pgd-l3"), "no attack named 'pgd-l3'"),
         (("--dataset", "foldr"), "Did you mean 'folder'"),
         (("--category", "wigdet"), "Did you mean 'widget'"),
         (("--eps", "-2/255"), "must be above 0"),
@@ -276,6 +276,9 @@ def one_line(err: str) -> str:
         (("--eps", "2"), "did you mean 2/255?"),
         (("--eps", "1/255,,2/255"), "has an empty name"),
         (("--attack", "pgd-l2", "--eps", "1000"), "longer than any change"),
+        (("--attack", "pgd-l1", "--eps", "1000"), "longer than any change"),
+        (("--attack", "pgd-l0", "--eps", "1000"), "eps counts pixels"),
+        (("--attack", "pgd-l0"), "expected a whole number of pixels"),
         (("--targets", "none"), "expected one of both, normal, anomalous"),
         (("--data-root", "nowhere"), "does not exist"),
         (("--attack-param", "steps=0"), "steps must be at least 1"),

@@ -11,6 +11,7 @@ from bench import Rng, Score, ThreatModel, registry
 from bench.api import make_attack
 
 IDS = [f"image {i}" for i in range(6)]
+BUDGETS = {"linf": ("2/255", "0.5"), "l2": ("2/255", "0.5"), "l1": ("0.5", "12"), "l0": ("1", "10")}
 SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
 GRADIENT_ATTACKS = [
     (name, norm)
@@ -30,12 +31,22 @@ def best_gain(weight: Tensor, x: Tensor, sign: Tensor, threat: ThreatModel) -> T
     """The most by which sign * <w, x> can grow: (B,).
 
     linf: every value moves by eps, or to the edge of the range. l2 (KKT): x moves along sign * w, values that meet
-    the edge stay there, and the common step is as long as the budget allows; it is found by bisection.
+    the edge stay there, and the common step is as long as the budget allows; it is found by bisection. l1: the
+    values with the largest weights move to the edge, one after the other. l0: the pixels that can gain most do.
     """
     x, direction = x.double(), sign[:, None, None, None].double() * weight.double()
     if threat.norm == "linf":
         moved = (x + threat.radius * direction.sign()).clamp(0, 1)
         return ((moved - x) * direction).flatten(1).sum(1)
+    room = torch.where(direction > 0, 1 - x, x)
+    if threat.norm == "l1":
+        weight, order = direction.abs().flatten(1).sort(1, descending=True)
+        room = room.flatten(1).gather(1, order)
+        before = room.cumsum(1) - room
+        return (torch.minimum(room, (threat.radius - before).clamp_min(0)) * weight).sum(1)
+    if threat.norm == "l0":
+        pixels = (room * direction.abs()).sum(1).flatten(1)
+        return pixels.sort(1, descending=True).values[:, : int(threat.eps)].sum(1)
     low, high = torch.zeros(len(x)).double(), torch.full((len(x),), 1e3).double()
     for _ in range(200):
         step = (low + high) / 2
@@ -48,11 +59,11 @@ def best_gain(weight: Tensor, x: Tensor, sign: Tensor, threat: ThreatModel) -> T
 
 @pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
 @pytest.mark.parametrize("interior", [True, False], ids=["inside the range", "range active"])
-@pytest.mark.parametrize("eps", ["2/255", "0.5"])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_a_linear_score_is_attacked_to_its_optimum(
-    linear: Linear, method: str, norm: str, interior: bool, eps: str
+    linear: Linear, method: str, norm: str, interior: bool, large: bool
 ) -> None:
-    threat = ThreatModel(norm, eps)
+    threat = ThreatModel(norm, BUDGETS[norm][large])
     x = images(interior)
     attack = make_attack(method)[2]
     x_adv = attack(Score(linear), x, SIGN, threat, Rng(0, IDS))
@@ -64,7 +75,7 @@ def test_a_linear_score_is_attacked_to_its_optimum(
 @pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
 def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -> None:
     """NoisyLinear's mean score is Linear's: averaging draws must find most of the optimum of the mean."""
-    noisy, threat = NoisyLinear(), ThreatModel(norm, "8/255")
+    noisy, threat = NoisyLinear(), ThreatModel(norm, {"l1": "2", "l0": "5"}.get(norm, "8/255"))
     x = images(interior=True)
     attack = make_attack(method, {"steps": 40, "draws": 16})[2]
     x_adv = attack(Score(noisy), x, SIGN, threat, Rng(0, IDS))
