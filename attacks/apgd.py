@@ -23,7 +23,8 @@ from ._ascent import EOT_DRAWS, Climb, Objective, not_negative, positive, wide
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
 MOMENTUM = 0.75  # weight of the new step against the last displacement
-AT_REST = 2**-7  # of the radius: an image whose step is shorter and that did not improve in a window leaves
+AT_REST = 2**-4  # of the radius: an image whose step is shorter leaves after a window that brought nothing,
+NOTHING = 1e-3  # which is less than this share of all that it has gained
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class APGD:
         step = torch.full_like(climb.sign[climb.rows], 2 * threat.radius)
         best, best_value, best_gradient = here, torch.full_like(step, -torch.inf), torch.zeros_like(here)
         rises, value_before = torch.zeros_like(step), torch.full_like(step, torch.inf)
-        at_window, halved = best_value, torch.zeros_like(step, dtype=torch.bool)
+        first_value, at_window, halved = best_value, best_value, torch.zeros_like(step, dtype=torch.bool)
         last = 0
         for i in range(self.steps):
             value, gradient = climb.gradient(here, objective, i / self.steps)
@@ -99,21 +100,24 @@ class APGD:
             )
             best_value = torch.where(better, value, best_value)
             gone = climb.done()
+            if not i:
+                first_value = value
             if i in windows:
                 still = best_value <= at_window
                 halve = (rises <= RISES * (i - last)) | (still & ~halved)
                 step = torch.where(halve, step / 2, step)
                 here, gradient = torch.where(wide(halve), best, here), torch.where(wide(halve), best_gradient, gradient)
                 if not climb.score.randomized:
-                    gone = gone | (still & (step < AT_REST * threat.radius))
+                    nothing = best_value - at_window <= NOTHING * (best_value - first_value)
+                    gone = gone | (nothing & (step < AT_REST * threat.radius))
                 at_window, halved, rises, last = best_value, halve, torch.zeros_like(rises), i
             if gone.any():
                 stay = climb.leave(gone)
                 here, before, x0, gradient, best, best_gradient = (
                     t[stay] for t in (here, before, x0, gradient, best, best_gradient)
                 )
-                step, best_value, value_before, rises, at_window, halved = (
-                    t[stay] for t in (step, best_value, value_before, rises, at_window, halved)
+                step, best_value, value_before, first_value, rises, at_window, halved = (
+                    t[stay] for t in (step, best_value, value_before, first_value, rises, at_window, halved)
                 )
                 if not len(stay):
                     break

@@ -1,8 +1,8 @@
 """BPDA-PGD: the backward pass takes a purifier for the identity (Athalye et al. 2018).
 
 https://arxiv.org/abs/1802.00420. A block that destroys or falsifies the gradient, declared by its detector through
-`bench.bpda`, is run as it is; its gradient is replaced by that of the identity, which is near it, since a purified image
-looks like the image. A second opinion where the true gradient exists, and the only gradient where it does not.
+`bench.bpda`, is run as it is, and its gradient is replaced by that of the identity: a purified image looks like the
+image. A second opinion where the true gradient exists, and the only gradient where it does not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class BPDAPGD(PGD):
     The parameters are those of `pgd`. Raises UserError for a detector that declares no block.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     goes_around_blocks: ClassVar[bool] = True
 
     steps: int = 40

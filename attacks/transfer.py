@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bench import Context, Rng, Score, ThreatModel, UserError, fit_or_load
+from bench.fitting import Candidate
 
 from ._ascent import not_negative, positive
 from ._spelled import assignments
@@ -45,7 +46,7 @@ class Transfer:
             raise ValueError("source must name the detector whose attacked images are shown: source=autoencoder")
         positive(steps=self.steps, restarts=self.restarts)
         not_negative(draws=self.draws)
-        assignments(self.source_params)
+        Candidate(self.source, assignments(self.source_params)).parts  # noqa: B018  an unknown one is said now
 
     def prepare(self, context: Context) -> None:
         """Fits the source, or loads it."""

@@ -101,7 +101,9 @@ def one_after_another(
     best = x if starts is None else starts
     for name, attack in attacks.items():
         if threat.norm not in getattr(attack, "norms", ()):
-            raise UserError(f"attack {name} has no norm {threat.norm}; it has {', '.join(attack.norms)}")
+            raise UserError(
+                f"attack {name} has no norm {threat.norm}; it has {', '.join(getattr(attack, 'norms', ()))}"
+            )
         start = best if name in refining else starts
         kwargs = {"starts": start} if start is not None and takes_starts(attack) else {}
         found = attack(score, x.clone(), sign, threat, rng.child(name), **kwargs)

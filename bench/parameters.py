@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import typing
@@ -40,7 +41,10 @@ def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> 
     Raises UserError for an unknown name or a value that does not fit.
     """
     known = accepted(build)
-    hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    if dataclasses.is_dataclass(build):  # a field may be inherited from another module
+        hints = typing.get_type_hints(build)
+    else:
+        hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
     converted = {}
     for name, value in given.items():
         if name not in known:
