@@ -23,8 +23,8 @@ class PGD:
     schedule: `linear` steps shrink to 0, which reaches more on scores that are a maximum (an autoencoder on real
     bottles at 2/255: AUROC 0.340 against 0.367); `constant` ones are the field's habit.
     step_size: length of the first step in the threat model's norm and pixel units; 0 means 10 eps / steps where they
-    shrink, and 2.5 eps / steps where they do not. In l0 it multiplies a step that moves one pixel across the range
-    (Croce & Hein 2019, https://arxiv.org/abs/1909.05040).
+    shrink, and 2.5 eps / steps where they do not. In l0 steps follow Croce & Hein 2019,
+    https://arxiv.org/abs/1909.05040.
     objective: what the steps follow: the score, or a smooth function of a detector's local scores (`logsumexp`, `top`,
     `mean`). The image that is kept is always the best by the score.
     momentum: weight of the earlier gradients, each scaled to mean size 1, against the new one (MI, Dong et al. 2018,

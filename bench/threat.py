@@ -171,10 +171,11 @@ class ThreatModel:
         for _ in range(MAX_ACTIVE_SETS):
             scaled = c * shift
             inner = (scaled >= low) & (scaled <= high)
-            free = _length(torch.where(inner, shift, 0))
-            fixed = _length(torch.where(inner, 0, scaled.clamp(low, high)))
-            left = (self.radius**2 - fixed**2).clamp_min(0).sqrt()
-            grown = (left / free.clamp_min(torch.finfo(shift.dtype).tiny)).clamp_max(1).to(c).view_as(c)
+            # in double: single precision loses count over many values
+            free = _length(torch.where(inner, shift, 0), 2)
+            fixed = _length(torch.where(inner, 0, scaled.clamp(low, high)), 2)
+            left = (self.radius**2 - fixed**2).clamp_min(0).sqrt() * (1 - torch.finfo(shift.dtype).eps)
+            grown = (left / free.clamp_min(torch.finfo(shift.dtype).tiny)).clamp_max(1).to(c)
             done = bool((grown <= c * (1 + 1e-7)).all())
             c = torch.maximum(c, grown)
             if done:
@@ -182,34 +183,35 @@ class ThreatModel:
         return (c * shift).clamp(low, high)
 
     def random_start(self, x0: Tensor, rng: Rng) -> Tensor:
-        """A random image of the ball: uniform in the linf cube; in l0 random values of random pixels; in l2 and l1 a
-        random direction, and a length up to half the budget, because steepest steps from the rim would be spent on
-        walking around it."""
+        """A random image of the ball: uniform in the linf cube; in l2 and l1 a random direction, and a length up to
+        half the budget, because steepest steps from the rim would be spent on walking around it; in l0 random pixels,
+        up to half of the way to random values, because a pixel that changes much is the last to be given up."""
         if self.norm == "linf":
             return self.project(x0 + self.radius * (2 * rng.uniform(x0) - 1), x0)
         if self.norm == "l0":
-            return self.project(torch.where(self._top(rng.uniform(x0[:, :1])), rng.uniform(x0), x0), x0)
+            chosen, values = self._top(rng.uniform(x0[:, :1])), rng.uniform(x0)
+            return torch.where(chosen, x0 + rng.uniform(x0[:, :1, :1, :1]) / 2 * (values - x0), x0)
         direction = rng.normal(x0)
         if self.norm == "l1":  # Laplace: as likely in every direction of that ball
             direction = direction.sign() * rng.uniform(x0).clamp_min(1e-6).log()
         length = rng.uniform(x0[:, :1, :1, :1])
-        return self.project(x0 + self.radius / 2 * length * self._unit(direction, 2 if self.norm == "l2" else 1), x0)
+        return self.project(x0 + self.radius / 2 * length * _unit(direction, 2 if self.norm == "l2" else 1), x0)
 
     def steepest(self, gradient: Tensor, x: Tensor | None = None, length: float = 1.0) -> Tensor:
         """The step of length 1 in the norm along which a linear function with this gradient grows fastest.
 
         In l1 one value takes all of it. Where `x` and the `length` by which the caller multiplies the step are given,
         no value gets more than it can use in [0, 1] from x, and the next best ones get the rest.
-        In l0, which is no norm, the gradient itself, scaled so that its best pixels cross the whole range:
-        the projection chooses among them.
+        In l0, which is no norm, it is the gradient itself, and the projection chooses among its pixels; a step as long
+        as the budget is as large as moves the best of them LEAP times across the range.
         """
         if self.norm == "linf":
             return gradient.sign()
         if self.norm == "l2":
-            return self._unit(gradient, 2)
+            return _unit(gradient, 2)
         if self.norm == "l0":
             best = gradient.abs().mean(1).flatten(1).amax(1).view(-1, 1, 1, 1)
-            return gradient / best.clamp_min(torch.finfo(gradient.dtype).tiny)
+            return LEAP / self.radius * gradient / best.clamp_min(torch.finfo(gradient.dtype).tiny)
         flat = gradient.flatten(1)
         room = torch.full_like(flat, length) if x is None else torch.where(flat > 0, 1 - x.flatten(1), x.flatten(1))
         room = torch.where(flat == 0, 0, room.clamp(0, length))
@@ -217,11 +219,6 @@ class ThreatModel:
         room = room.gather(1, order).double()
         taken = torch.minimum(room, (length - (room.cumsum(1) - room)).clamp_min(0)).to(flat)
         return (torch.zeros_like(flat).scatter_(1, order, taken) * flat.sign() / length).view_as(gradient)
-
-    @staticmethod
-    def _unit(shift: Tensor, order: int) -> Tensor:
-        length = torch.linalg.vector_norm(shift.flatten(1), ord=order, dim=1).view(-1, *[1] * (shift.ndim - 1))
-        return shift / length.clamp_min(torch.finfo(shift.dtype).tiny)
 
     def violation(self, x: Tensor, x0: Tensor) -> str | None:
         """Why x is not an image that this adversary may show instead of x0; None if it is."""
@@ -237,9 +234,17 @@ class ThreatModel:
         return None
 
 
-def _length(shift: Tensor) -> Tensor:
-    """(B,): l2, in double precision: the sum of 200,000 rounded squares would miss the budget."""
-    return torch.linalg.vector_norm(shift.flatten(1), dim=1, dtype=torch.float64)
-
-
+# The larger, the more a projection chooses by what the pixels gain and the less by which of them have changed; the
+# smaller, the finer the changes.
+LEAP = 20
 MAX_ACTIVE_SETS = 20  # the iteration has always ended before; stopping earlier would still be in the ball
+
+
+def _length(shift: Tensor, order: int) -> Tensor:
+    """(B, 1, 1, 1): in the norm of that order, in double precision."""
+    length = torch.linalg.vector_norm(shift.flatten(1), ord=order, dim=1, dtype=torch.float64)
+    return length.view(-1, *[1] * (shift.ndim - 1))
+
+
+def _unit(shift: Tensor, order: int) -> Tensor:
+    return shift / _length(shift, order).clamp_min(torch.finfo(shift.dtype).tiny).to(shift)

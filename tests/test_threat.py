@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -43,6 +46,8 @@ def test_the_wrong_unit_is_recognised() -> None:
     with pytest.raises(UserError, match="did you mean 2/255"):
         ThreatModel("linf", "2")
     assert ThreatModel("l2", "2").radius == 2  # in l2 that is a small budget
+    with pytest.raises(UserError, match="a whole number of pixels, for example 10"):
+        ThreatModel("l0", "2/255")
 
 
 images = st.integers(0, 2**31).map(
@@ -56,7 +61,7 @@ images = st.integers(0, 2**31).map(
 def test_projection_lands_in_the_ball_and_moves_nothing_that_is_there(
     norm: str, x0: torch.Tensor, seed: int, scale: float, eps: float
 ) -> None:
-    threat = ThreatModel(norm, Fraction(eps))
+    threat = ThreatModel(norm, {"l1": Fraction(20 * eps), "l0": Fraction(math.ceil(16 * eps))}.get(norm, Fraction(eps)))
     far = x0 + scale * torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
     inside = threat.project(far, x0)
     assert threat.violation(inside, x0) is None
@@ -65,36 +70,112 @@ def test_projection_lands_in_the_ball_and_moves_nothing_that_is_there(
 
 @NORM
 def test_random_starts_are_allowed_and_differ(norm: str) -> None:
-    threat = ThreatModel(norm, "4/255")
+    threat = ThreatModel(norm, "3" if norm == "l0" else "4/255")
     x0 = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     starts = [threat.random_start(x0, Rng(seed, "abcd")) for seed in (0, 1)]
     assert all(threat.violation(start, x0) is None for start in starts)
     assert not torch.equal(*starts)
 
 
-def test_the_l2_projection_is_the_nearest_allowed_image() -> None:
-    """Against a general constrained optimiser, with the pixel range active."""
-    generator = torch.Generator().manual_seed(3)
+@pytest.mark.parametrize(("norm", "eps"), [("l1", 5000), ("l2", 0.5), ("l2", 40), ("linf", 0.1), ("l0", 3000)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0])
+def test_a_projection_is_inside_at_any_size(norm: str, eps: float, scale: float) -> None:
+    """Single precision rounds every one of 200 000 values: together they must not leave the ball."""
+    x0 = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    threat = ThreatModel(norm, eps)
+    x = threat.project(x0 + scale * torch.randn(x0.shape, generator=torch.Generator().manual_seed(1)), x0)
+    assert threat.violation(x, x0) is None
+    assert torch.allclose(threat.project(x, x0), x, rtol=0, atol=1e-7)
+    if scale == 1:  # far outside: the whole budget is spent
+        assert torch.allclose(threat.distance(x, x0), torch.tensor(eps, dtype=torch.float64), rtol=1e-5)
+
+
+def test_a_few_large_changes_beside_many_small_ones_stay_in_the_ball() -> None:
+    """As a score that is a maximum makes them: a sum in single precision forgets the small ones."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = 0.3 + 0.4 * torch.rand(8, 3, 64, 64, generator=generator)
+    small = torch.linspace(0.5e-3, 1.5e-3, len(x0)).view(-1, 1, 1, 1)
+    shift = small * torch.randn(x0.shape, generator=generator).sign()
+    shift[:, :, :3, :3] = 0.2
+    threat = ThreatModel("l2", 0.5)
+    assert (threat.distance(threat.project(x0 + shift, x0), x0) <= 0.5 + 1e-7).all()
+
+
+@pytest.mark.parametrize("eps", [0.2, 0.7, 2.5])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_projection_is_the_nearest_allowed_image(norm: str, eps: float, seed: int) -> None:
+    """Against a general constrained optimiser, with the pixel range active.
+
+    In l1 it solves for the upward and the downward part of each change, which makes the problem smooth.
+    """
+    generator = torch.Generator().manual_seed(seed)
     x0 = torch.rand(1, 3, 2, 2, generator=generator, dtype=torch.float64).round(decimals=1)
     far = x0 + torch.randn(x0.shape, generator=generator, dtype=torch.float64)
-    threat = ThreatModel("l2", "0.7")
+    threat = ThreatModel(norm, eps)
     ours = threat.project(far, x0)
     target, centre = far.flatten().numpy(), x0.flatten().numpy()
+
+    def left(parts: np.ndarray) -> float:
+        up, down = np.split(parts, 2)
+        return float(eps**2 - ((up - down) ** 2).sum() if norm == "l2" else eps - parts.sum())
+
     best = minimize(
-        lambda z: ((z - target) ** 2).sum(),
-        centre,
-        bounds=[(0, 1)] * 12,
+        lambda parts: ((centre + parts[:12] - parts[12:] - target) ** 2).sum(),
+        np.full(24, 1e-3),
+        bounds=[(0, 1 - c) for c in centre] + [(0, c) for c in centre],
         method="SLSQP",
-        constraints={"type": "ineq", "fun": lambda z: 0.49 - ((z - centre) ** 2).sum()},
+        constraints={"type": "ineq", "fun": left},
         options={"ftol": 1e-12, "maxiter": 500},
     )
     assert best.success
     assert ((ours.flatten().numpy() - target) ** 2).sum() == pytest.approx(best.fun, rel=1e-6)
 
 
+def test_the_l0_projection_is_the_nearest_allowed_image() -> None:
+    """Against all choices of pixels."""
+    generator = torch.Generator().manual_seed(3)
+    x0 = torch.rand(1, 3, 2, 3, generator=generator).round(decimals=1)
+    far = x0 + torch.randn(x0.shape, generator=generator)
+    for count in range(1, 7):
+        ours = ThreatModel("l0", count).project(far, x0)
+        distances = []
+        for pixels in itertools.combinations(range(6), count):
+            mask = torch.zeros(6, dtype=torch.bool)
+            mask[list(pixels)] = True
+            distances.append((torch.where(mask.view(2, 3), far.clamp(0, 1), x0) - far).norm().item())
+        assert (ours - far).norm().item() == pytest.approx(min(distances))
+
+
+@NORM
+def test_the_steepest_step_has_length_one_and_nothing_beats_it(norm: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(4, 3, 5, 5, generator=generator)
+    threat = ThreatModel(norm, 5) if norm != "linf" else ThreatModel(norm, 1)
+    step = threat.steepest(gradient)
+    if norm == "l0":
+        assert torch.equal(step.sign(), gradient.sign())
+        return
+    assert torch.allclose(threat.distance(step, torch.zeros_like(step)), torch.ones(4, dtype=torch.float64))
+    grown = (step * gradient).flatten(1).sum(1)
+    for _ in range(50):
+        other = torch.randn(gradient.shape, generator=generator)
+        other /= threat.distance(other, torch.zeros_like(other)).view(-1, 1, 1, 1).float()
+        assert (grown >= (other * gradient).flatten(1).sum(1)).all()
+    assert torch.equal(threat.steepest(torch.zeros_like(gradient)), torch.zeros_like(gradient))
+
+
+def test_a_long_l1_step_uses_the_best_values_that_can_still_move() -> None:
+    gradient = torch.tensor([4.0, -3.0, 2.0]).view(1, 3, 1, 1)
+    x = torch.tensor([0.6, 0.5, 0.5]).view(1, 3, 1, 1)
+    step = 0.8 * ThreatModel("l1", 1).steepest(gradient, x, 0.8)
+    assert step.flatten().tolist() == pytest.approx([0.4, -0.4, 0.0])
+    assert ThreatModel("l1", 1).steepest(gradient).flatten().tolist() == [1, 0, 0]
+
+
 @NORM
 def test_violations_are_named(norm: str) -> None:
-    threat = ThreatModel(norm, "2/255")
+    threat = ThreatModel(norm, "2" if norm == "l0" else "2/255")
     x0 = torch.full((2, 3, 4, 4), 0.5)
     assert "budget" in str(threat.violation(x0 + 0.02, x0))
     assert "finite" in str(threat.violation(x0 * float("nan"), x0))
