@@ -18,6 +18,7 @@ GRADIENT_ATTACKS = [
     for name in registry.names("attacks")
     for norm in registry.load("attacks", name).target.norms
     if registry.load("attacks", name).target.needs_gradient
+    and not getattr(registry.load("attacks", name).target, "needs_threshold", False)
 ]
 
 
