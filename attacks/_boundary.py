@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from .pgd import EOT_DRAWS
+from ._ascent import EOT_DRAWS, wide
 
 SLACK = 1e-6
 """By how much of the threshold a score must be across it: an image's float32 score is not the same in every batch."""
@@ -67,8 +67,7 @@ class Side:
             if places is not None:
                 flat = places.detach()
                 unit = self.temperature * (flat.amax(1) - flat.mean(1)).clamp_min(torch.finfo(flat.dtype).tiny)
-                # 0 * value: a pass through the score is a pass that is counted
-                soft = unit * (places / unit[:, None]).logsumexp(1) + 0 * value
+                soft = unit * (places / unit[:, None]).logsumexp(1)
             (found,) = torch.autograd.grad((self.sign * soft).sum(), point)
             total += value.detach() / self.draws
             slope += found.nan_to_num(0, 0, 0) / self.draws
@@ -114,7 +113,7 @@ class Nearest:
             return side.child("same").excess(image)  # the same draws at every call
 
         found = self.distance.isfinite()
-        shift = torch.where(found[:, None, None, None], self.across - x, 0)
+        shift = torch.where(wide(found), self.across - x, 0)
         low, high = torch.zeros_like(side.sign), torch.full_like(side.sign, torch.inf)
         for t in FARTHER:
             open_ = found & high.isinf()
@@ -126,15 +125,15 @@ class Nearest:
         high = torch.where(found, high, 0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            across = side.crossed(excess((x + _wide(middle) * shift).clamp(0, 1)))
+            across = side.crossed(excess((x + wide(middle) * shift).clamp(0, 1)))
             low, high = torch.where(across, low, middle), torch.where(across, middle, high)
-        at = (x + _wide(high) * shift).clamp(0, 1)
+        at = (x + wide(high) * shift).clamp(0, 1)
         radius = torch.where(found, threat.distance(at, x), torch.inf)
         near = found & (radius <= threat.radius)
         if near.all():
             return at, radius
         # a search for the nearest crossing, which is far away, may have seen nothing good inside the ball
-        uphill = threat.steepest(side.child("uphill").gradient(x)[1])
+        uphill = threat.steepest(side.child("uphill").gradient(x)[1], x, threat.radius)
         candidates = [x, self.inside, threat.project(_pick(found, at, self.last), x)]
         candidates.append(threat.project(x + threat.radius * uphill, x))
         values = torch.stack([excess(image) for image in candidates])
@@ -169,8 +168,4 @@ def radii(
 
 
 def _pick(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(_wide(chosen), a, b)
-
-
-def _wide(per_image: Tensor) -> Tensor:
-    return per_image[:, None, None, None]
+    return torch.where(wide(chosen), a, b)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from .pgd import EOT_DRAWS, PGD
+from ._ascent import EOT_DRAWS, not_negative, positive
+from .apgd import APGD
 
 CASCADE = ("apgd-ce", "fab", "square")
 """Of the standard version, what two classes leave: DLR needs three, and a targeted form needs another target."""
@@ -46,7 +47,7 @@ class AutoAttack:
     steps: iterations of each restart of APGD and of FAB.
     restarts: of APGD and of FAB.
     queries: of Square.
-    ascent_steps: of the score attack that goes on, from AutoAttack's images and from a random start.
+    ascent_steps: of the score attack (apgd) that goes on from AutoAttack's images.
     draws: noise draws over which a randomized detector's score is averaged in every call; 0 means 8.
     """
 
@@ -59,15 +60,12 @@ class AutoAttack:
     steps: int = 100
     restarts: int = 1
     queries: int = 5000
-    ascent_steps: int = 20
+    ascent_steps: int = 100
     draws: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "queries", "ascent_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.draws < 0:
-            raise ValueError(f"draws must not be negative, got {self.draws}")
+        positive(steps=self.steps, restarts=self.restarts, queries=self.queries, ascent_steps=self.ascent_steps)
+        not_negative(draws=self.draws)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), by part, and `broken` (B,); sign (B,) is +1 or -1.
@@ -82,7 +80,7 @@ class AutoAttack:
             classifier = _TwoLogits(score, source.child("noise"), draws, threshold)
             images[i : i + 1], broken[i] = self._one(classifier, x[i : i + 1], sign[i], threat, source.child("seed"))
         images = threat.project(images, x)  # the package's l2 images may be a rounding outside
-        ascent = PGD(steps=self.ascent_steps, draws=self.draws)
+        ascent = APGD(steps=self.ascent_steps, draws=self.draws)
         further = ascent(score, x, sign, threat, rng.child("ascent"), starts=images)
         return Attacked({PLAIN: images, CONTINUED: further}, {"broken": broken})
 

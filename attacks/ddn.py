@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
+from ._ascent import not_negative, positive, wide
 from ._boundary import Nearest, Problem, Side, radii
 
 LAST_STEP = 0.01  # of the length of the first one: the steps shrink along a half cosine
@@ -43,15 +44,12 @@ class DDN:
     draws: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
+        positive(steps=self.steps)
         if self.step_size <= 0:
             raise ValueError(f"step_size must be above 0, got {self.step_size}")
         if not 0 < self.change < 1:
             raise ValueError(f"change must be in (0, 1), got {self.change}")
-        for name in ("temperature", "draws"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        not_negative(temperature=self.temperature, draws=self.draws)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), and the radii (B,); sign (B,) is +1 or -1.
@@ -64,11 +62,11 @@ class DDN:
         x, threat = problem.x, problem.threat
         side = problem.side.child("search")
         shift = torch.zeros_like(x)
-        length = torch.full_like(side.sign, threat.radius)[:, None, None, None]
+        length = wide(torch.full_like(side.sign, threat.radius))
         for i in range(self.steps):
             follow = side.smoothed(self.temperature * (1 - i / self.steps))
             excess, slope = follow.gradient(x + shift)
-            crossed = nearest.meet(x + shift, excess)[:, None, None, None]
+            crossed = wide(nearest.meet(x + shift, excess))
             if i:
                 length = length * torch.where(crossed, 1 - self.change, 1 + self.change)
             part = LAST_STEP + (1 - LAST_STEP) * (1 + math.cos(math.pi * i / self.steps)) / 2

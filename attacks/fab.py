@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
+from ._ascent import not_negative, positive, wide
 from ._boundary import Nearest, Problem, Side, radii
 
 OVERSHOOT = 1.05  # of a step to the linearised boundary: the paper's eta
@@ -45,15 +46,11 @@ class FAB:
     draws: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        positive(steps=self.steps, restarts=self.restarts)
         for name in ("bias", "back"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("temperature", "draws"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        not_negative(temperature=self.temperature, draws=self.draws)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), and the radii (B,); sign (B,) is +1 or -1.
@@ -74,10 +71,11 @@ class FAB:
                 rise = (slope.double() * (x0 - x).double()).flatten(1).sum(1)
                 home = nearest_on_plane(x0, slope, -excess - rise, threat.norm)
                 a, b = (threat.distance(d, torch.zeros_like(d)) for d in (here, home))
-                weight = (a / (a + b).clamp_min(1e-12)).clamp_max(self.bias).to(x)[:, None, None, None]
+                weight = (a / (a + b).clamp_min(1e-12)).clamp_max(self.bias)
+                weight = wide(weight.to(x))
                 x = ((1 - weight) * (x + OVERSHOOT * here) + weight * (x0 + OVERSHOOT * home)).clamp(0, 1)
                 crossed = nearest.meet(x, side.excess(x))
-                x = torch.where(crossed[:, None, None, None], x0 + self.back * (x - x0), x)
+                x = torch.where(wide(crossed), x0 + self.back * (x - x0), x)
 
     def _random(self, problem: Problem, nearest: Nearest, restart: int) -> Tensor:
         """Half as far as the radius so far, or as eps, in a random direction."""
@@ -85,7 +83,7 @@ class FAB:
         rng = problem.rng.child("start", restart)
         shift = 2 * rng.uniform(x) - 1 if threat.norm == "linf" else rng.normal(x)
         length = nearest.distance.clamp_max(threat.radius) / 2 / threat.distance(shift, torch.zeros_like(shift))
-        return (x + length.to(x)[:, None, None, None] * shift).clamp(0, 1)
+        return (x + wide(length.to(x)) * shift).clamp(0, 1)
 
 
 def nearest_on_plane(x: Tensor, slope: Tensor, rise: Tensor, norm: str) -> Tensor:

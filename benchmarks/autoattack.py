@@ -47,9 +47,9 @@ def main() -> None:
     line("clean", rows.clean)
     line(PLAIN, rows[PLAIN])
     line(CONTINUED, rows[CONTINUED])
-    pgd = bench.evaluate(options.detector, data, "pgd", threat, limit=options.limit)
-    line("pgd alone, 20 steps", pgd.worst)
-    for name, frame in ((f"{PLAIN} and what goes on", rows), ("pgd", pgd)):
+    apgd = bench.evaluate(options.detector, data, "apgd", threat, limit=options.limit)
+    line("apgd alone", apgd.worst)
+    for name, frame in ((f"{PLAIN} and what goes on", rows), ("apgd", apgd)):
         record = frame.attrs["run"]
         print(
             f"{name}: {record['forwards']} forward and {record['backwards']} backward passes, {record['seconds']:.0f} s"
