@@ -73,8 +73,16 @@ class Climb:
         return value
 
     def done(self) -> Tensor:
-        """(n,) bool: whose goal is reached."""
-        return self.score.done(self.best_value[self.rows], self.sign[self.rows])
+        """(n,) bool: whose goal is reached; of a randomized detector, clearly so under fresh draws."""
+        sign = self.sign[self.rows]
+        done = self.score.done(self.best_value[self.rows], sign)
+        if self.score.randomized and done.any():  # the largest of noisy values is a lucky one
+            some = done.nonzero().flatten()
+            best, rng = self.best[self.rows[some]], self.rng.rows(some.tolist())
+            each = sign[some] * self.score.each(best, rng, self.draws)
+            error = each.std(0, correction=0) / max(self.draws - 1, 1) ** 0.5
+            done[some] = self.score.done(each.mean(0) - 2 * error, sign[some])
+        return done
 
     def leave(self, gone: Tensor) -> Tensor:
         """These of the n images (n,) bool climb no further; returns the indices of the others."""
@@ -85,7 +93,8 @@ class Climb:
     def end(self, here: Tensor) -> None:
         """The run is over, and those still climbing are here."""
         if not self.score.randomized:
-            self.look(here)
+            if len(here):
+                self.look(here)
             return
         # values met on the way are noisy and the largest is a lucky one: the last image is a candidate beside the best
         last = self.best.clone()
