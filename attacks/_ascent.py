@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bench import Rng, Score
+from bench import Rng, Score, ThreatModel
 
 EOT_DRAWS = 8  # where the parameter `draws` is not given
 Objective = Literal["score", "logsumexp", "top", "mean"]
@@ -31,9 +31,11 @@ class Climb:
     The objective gives the direction and nothing else. Steps are judged, and images kept, by the score itself.
     """
 
-    def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int):
+    def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int, per_step: int | None = None):
         self.score, self.x, self.sign = score, x, sign
         self.draws = (draws or EOT_DRAWS) if score.randomized else 1
+        self.per_step = per_step or self.draws
+        """Draws over which a gradient is averaged; `draws` are for looking at what it brought."""
         self.best, self.best_value = x.clone(), torch.full_like(sign, -torch.inf)
         self.candidates: list[Tensor] = []  # of a randomized detector
         self.spread: Tensor | None = None
@@ -53,7 +55,7 @@ class Climb:
         """
         sign = self.sign[self.rows]
         value, total = torch.zeros_like(sign), torch.zeros_like(here)
-        for _ in range(self.draws):
+        for _ in range(self.per_step):
             point = here.detach().requires_grad_(True)
             if objective == "score":
                 scores = aim = self.score(point, self.rng)
@@ -61,8 +63,8 @@ class Climb:
                 scores, evidence = self.score.with_evidence(point, self.rng)
                 aim = scores if evidence is None else self._pooled(evidence, objective, progress)
             (gradient,) = torch.autograd.grad((sign * aim).sum(), point)
-            value += sign * scores.detach() / self.draws
-            total += gradient.nan_to_num(0, 0, 0) / self.draws  # one bad pixel must not end an attack
+            value += sign * scores.detach() / self.per_step
+            total += gradient.nan_to_num(0, 0, 0) / self.per_step  # one bad pixel must not end an attack
         self._keep(here, value)
         return value, total
 
@@ -73,8 +75,16 @@ class Climb:
         return value
 
     def done(self) -> Tensor:
-        """(n,) bool: whose goal is reached."""
-        return self.score.done(self.best_value[self.rows], self.sign[self.rows])
+        """(n,) bool: whose goal is reached; of a randomized detector, clearly so under fresh draws."""
+        sign = self.sign[self.rows]
+        done = self.score.done(self.best_value[self.rows], sign)
+        if self.score.randomized and done.any():  # the largest of noisy values is a lucky one
+            some = done.nonzero().flatten()
+            best, rng = self.best[self.rows[some]], self.rng.rows(some.tolist())
+            each = sign[some] * self.score.each(best, rng, self.draws)
+            error = each.std(0, correction=0) / max(self.draws - 1, 1) ** 0.5
+            done[some] = self.score.done(each.mean(0) - 2 * error, sign[some])
+        return done
 
     def leave(self, gone: Tensor) -> Tensor:
         """These of the n images (n,) bool climb no further; returns the indices of the others."""
@@ -85,7 +95,8 @@ class Climb:
     def end(self, here: Tensor) -> None:
         """The run is over, and those still climbing are here."""
         if not self.score.randomized:
-            self.look(here)
+            if len(here):
+                self.look(here)
             return
         # values met on the way are noisy and the largest is a lucky one: the last image is a candidate beside the best
         last = self.best.clone()
@@ -119,6 +130,40 @@ class Climb:
         fall = (TEMPERATURES[1] / TEMPERATURES[0]) ** progress
         temperature = self.spread[self.rows] * TEMPERATURES[0] * fall
         return torch.logsumexp(evidence / temperature[:, None], 1) * temperature
+
+
+def ascend(
+    climb: Climb,
+    here: Tensor,
+    x0: Tensor,
+    threat: ThreatModel,
+    objective: Objective,
+    *,
+    steps: int,
+    first: float,
+    shrinks: bool,
+    momentum: float,
+) -> Tensor:
+    """One run of steepest steps for the images that climb, n of them, here (n, 3, H, W) and around x0.
+
+    Returns where those end whose goal is not reached before. first: length of the first step, in the norm; if it
+    `shrinks`, then linearly. momentum: weight of the earlier gradients, each scaled to mean size 1 (Dong et al. 2018).
+    """
+    gathered = torch.zeros_like(here)
+    for i in range(steps):
+        _, gradient = climb.gradient(here, objective, i / steps)
+        if (gone := climb.done()).any():
+            stay = climb.leave(gone)
+            here, x0, gradient, gathered = here[stay], x0[stay], gradient[stay], gathered[stay]
+            if not len(stay):
+                break
+        if momentum:
+            size = gradient.abs().mean((1, 2, 3), keepdim=True)
+            gathered = momentum * gathered + gradient / size.clamp_min(torch.finfo(size.dtype).tiny)
+            gradient = gathered
+        step = first * (1 - i / steps) if shrinks else first
+        here = threat.project(here + step * threat.steepest(gradient, here, step), x0)
+    return here
 
 
 def positive(**values: int) -> None:

@@ -4,6 +4,9 @@ Their schedule with a detector's score in place of a classifier's loss, and two 
 apart: steps follow a smooth objective made of all local scores, while the rule that halves a step, and the choice of
 the image to go back to and to return, look at the score itself. And the first step is compared with its own value:
 public code compares it with 0, so that the sign of a score decides.
+
+Where a detector draws noise, whether a step rose is a matter of luck and their rule has nothing to go by. The same
+number of passes is then better spent on steps of one draw each that shrink linearly, with momentum over ten of them.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, Climb, Objective, not_negative, positive, wide
+from ._ascent import EOT_DRAWS, Climb, Objective, ascend, not_negative, positive, wide
 
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
 MOMENTUM = 0.75  # weight of the new step against the last displacement
 AT_REST = 2**-4  # of the radius: an image whose step is shorter leaves after a window that brought nothing,
 NOTHING = 1e-3  # which is less than this share of all that it has gained
+NOISY_MOMENTUM = 0.9  # of gradients of one draw each
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class APGD:
     steps: gradient evaluations per restart (times `draws`).
     restarts: independent runs: from a random point, from the image itself, then from further random points.
     objective: what gives the direction; `auto` is logsumexp where the detector offers local scores, else the score.
-    draws: noise draws over which score and gradient are averaged, 0 means 8; one where there is no noise.
+    draws: of a randomized detector: it gets `steps` x `draws` steps of one noise draw each; 0 means 8.
     random_start: False begins at the image itself.
     """
 
@@ -66,7 +70,7 @@ class APGD:
 
         starts: images of the ball; the first run begins there instead of at a random point.
         """
-        climb = Climb(score, x, sign, self.draws)
+        climb = Climb(score, x, sign, self.draws, per_step=1)
         objective: Objective = "logsumexp" if self.objective == "auto" else self.objective
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
@@ -77,7 +81,8 @@ class APGD:
                 start = threat.random_start(x, source.child("start"))
             else:
                 start = x
-            climb.end(self._run(climb, start[climb.rows], x, threat, objective))
+            run = self._noisy_run if score.randomized else self._run
+            climb.end(run(climb, start[climb.rows], x, threat, objective))
         return climb.chosen(rng)
 
     def _run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
@@ -126,6 +131,20 @@ class APGD:
                 there = threat.project(here + MOMENTUM * (there - here) + (1 - MOMENTUM) * (here - before), x0)
             before, here = here, there
         return here
+
+    def _noisy_run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
+        """Shrinking steps of one draw each; returns where those end whose goal is not reached before."""
+        return ascend(
+            climb,
+            here,
+            x[climb.rows],
+            threat,
+            objective,
+            steps=self.steps * climb.draws,
+            first=2 * threat.radius,
+            shrinks=True,
+            momentum=NOISY_MOMENTUM,
+        )
 
 
 def checkpoints(steps: int) -> set[int]:

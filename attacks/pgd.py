@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, Climb, Objective, not_negative, positive
+from ._ascent import EOT_DRAWS, Climb, Objective, ascend, not_negative, positive
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,17 @@ class PGD:
         return climb.chosen(rng)
 
     def _ascend(self, climb: Climb, here: Tensor, x0: Tensor, threat: ThreatModel) -> Tensor:
-        """Where the images of one run end that did not reach their goal before."""
+        """One run."""
         shrinks = self.schedule == "linear"
         first = self.step_size or (10 if shrinks else 2.5) * threat.radius / self.steps
-        gathered = torch.zeros_like(here)
-        for i in range(self.steps):
-            _, gradient = climb.gradient(here, self.objective, i / self.steps)
-            if (gone := climb.done()).any():
-                stay = climb.leave(gone)
-                here, x0, gradient, gathered = here[stay], x0[stay], gradient[stay], gathered[stay]
-                if not len(stay):
-                    break
-            if self.momentum:
-                size = gradient.abs().mean((1, 2, 3), keepdim=True)
-                gathered = self.momentum * gathered + gradient / size.clamp_min(torch.finfo(size.dtype).tiny)
-                gradient = gathered
-            step = first * (1 - i / self.steps) if shrinks else first
-            here = threat.project(here + step * threat.steepest(gradient, here, step), x0)
-        return here
+        return ascend(
+            climb,
+            here,
+            x0,
+            threat,
+            self.objective,
+            steps=self.steps,
+            first=first,
+            shrinks=shrinks,
+            momentum=self.momentum,
+        )

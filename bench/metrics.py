@@ -71,7 +71,9 @@ class Bootstrap(NamedTuple):
 
     def estimate(self) -> Estimate:
         tail = 100 * (1 - LEVEL) / 2
-        low, high = np.percentile(self.samples, [tail, 100 - tail])
+        # between two samples of which one is infinite there is nothing to interpolate
+        infinite = bool(np.isinf(self.samples).any())
+        low, high = np.percentile(self.samples, [tail, 100 - tail], method="nearest" if infinite else "linear")
         return Estimate(self.value, float(low), float(high))
 
 
@@ -116,6 +118,21 @@ def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, sal
     right = ((s > threshold) == y).astype(np.float64)
     samples = np.concatenate([weights @ right for weights in _weights(y, salt)]) / len(s)
     return Bootstrap(float(right.mean()), samples)
+
+
+def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:
+    """The median of one class's numbers, which may be inf; nan where there are none."""
+    v = np.sort(np.asarray(values, dtype=np.float64))
+    if not len(v):
+        return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
+    found = []
+    for weights in _weights(np.zeros(len(v), dtype=bool), salt):
+        below = weights.cumsum(1)
+        # the two middle ones of each resample, or twice the one
+        lower = v[(below >= len(v) / 2).argmax(1)]
+        upper = v[(below >= len(v) // 2 + 1).argmax(1)]
+        found.append((lower + upper) / 2)
+    return Bootstrap(float(np.median(v)), np.concatenate(found))
 
 
 def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> float:

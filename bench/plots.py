@@ -1,4 +1,4 @@
-"""Figures from results: robust AUROC over the budget, and over the level of a purifier."""
+"""Figures from results: robust AUROC over the budget and over the level of a purifier, and accuracy over the radius."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from . import files
 from .metrics import Estimate, mean
@@ -41,6 +44,8 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
     """
     groups: dict[tuple[str, str, str, str], dict[str, dict[Fraction, dict[str, Result]]]] = {}
     for r in results:
+        if r.stops_at_threshold:
+            continue
         seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
         name = f"{r.detector} (not ranked)" if r.unranked else r.detector
@@ -115,6 +120,8 @@ def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]
     groups: dict[tuple[Any, ...], dict[float, dict[str, Result]]] = {}
     plain: dict[tuple[Any, ...], dict[str, Result]] = {}
     for r in results:
+        if r.stops_at_threshold:
+            continue
         s, level = r.spec, r.record["detector"]["purification"]
         where = (s["dataset"], s["image_size"], r.attack, s["norm"], s["eps"], s["targets"], s["seed"])
         if level is None:
@@ -186,6 +193,70 @@ def write_purification(results: Sequence[Result], folder: Path) -> list[Path]:
         figure = _figure()
         draw_levels(levels, title, parameter, figure.add_subplot())
         written.append(_save(figure, folder, f"purification {title}"))
+    return written
+
+
+def radii(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]]:
+    """(title, norm) -> detector -> the radii of its images, sorted, where a minimum-norm attack found them.
+
+    Of the categories that all detectors of the figure have. The budget bounds the image that such an attack returns,
+    not the radius; of several budgets the largest is shown.
+    """
+    groups: dict[tuple[str, str], dict[str, dict[str, Result]]] = {}
+    for r in sorted(results, key=lambda r: Fraction(r.spec["eps"])):
+        if r.radii is None:
+            continue
+        s = r.spec
+        title = f"{s['dataset']}, {s['image_size']} px: {r.attack}, {s['norm']}"
+        title += f", {s['targets']} images attacked" * (s["targets"] != "both")
+        title += f", seed {s['seed']}" * bool(s["seed"])
+        name = f"{r.detector} (not ranked)" if r.unranked else r.detector
+        groups.setdefault((title, s["norm"]), {}).setdefault(name, {})[s["category"]] = r
+    found: dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]] = {}
+    for key, detectors in groups.items():
+        for name, cells in sorted(detectors.items()):
+            shared = set.intersection(*(set(others) for others in detectors.values()))
+            parts = [part for category in sorted(shared) for part in cells[category].radii or ()]
+            if sum(map(len, parts)):
+                found.setdefault(key, {})[name] = np.sort(np.concatenate(parts))
+    return found
+
+
+def still_right(found: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Sorted radii -> (x, share): of the images, how many are still judged rightly after a perturbation of size x.
+
+    A step down at every finite radius; an image whose radius is inf is right at every x.
+    """
+    finite = found[np.isfinite(found)]
+    x = np.concatenate([[0.0], finite])
+    return x, 1 - np.searchsorted(found, x, side="right") / len(found)
+
+
+def draw_radii(lines: dict[str, npt.NDArray[np.float64]], title: str, norm: str, axes: Axes) -> Axes:
+    """Share of images still right at the threshold over the size of the perturbation, one line per detector."""
+    ends = [float(found[np.isfinite(found)].max(initial=0)) for found in lines.values()]
+    for i, (name, found) in enumerate(lines.items()):
+        x, share = still_right(found)
+        x, share = np.append(x, max(*ends, x[-1])), np.append(share, share[-1])
+        style = ("-", "--", ":")[i // len(COLOURS) % 3]
+        axes.step(x, share, where="post", label=name, color=COLOURS[i % len(COLOURS)], linestyle=style)
+    axes.set_title(title, fontsize="small")
+    axes.set(xlabel=f"size of the perturbation ({norm}, pixels in [0, 1])", ylabel="share of images still right")
+    axes.set(ylim=(0, 1.02), xlim=(0, None))
+    many = len(lines) > LEGEND_INSIDE
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {"loc": "best"}
+    axes.legend(frameon=False, fontsize="small", **beside)
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def write_radii(results: Sequence[Result], folder: Path) -> list[Path]:
+    """A PNG per data set, minimum-norm attack and norm."""
+    written = []
+    for (title, norm), lines in radii(results).items():
+        figure = _figure((11, max(4.2, 0.22 * len(lines) + 0.6)) if len(lines) > LEGEND_INSIDE else (6.4, 4.2))
+        draw_radii(lines, title, norm, figure.add_subplot())
+        written.append(_save(figure, folder, f"radii {title}"))
     return written
 
 

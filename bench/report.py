@@ -13,7 +13,7 @@ import pandas as pd
 
 from . import files
 from .errors import UserError
-from .metrics import Bootstrap, accuracy, mean, ranking
+from .metrics import Bootstrap, accuracy, mean, median, ranking
 from .run import ASIDE, Row, read_record, read_rows
 
 if TYPE_CHECKING:
@@ -43,8 +43,23 @@ class Result:
     def attack(self) -> str:
         spec = self.spec
         settings = {**spec["attack_parameters"], **{k: spec[k] for k in ("limit", "draws") if spec[k] is not None}}
+        settings |= {"goal": spec["goal"]} if spec["goal"] != "rank" else {}
         shown = ", ".join(f"{k}={short(v)}" for k, v in settings.items())
         return f"{spec['attack']} ({shown})" if shown else str(spec["attack"])
+
+    @property
+    def stops_at_threshold(self) -> bool:
+        """The attack wanted the decision wrong, no more: its scores are no worst case, and rank nothing."""
+        return self.spec["goal"] == "threshold" or self.radii is not None
+
+    @cached_property
+    def radii(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of a minimum-norm attack, the radii of the normal and of the anomalous images that it was let at."""
+        if not any("radius" in row.more for row in self.rows):
+            return None
+        found = [np.array([row.more["radius"] for row in self.rows if row.label == label]) for label in (0, 1)]
+        normal, anomalous = (radii[~np.isnan(radii)] for radii in found)
+        return normal, anomalous
 
     @property
     def checks(self) -> list[dict[str, Any]]:
@@ -81,9 +96,21 @@ class Result:
         for column, scores in columns.items():
             if np.isnan(scores).any():
                 continue
-            found |= {f"{column}_{name}": value for name, value in ranking(scores, labels, salt).items()}
+            if column == "clean" or not self.stops_at_threshold:
+                found |= {f"{column}_{name}": value for name, value in ranking(scores, labels, salt).items()}
             threshold = self.record["threshold"]["value"]
             found[f"{column}_accuracy"] = accuracy(scores, labels, threshold, salt)
+            if column == "robust":
+                for label, name in ((0, "normal"), (1, "anomalous")):
+                    one = labels == label
+                    found[f"robust_{name}_right"] = accuracy(scores[one], labels[one], threshold, salt)
+        broken = np.array([row.more.get("broken", np.nan) for row in self.rows])
+        if not np.isnan(broken).all():
+            wrong = (clean > self.record["threshold"]["value"]) != labels
+            broken = np.where(np.isnan(broken), wrong, broken)
+            found["autoattack_accuracy"] = accuracy(broken != labels, labels, 0.5, salt)
+        for name, values in zip(("normal", "anomalous"), self.radii or (), strict=False):
+            found[f"median_radius_{name}"] = median(values, salt)
         return found
 
 
@@ -144,6 +171,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "eps": float(_fraction(spec["eps"])),
         "eps_text": spec["eps"],
         "targets": spec["targets"],
+        "goal": spec["goal"],
         "seed": spec["seed"],
         "normal": record["data"]["normal"],
         "anomalous": record["data"]["anomalous"],
@@ -181,7 +209,8 @@ class Board:
     title: str
     key: tuple[Any, ...]
     entries: tuple[tuple[str, tuple[Result, ...]], ...]
-    """Detector and its cells, one per category; best robust AUROC first, and what must not be ranked last."""
+    """Detector and its cells, one per category; best robust AUROC first, or robust accuracy where the attack stops at
+    the threshold, and what must not be ranked last."""
 
     @property
     def categories(self) -> list[str]:
@@ -208,9 +237,9 @@ def boards(results: Sequence[Result]) -> list[Board]:
         title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
-        ranked = sorted(
-            entries.items(), key=lambda e: (any(r.unranked for r in e[1]), -_mean(e[1], "robust_auroc").value)
-        )
+        stops = any(r.stops_at_threshold for cells in entries.values() for r in cells)
+        best_by = "robust_accuracy" if stops else "robust_auroc"
+        ranked = sorted(entries.items(), key=lambda e: (any(r.unranked for r in e[1]), -_mean(e[1], best_by).value))
         found.append(Board(title, key, tuple((name, tuple(cells)) for name, cells in ranked)))
     return found
 
@@ -231,6 +260,9 @@ COLUMNS = {
     "clean acc.": "clean_accuracy",
     "robust acc.": "robust_accuracy",
 }
+AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robust_anomalous_right"}
+AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
+RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
 NOT_RANKED = "–"  # noqa: RUF001
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
 
@@ -245,8 +277,8 @@ def table(board: Board) -> pd.DataFrame:
             "rank": NOT_RANKED if name in unranked else str(rank),
             "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
         }
-        for title, metric in COLUMNS.items():
-            line[title] = _cell(results, metric, title in WITH_INTERVAL)
+        for title, metric in (COLUMNS | _further(board)).items():
+            line[title] = _cell(results, metric, title in (*WITH_INTERVAL, *RADII))
         line["passes per image"] = _passes(results)
         fits = [r.record["detector"]["fit"] for r in results]
         line["fit seconds"] = f"{sum(fit['seconds'] for fit in fits if fit):.0f}"
@@ -255,6 +287,16 @@ def table(board: Board) -> pd.DataFrame:
         line["peak GiB"] = f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _further(board: Board) -> dict[str, str]:
+    """Columns that only some attacks fill."""
+    results = [r for _, cells in board.entries for r in cells]
+    wanted = AT_THRESHOLD if any(r.stops_at_threshold for r in results) else {}
+    for columns in (AUTOATTACK, RADII):
+        if any(metric in r.metrics for r in results for metric in columns.values()):
+            wanted = wanted | columns
+    return wanted
 
 
 def _cell(results: Sequence[Result], metric: str, interval: bool) -> str:
@@ -278,7 +320,8 @@ def by_category(board: Board) -> pd.DataFrame:
         cells = {r.spec["category"]: r for r in results}
         for category in board.categories:
             r = cells.get(category)
-            values = [] if r is None else [r.metrics[m].value for m in ("clean_auroc", "robust_auroc")]
+            shown = ("clean_auroc", "robust_auroc")
+            values = [] if r is None else [r.metrics[m].value for m in shown if m in r.metrics]
             line[category] = " → ".join(f"{v:.3f}" for v in values)
         lines.append(line)
     return pd.DataFrame(lines)
@@ -294,6 +337,17 @@ the table. An attack bounds robustness from above: a better one can only lower i
 """
 
 
+FOOTNOTES = {
+    "normal right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not the worst "
+    f"one, and what ranks by it is {NOT_RANKED}; the order is that of robust acc. *normal right*, *anomalous right*: "
+    "share of that class still on its side of the threshold.",
+    "AutoAttack acc.": "*AutoAttack acc.*: share of images that AutoAttack did not break, which is its own figure.",
+    "median radius, normal": "*median radius*: how far the median image of the class must move, in the norm and in "
+    "pixels in [0, 1], to be judged wrongly at the threshold, as far as the attack found; 0 where it is from the "
+    "start, inf where nothing was found.",
+}
+
+
 def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Path] = ()) -> str:
     """LEADERBOARD.md."""
     parts = ["# Leaderboard", "", HOW_TO_READ]
@@ -303,6 +357,8 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
         parts += [f"## {board.title}", "", f"{scope}.", "", _markdown_table(table(board)), ""]
         if count > 1:
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
+        footnotes = [why for title, why in FOOTNOTES.items() if title in _further(board)]
+        parts += [f"- {why}" for why in footnotes] + ([""] if footnotes else [])
         warnings = sorted(
             {f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]}
         )
@@ -360,11 +416,11 @@ def rich_table(board: Board) -> Table:
 
 
 def write_report(root: Path) -> tuple[list[Result], list[str], list[Path]]:
-    """LEADERBOARD.md, leaderboard.csv, robustness curves and purification levels in the results folder."""
-    from .plots import write_curves, write_purification
+    """LEADERBOARD.md, leaderboard.csv, robustness curves, purification levels and radii in the results folder."""
+    from .plots import write_curves, write_purification, write_radii
 
     results, notes = read_results(root)
-    plots = [*write_curves(results, root), *write_purification(results, root)]
+    plots = [*write_curves(results, root), *write_purification(results, root), *write_radii(results, root)]
     frame = pd.DataFrame([_tidy(result) for result in results])
     files.write_text(root / "leaderboard.csv", frame.to_csv(index=False))
     files.write_text(root / "LEADERBOARD.md", markdown(results, notes, plots))

@@ -21,6 +21,7 @@ GRADIENT_ATTACKS = [
     for norm in registry.load("attacks", name).target.norms
     if registry.load("attacks", name).target.needs_gradient
     and name not in ("bpda-pgd", "worst")  # of a detector with a block, of a list
+    and not getattr(registry.load("attacks", name).target, "needs_threshold", False)
 ]
 
 
