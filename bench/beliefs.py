@@ -27,7 +27,7 @@ from .rng import Rng
 from .run import Attack, Kept, Ready, Row, RunSpec
 from .score import Passes, Score, where_it_failed
 from .threat import TOLERANCE, ThreatModel
-from .trial import ERRORS, MARGIN, POINT, Ahead, Trial
+from .trial import ERRORS, MARGIN, POINT, SAME, Ahead, Trial
 
 LUCKY_MARGIN = 0.25  # the same for columns of a randomized detector, whose standard error is not stored
 SHARE = 0.02  # of the images, and more than one: on how many another attack may be ahead
@@ -39,7 +39,6 @@ NOISE_TRIES = 16
 UNMOVED = 0.05  # share of images
 BROKEN = 0.05  # AUROC on the probe that a ball without bounds should reach
 WIDER = (8, 32)  # times eps, before the whole pixel range
-SAME = 1e-4  # of the spread of clean scores: two scorings of one image
 AGAIN = 0.1  # of the gain, in the mean: two runs of one attack, whose last digits depend on the batch
 QUERIES = (100, 500)  # of the black box, at least and at most
 BLIND = ("square", "transfer", "noise", "smaller")  # how parts without the detector's own gradient begin
@@ -115,7 +114,7 @@ def images_are_moved(trial: Trial) -> tuple[bool, str]:
     still = sum(row.distance == 0 for row in rows)
     rim = sum(row.distance >= 0.99 * trial.threat.radius for row in rows)
     said = f"{still} of {len(rows)} images were left as they are; {rim} use the whole budget"
-    return still <= UNMOVED * len(rows), said
+    return still <= max(1, UNMOVED * len(rows)), said
 
 
 def scores_are_not_tied(trial: Trial) -> tuple[bool, str]:
@@ -369,7 +368,7 @@ def wide_ball_breaks_it(trial: Trial) -> tuple[bool, str]:
     reached = 1.0
     for radius in radii:
         ball = ThreatModel(threat.norm, Fraction(radius), threat.attacks)
-        images = trial.attacked_by(trial.attack, few, ball)
+        images = trial.attacked_by(trial.in_ball(ball), few, ball)
         best = torch.maximum(best, trial.sign[few] * trial.each(images, few).mean(0))
         scores = (trial.sign[few] * best).tolist()
         reached = _left(trial, scores, label)

@@ -126,8 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
         "check-run",
         help="may a stored cell be believed? one line per check",
         description="Rebuilds the detector of a stored cell from its record, scores the images again, attacks a few of "
-        "them, and compares every check with the sentence that is stored. Exit code 0 if all checks pass as they did, 1 "
-        "if one fails or says otherwise than before, 2 on bad input.",
+        "them, and compares every check with the sentence that is stored. Exit code 0 if all checks pass as they did, "
+        "1 if one fails or its verdict is not the stored one, 2 on bad input.",
     )
     again.add_argument("path", type=Path, metavar="PATH", help="a cell's folder (with run.json), or a folder of cells")
     again.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images, where the cell had one")
@@ -372,10 +372,8 @@ def _list_checks(as_json: bool) -> int:
 
         print(json.dumps([{"name": n} | e._asdict() for n, e in EXPLAINED.items()], indent=1, ensure_ascii=False))
         return 0
-    for name, explained in EXPLAINED.items():
-        print(
-            f"{name}\n  raised if {explained.raised_if}\n  meaning: {explained.meaning}\n  remedy: {explained.remedy}"
-        )
+    for name, check in EXPLAINED.items():
+        print(f"{name}\n  raised if {check.raised_if}\n  meaning: {check.meaning}\n  remedy: {check.remedy}")
     return 0
 
 

@@ -35,7 +35,7 @@ DETECTOR = {
         "Return the negated score. With random weights the check is not made.",
     ),
     "rows": Explained(
-        "an image's score changes by more than 1e-4 of the spread of scores when it is scored alone or in another order.",
+        "an image's score, alone or in another order, changes by more than 1e-4 of the spread of scores.",
         "The score is not a function of one image: batch statistics, or a normalisation over the batch.",
         "Put the detector into eval mode; normalise with what was learned in `fit`.",
     ),
@@ -64,8 +64,8 @@ DETECTOR = {
     ),
     "shattered": Explained(
         "more than 99.95 % of a gradient's entries are exactly zero; or a step of 2/255 along it promises less than "
-        "1e-4 of the spread of scores; or its cosine with the gradients 1e-4 and 3e-4 away (uniform noise) is below 0.5 "
-        "in the median over images.",
+        "1e-4 of the spread of scores; or its cosine with the gradients 1e-4 and 3e-4 away (uniform noise) is below "
+        "0.5 in the median over images.",
         "The gradient is right at a point and useless a step further: attacks stall, and robustness is only apparent.",
         "Return the score before its last squashing; remove steps, quantisation and high-frequency terms, or attack "
         "through them (`bpda`, black box).",
@@ -119,19 +119,20 @@ CELL = {
         "Use a stronger attack; see `shattered`.",
     ),
     "moved": Explained(
-        "more than 5 % of the attacked images were left as they are, because nothing better was found (of an attack "
-        "that aims at the threshold: of those not already on the wrong side).",
+        "more than one, and more than 5 %, of the attacked images were left as they are, because nothing better was "
+        "found (of an attack that aims at the threshold: of those not already on the wrong side).",
         "The attack is blind there.",
         "See `gradient` and `shattered`; try the black box `square`.",
     ),
     "ties": Explained(
-        "5 % or more of all rows share their score with another row, or score exactly 0 or 1, before or after the attack.",
+        "5 % or more of all rows share their score with another row, or score exactly 0 or 1; before or after the "
+        "attack.",
         "As `saturation`, over the whole cell; ties count half in AUROC.",
         "Return the raw score.",
     ),
     "clean": Explained(
-        "the clean column differs from `detector.score`, called directly on the probe, by more than 1e-4 of the spread; "
-        "of a randomized detector by more than 6 standard errors.",
+        "the clean column differs from `detector.score`, called directly on the probe, by more than 1e-4 of the "
+        "spread; of a randomized detector by more than 6 standard errors.",
         "The detector changed during the run, or the harness does not score what the detector scores.",
         "See `state` and `plain score`.",
     ),
@@ -186,8 +187,8 @@ CELL = {
         "More draws.",
     ),
     "one step": Explained(
-        "a single step is ahead of the whole attack, by more than 5 % of the median gain, on more than one image of the "
-        "probe.",
+        "a single step is ahead of the whole attack, by more than 5 % of the median gain, on more than one image of "
+        "the probe.",
         "The steps after the first lead away: the step size or the gradient is wrong.",
         "Smaller steps; see `shattered`.",
     ),
@@ -204,8 +205,8 @@ CELL = {
         "Report the black box; attack another objective, or through the masking block (`bpda`).",
     ),
     "transfer": Explained(
-        "the attack's part `transfer` is ahead of the parts that see the detector's gradient on more than one image and "
-        "more than 2 % of them.",
+        "the attack's part `transfer` is ahead of the parts that see the detector's gradient on more than one image "
+        "and more than 2 % of them.",
         "Gradient masking: another detector's gradient leads further than its own.",
         "As for `black box`.",
     ),

@@ -33,6 +33,8 @@ MARGIN = 0.05  # of the attack's median gain: by how much another attack must be
 POINT = 0.01  # of AUROC: the least that counts, and what is left when nothing is left
 ERRORS = 3  # standard errors that a difference of means must exceed to count
 ROUNDING = 2e-6  # of the largest score: float32
+SAME = 1e-4  # of the spread of clean scores: two scorings of one image
+UNUSED_SEED = 20240809  # so that a seed that something sets is seen to change the state
 MORE = {"steps": ("steps", "iterations", "queries"), "draws": ("draws",)}  # fields of an attack that `replace` doubles
 
 T = TypeVar("T")
@@ -223,14 +225,12 @@ class Trial:
 
     @cached_property
     def again(self) -> Again:
+        torch.manual_seed(UNUSED_SEED)  # the checks run in a fork of the generator
         before = generator_states(self.ready.device)
         rows = [row for part in _in_memory(self.worker.batch, self.probe) for row in part]
         after = generator_states(self.ready.device)
         worker = self.worker
-        seen = [
-            worker.watched[name].best.get(name, (0.0, self.x[i]))[1] if name in worker.watched else self.x[i]
-            for i, name in enumerate(self.ids)
-        ]
+        seen = [worker.watched[name].best.get(name, (0.0, self.x[i]))[1] for i, name in enumerate(self.ids)]
         raw = [torch.stack(images) for images in zip(*(worker.raw[name] for name in self.ids), strict=True)]
         return Again(
             rows,
@@ -291,7 +291,13 @@ class Trial:
         doubled = {name: 2 * (value or default) for name, value in values.items() if isinstance(value, int)}
         return self.altered(**doubled) if any(doubled.values()) else None
 
-    def altered(self, **fields: int) -> Attack | None:
+    def in_ball(self, ball: ThreatModel) -> Attack:
+        """The attack with a step size, if it was given one, in proportion to the ball."""
+        size = getattr(self.attack, "step_size", 0)
+        longer = self.altered(step_size=size * ball.radius / self.threat.radius) if size else None
+        return longer or self.attack
+
+    def altered(self, **fields: float) -> Attack | None:
         """The attack with other values in these fields; None if it is no dataclass."""
         attack: Any = self.attack
         if not dataclasses.is_dataclass(attack) or isinstance(attack, type):
