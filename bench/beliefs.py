@@ -130,13 +130,13 @@ def scores_are_not_tied(trial: Trial) -> tuple[bool, str]:
 def clean_is_the_plain_score(trial: Trial) -> tuple[bool, str]:
     """The clean column against `detector.score`, called directly."""
     detector = trial.ready.detector
-    noted = torch.tensor([trial.rows[i].clean for i in trial.probe], dtype=torch.float64).to(trial.clean.device)
+    noted = torch.tensor([trial.rows[i].clean for i in trial.probe], dtype=torch.float64).to(trial.x.device)
     with torch.no_grad():
-        plain = torch.stack([detector.score(trial.x) for _ in range(trial.worker.draws)]).double()
+        plain = torch.stack([detector.score(trial.x) for _ in range(trial.draws)]).double()
     trial.passes.forwards += plain.numel()
     off = (plain.mean(0) - noted).abs()
-    if detector.randomized and len(plain) > 1:
-        error = ((plain.var(0) + trial.clean.var(0)) / len(plain)).sqrt().clamp_min(SAME * trial.spread)
+    if detector.randomized:
+        error = (plain.var(0) * (1 / len(plain) + 1 / trial.worker.draws)).sqrt().clamp_min(SAME * trial.spread)
         errors = float((off / error).max())
         return errors <= STANDARD_ERRORS, (
             f"clean scores and detector.score differ by {errors:.1f} standard errors at most, on {len(off)} images"

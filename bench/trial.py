@@ -156,6 +156,11 @@ class Trial:
         return self.worker.score.passes
 
     @property
+    def draws(self) -> int:
+        """Those of the run, and never so few that they have no standard error."""
+        return max(self.worker.draws, RANDOMIZED_DRAWS) if self.worker.score.randomized else 1
+
+    @property
     def at_threshold(self) -> bool:
         """The attack aims across the threshold and no further, so the rank of a score says nothing of it."""
         alone = not getattr(self.attack, "parts", ())
@@ -220,7 +225,7 @@ class Trial:
 
     def each(self, images: Tensor, positions: Sequence[int]) -> Tensor:
         """(draws, B): scores under draws that are the same for every attack, and that none has seen."""
-        scores = self.worker.score.each(images, self.rng(positions).child("check"), self.worker.draws)
+        scores = self.worker.score.each(images, self.rng(positions).child("check"), self.draws)
         return scores.double()
 
     @cached_property
@@ -264,12 +269,17 @@ class Trial:
         """What the cell's attack gained at the probe."""
         return self.ahead(self.again.images, of=self.clean)
 
+    @cached_property
+    def own(self) -> Worker:
+        """Runs the cell's attack on other terms; prepared once."""
+        return Worker(self.spec, self.data, self.ready, self.attack)
+
     def attacked_by(
         self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, run: str = "attack"
     ) -> Tensor:
         """Images of the probe after another attack; of its parts, the best by draws of their own."""
-        worker = Worker(dataclasses.replace(self.spec, threat=threat or self.threat), self.data, self.ready, attack)
-        worker.score.passes = self.passes
+        worker = self.own if attack is self.attack else Worker(self.spec, self.data, self.ready, attack)
+        worker.spec, worker.score.passes = dataclasses.replace(self.spec, threat=threat or self.threat), self.passes
 
         def work(some: Sequence[int]) -> Tensor:
             rng, where = self.rng(some), list(some)
