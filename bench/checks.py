@@ -8,13 +8,16 @@ images that it is about to judge, and keeps the sentences.
 from __future__ import annotations
 
 import copy
+import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .data import Data, TestSet, TrainSet
 from .detector import RANDOM_WEIGHTS, Detector
@@ -33,7 +36,17 @@ DIRECTIONS = 8
 ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
 GPU_TOLERANCE = 1e-2  # of the spread of scores
 GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
+MIXING_TOLERANCE = 1e-6  # of an image's own gradient: that of its score at another image
+NEARBY = (1e-4, 3e-4)  # uniform noise, in [0, 1] pixels, at which a gradient should still be about the same
+ALIGNED = 0.5  # cosine between both, in the median over images; docs/checks.md says what real detectors have
+ALL_ZERO = 0.9995  # of the entries of a gradient: what is left is no direction
+REACH = 1e-4  # of the spread of scores: what a full step along the gradient must promise
+SAME_SCORE = 0.05  # share of images
+FRESH_DRAWS = 8
+STANDARD_ERRORS = 6  # between two means of few draws
 STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
+NOT_DIFFERENTIABLE = "declared not differentiable: only attacks that need no gradient are offered"
+NO_PATH = "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
 
 
 class Check(NamedTuple):
@@ -212,7 +225,7 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
     """
     detector = probe.detector
     if not detector.differentiable:
-        return True, "declared not differentiable: only attacks that need no gradient are offered"
+        return True, NOT_DIFFERENTIABLE
     steps: tuple[float, ...]
     try:
         double = copy.deepcopy(detector).double()
@@ -240,7 +253,7 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
     for place in ("clean", "attacked"):
         gradient = gradient_at(attacked)
         if gradient is None:
-            return False, "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
+            return False, NO_PATH
         if not gradient.isfinite().all():
             return False, f"the gradient is not finite at {place} images"
         flat = gradient.flatten(1).abs().amax(1) == 0
@@ -290,6 +303,155 @@ def _disagreement(scores: Callable[[Tensor], Tensor], x: Tensor, gradient: Tenso
     per_image = torch.stack(found).nanquantile(0.5, dim=0)
     halves = per_image[: len(x) // 2], per_image[len(x) // 2 :]
     return max(float(half.nanquantile(0.5).nan_to_num(torch.inf)) for half in halves)
+
+
+def images_do_not_mix(probe: Probe) -> tuple[bool, str]:
+    """d s_i / d x_j = 0: what an attack follows at one image is of that image alone."""
+    if not probe.detector.differentiable:
+        return True, NOT_DIFFERENTIABLE
+    x = probe.images.clone().requires_grad_(True)
+    scores = Score(probe.detector)(x, Rng(0, probe.ids))
+    if not scores.requires_grad:
+        return True, NO_PATH
+    for i in (0, len(x) - 1):
+        found: Sequence[Tensor | None] = torch.autograd.grad(scores[i], x, retain_graph=True, allow_unused=True)
+        gradient = found[0]
+        if gradient is None:
+            return True, NO_PATH
+        size = gradient.flatten(1).abs().amax(1)
+        others = float(torch.cat([size[:i], size[i + 1 :]]).max())
+        if others > MIXING_TOLERANCE * float(size[i]):
+            return False, (
+                f"the gradient of one image's score is {others:.1e} at another image of the batch "
+                f"({float(size[i]):.1e} at its own): images are mixed"
+            )
+    return True, "no gradient flows between the images of a batch"
+
+
+def gradient_can_be_followed(probe: Probe) -> tuple[bool, str]:
+    """Neither vanishing nor shattered: it promises a change that counts, and is about the same a little further on."""
+    detector, x = probe.detector, probe.images
+    if not detector.differentiable:
+        return True, NOT_DIFFERENTIABLE
+
+    def gradient_at(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        point = images.clone().requires_grad_(True)
+        scores = Score(detector)(point, Rng(0, probe.ids))
+        found = torch.autograd.grad(scores.sum(), point, allow_unused=True)[0] if scores.requires_grad else None
+        return scores.detach(), found
+
+    scores, gradient = gradient_at(x)
+    if gradient is None:
+        return False, NO_PATH
+    flat = gradient.nan_to_num(0, 0, 0).flatten(1)
+    zeros = float((flat == 0).double().mean(1).median())
+    if zeros > ALL_ZERO:
+        return False, f"{zeros:.2%} of the gradient's entries are exactly zero: nothing can be followed"
+    reach = float((flat.abs().sum(1) * ATTACK_RADIUS).median()) / probe.spread(scores)
+    if reach < REACH:
+        return False, (
+            f"the gradient vanishes: a step of {ATTACK_RADIUS * 255:.0f}/255 along it promises {reach:.1e} of the "
+            "spread of scores"
+        )
+    generator = torch.Generator().manual_seed(0)
+    aligned, same_sign = [], []
+    for level in NEARBY:
+        noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
+        beside = gradient_at((x + level * noise).clamp(0, 1))[1]
+        assert beside is not None
+        beside = beside.nan_to_num(0, 0, 0).flatten(1)
+        aligned.append(float(F.cosine_similarity(flat, beside).median()))
+        same_sign.append(float((flat.sign() == beside.sign()).double().mean(1).median()))
+    said = f"the gradient's cosine with the one {NEARBY[0]:g} away is {aligned[0]:.2f} ({same_sign[0]:.0%} same signs)"
+    if max(aligned) < ALIGNED:
+        return False, f"{said}: it is shattered"
+    return True, f"{said}; {zeros:.0%} of its entries are zero"
+
+
+def generators_are_left_alone(probe: Probe) -> tuple[bool, str]:
+    """Scoring and its gradient may draw from a global random generator, but never set it: that freezes whatever noise
+    is drawn next, in the detector or beside it. And noise is as fresh after a gradient as before."""
+    detector = probe.detector
+    kept = np.random.get_state(), random.getstate()
+    ends = []
+    try:
+        for start in (1, 2):
+            torch.manual_seed(start)
+            np.random.seed(start)
+            random.seed(start)
+            point = probe.images.clone().requires_grad_(detector.differentiable)
+            first = detector.score(point)
+            if first.requires_grad:
+                torch.autograd.grad(first.sum(), point, allow_unused=True)
+            with torch.no_grad():
+                second = detector.score(probe.images)
+            ends.append(generator_states(probe.images.device))
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+    reset = [name for name in ends[0] if ends[0][name] == ends[1][name]]
+    if reset:
+        return False, f"scoring sets the state of {reset[0]}: two different states before it are the same one after it"
+    if detector.randomized and torch.equal(first.detach(), second):
+        return False, "after a gradient, score(x) repeats the noise of before"
+    return True, "scoring sets no random generator" + (
+        ", and its noise is fresh after a gradient" if detector.randomized else ""
+    )
+
+
+def generator_states(device: torch.device) -> dict[str, bytes]:
+    """Of every global generator, by name."""
+    found = {
+        "torch's random generator": torch.get_rng_state().numpy().tobytes(),
+        "NumPy's random generator": repr(
+            [value.tobytes() if isinstance(value, np.ndarray) else value for value in np.random.get_state(legacy=True)]
+        ).encode(),
+        "Python's random generator": repr(random.getstate()).encode(),
+    }
+    if device.type == "cuda":
+        found["the GPU's random generator"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+    return found
+
+
+def harness_adds_nothing(probe: Probe) -> tuple[bool, str]:
+    """The harness's score is `detector.score` called directly; of a randomized detector, in the mean over draws."""
+    detector, x = probe.detector, probe.images
+    with torch.no_grad():
+        if not detector.randomized:
+            off = float((Score(detector)(x, Rng(0, probe.ids)) - detector.score(x)).abs().max())
+            same = off <= ROWS_TOLERANCE * probe.spread(detector.score(x))
+            return same, f"the harness's score and detector.score differ by {off:.1e} at most"
+        ours = Score(detector).each(x, Rng(0, probe.ids), FRESH_DRAWS).double()
+        plain = torch.stack([detector.score(x) for _ in range(FRESH_DRAWS)]).double()
+    error = ((ours.var(0) + plain.var(0)) / FRESH_DRAWS).sqrt()
+    off = float(((ours.mean(0) - plain.mean(0)).abs() / error.clamp_min(1e-12 * probe.spread(plain.mean(0)))).max())
+    return off <= STANDARD_ERRORS, (
+        f"means of {FRESH_DRAWS} draws by the harness and by detector.score differ by {off:.1f} standard errors at most"
+    )
+
+
+def scores_are_distinct(probe: Probe) -> tuple[bool, str]:
+    """Not clamped, rounded or saturated: different images have different scores, and none is exactly 0 or 1."""
+    with torch.no_grad():
+        scores = probe.score().tolist()
+    images = probe.images.flatten(1)
+    equal = {
+        i
+        for i in range(len(scores))
+        for j in range(len(scores))
+        if i != j and scores[i] == scores[j] and not torch.equal(images[i], images[j])
+    }
+    ends = {i for i, value in enumerate(scores) if value in (0, 1)}
+    return tie_sentence(len(equal), len(ends), len(scores))
+
+
+def tie_sentence(equal: int, ends: int, total: int) -> tuple[bool, str]:
+    """Whether so few of `total` scores are shared or exactly 0 or 1 that they still rank."""
+    if ends >= SAME_SCORE * total:
+        return False, f"{ends} of {total} scores are exactly 0 or 1: saturated; the raw score should be returned"
+    if equal >= SAME_SCORE * total:
+        return False, f"{equal} of {total} images share their score with another: rounded, clamped or saturated"
+    return True, f"{equal} of {total} images share their score with another, {ends} have exactly 0 or 1"
 
 
 def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
@@ -376,9 +538,16 @@ CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "randomness": randomness_is_declared,
     "state": scoring_changes_nothing,
     "gradient": gradient_is_the_gradient,
+    "mixing": images_do_not_mix,
+    "shattered": gradient_can_be_followed,
+    "seeding": generators_are_left_alone,
+    "plain score": harness_adds_nothing,
+    "saturation": scores_are_distinct,
     "round trip": saved_and_loaded_is_the_same,
     "map": maps_fit_the_image,
     "evidence": evidence_is_that_of_the_score,
     "gpu": gpu_agrees,
 }
-OF_A_RUN = ("scores", "rows", "randomness", "state", "gradient")
+OF_A_RUN = (
+    "scores", "rows", "randomness", "state", "gradient", "mixing", "shattered", "seeding", "plain score", "saturation",
+)  # fmt: skip

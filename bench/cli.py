@@ -1,4 +1,4 @@
-"""The command line: bench run, report, list, check-detector."""
+"""The command line: bench run, report, list, check-detector, check-run."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.set_defaults(act=_report)
 
     listing = commands.add_parser("list", help="what there is")
-    listing.add_argument("kind", choices=("detectors", "attacks", "datasets"))
+    listing.add_argument("kind", choices=("detectors", "attacks", "datasets", "checks"))
     listing.add_argument("--json", action="store_true", help="for programs")
     listing.set_defaults(act=_list)
 
@@ -121,6 +121,23 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--param", action="append", default=[], metavar="K=V")
     check.add_argument("--image-size", type=int, metavar="N")
     check.set_defaults(act=_check)
+
+    again = commands.add_parser(
+        "check-run",
+        help="may a stored cell be believed? one line per check",
+        description="Rebuilds the detector of a stored cell from its record, scores the images again, attacks a few of "
+        "them, and compares every check with the sentence that is stored. Exit code 0 if all checks pass as they did, "
+        "1 if one fails or its verdict is not the stored one, 2 on bad input.",
+    )
+    again.add_argument("path", type=Path, metavar="PATH", help="a cell's folder (with run.json), or a folder of cells")
+    again.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images, where the cell had one")
+    again.add_argument("--param", action="append", default=[], metavar="K=FILE", help="a parameter that was a file")
+    again.add_argument("--attack-param", action="append", default=[], metavar="K=FILE", help="the same, of the attack")
+    again.add_argument("--detector", metavar="FILE:CLASS", help="where the detector came from a file")
+    again.add_argument("--attack", metavar="FILE:CLASS", help="where the attack came from a file")
+    again.add_argument("--dataset", metavar="FILE", help="where the data set came from a file")
+    again.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
+    again.set_defaults(act=_check_run)
     return parser
 
 
@@ -322,6 +339,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if options.kind == "checks":
+        return _list_checks(options.json)
     from . import registry
 
     rows = registry.listing(options.kind)
@@ -343,6 +362,47 @@ def _list(options: argparse.Namespace) -> int:
         table.add_row(row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), summary)
     Console().print(table)
     return 0
+
+
+def _list_checks(as_json: bool) -> int:
+    from .explained import EXPLAINED
+
+    if as_json:
+        import json
+
+        print(json.dumps([{"name": n} | e._asdict() for n, e in EXPLAINED.items()], indent=1, ensure_ascii=False))
+        return 0
+    for name, check in EXPLAINED.items():
+        print(f"{name}\n  raised if {check.raised_if}\n  meaning: {check.meaning}\n  remedy: {check.remedy}")
+    return 0
+
+
+def _check_run(options: argparse.Namespace) -> int:
+    from .check_run import Given, cells_below, check_run
+
+    given = Given(
+        _assigned(options.param),
+        _assigned(options.attack_param),
+        options.detector,
+        options.attack,
+        options.dataset,
+        options.data_root,
+        options.device,
+        lambda message: print(message, file=sys.stderr),
+    )
+    cells = cells_below(options.path)
+    worst = 0
+    for cell in cells:
+        if len(cells) > 1:
+            print(cell, flush=True)
+        try:
+            for line in check_run(cell, given):
+                print(line, flush=True)
+                worst = max(worst, int(line.status != "pass"))
+        except UserError as error:
+            _complain(str(error))
+            worst = 2
+    return worst
 
 
 def _check(options: argparse.Namespace) -> int:

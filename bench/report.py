@@ -63,7 +63,7 @@ class Result:
 
     @property
     def checks(self) -> list[dict[str, Any]]:
-        """{name, passed, sentence} of what was checked before the attack."""
+        """{name, passed, sentence} of what was checked before and after the attack."""
         found: list[dict[str, Any]] = self.record["checks"]
         return found
 
@@ -185,6 +185,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "backwards": record["backwards"],
         "seconds": record["seconds"],
         "fit_seconds": (record["detector"]["fit"] or {}).get("seconds"),
+        "checks_seconds": record.get("checks_seconds"),
         "peak_memory_mib": record["peak_memory"],
         "checks_failed": "; ".join(c["sentence"] for c in record["checks"] if not c["passed"]),
         "unranked": "; ".join(result.unranked),
@@ -372,8 +373,8 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
 
 
 def _checks(board: Board) -> list[str]:
-    """What was checked before the attacks, folded away: every sentence once, with the categories it is about."""
-    lines = ["<details><summary>Checks of these detectors before the attack</summary>", ""]
+    """What was checked before and after the attacks, folded away: every sentence once, with its categories."""
+    lines = ["<details><summary>Checks of these cells, before and after the attack (docs/checks.md)</summary>", ""]
     for name, results in board.entries:
         said: dict[tuple[str, bool, str], list[str]] = {}
         for r in results:

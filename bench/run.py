@@ -237,15 +237,16 @@ class Cell:
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
             ready = prepare()
-            worker = _Worker(self.spec, data, ready, attack, self.kept)
+            worker = Worker(self.spec, data, ready, attack, self.kept)
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
             self._work(data, worker, rows, record, batch_size, monitor)
+            self._try_again(data, ready, attack, rows, record)
             self._finish(rows, record)
         return rows, record
 
     def _work(
-        self, data: Data, worker: _Worker, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
+        self, data: Data, worker: Worker, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
     ) -> None:
         total = len(data.test)
         before = (record["forwards"], record["backwards"], record["seconds"])
@@ -279,6 +280,16 @@ class Cell:
                 files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
                 files.write_json(self.folder / "run.json", record)
             monitor.on_rows(len(rows), total)
+
+    def _try_again(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> None:
+        """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
+        from .beliefs import checks_of_cell
+
+        found = checks_of_cell(self.spec, data, ready, attack, rows, self.kept)
+        record["checks"] += [check._asdict() for check in found.checks]
+        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+        before = self.kept.smaller_folder
+        record["smaller_ball"] = before.name if before is not None and before.is_dir() else None
 
     def _begin(self, data: Data, ready: Ready, attack: Attack, batch_size: int) -> dict[str, Any]:
         detector = ready.detector
@@ -396,7 +407,7 @@ class Cell:
                 shutil.rmtree(self.folder / ASIDE)
 
 
-class _Worker:
+class Worker:
     """Scores and attacks batches of one cell."""
 
     def __init__(self, spec: RunSpec, data: Data, ready: Ready, attack: Attack, kept: Kept | None = None):

@@ -35,7 +35,7 @@ from bench import Data, Rng, Score, ThreatModel, UserError, api, registry
 from bench.fitting import RANDOMIZED_DRAWS, Candidate
 from bench.memory import PeakMemory, keep_freed_memory
 from bench.parameters import parse_assignments
-from bench.run import Ready, RunSpec, _Worker
+from bench.run import Ready, RunSpec, Worker
 from bench.threat import eps_text
 
 THREATS = "linf:2/255,l2:0.2,l2:0.5"
@@ -216,7 +216,7 @@ def measured(row: Row) -> dict[str, Any]:
         data.image_size, None, row["seed"], row["limit"], None,
     )  # fmt: skip
     counted = Measured(attack)
-    worker = _Worker(spec, data, ready, counted)
+    worker = Worker(spec, data, ready, counted)
     warm_up(attack, data, ready)
     memory = PeakMemory(detector.device)
     before = memory.mebibytes()

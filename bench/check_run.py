@@ -1,0 +1,155 @@
+"""`bench check-run`: are the sentences that a stored cell carries still true?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .api import load_data, make_attack
+from .beliefs import checks_of_cell
+from .checks import Check, checks_of_run
+from .errors import UserError
+from .fitting import BATCH_SIZE, Candidate, Tell, cache_folder
+from .metrics import points
+from .run import ASIDE, Cell, Kept, Ready, Row, RunSpec, Worker, read_record, read_rows
+from .threat import ThreatModel
+from .trial import SAME
+
+ROWS = "stored rows"
+
+
+class Rechecked(NamedTuple):
+    """One check, now and as it is stored; `stored` is None where the cell does not have it."""
+
+    now: Check
+    stored: Check | None
+
+    @property
+    def status(self) -> str:
+        """`pass`, `FAIL`, or `changed` where the verdict is not the stored one."""
+        if self.stored is not None and self.stored.passed != self.now.passed:
+            return "changed"
+        return "pass" if self.now.passed else "FAIL"
+
+    def __str__(self) -> str:
+        line = f"{self.status:7} {self.now.name}: {self.now.sentence}"
+        if self.stored is None:
+            return line if self.now.name == ROWS else f"{line} (not stored)"
+        if self.status == "changed":
+            return f"{line} (now {_verdict(self.now)}, stored {_verdict(self.stored)}: {self.stored.sentence})"
+        return line if self.stored.sentence == self.now.sentence else f"{line} (stored: {self.stored.sentence})"
+
+
+def _verdict(check: Check) -> str:
+    return "pass" if check.passed else "FAIL"
+
+
+class Given(NamedTuple):
+    """What a record cannot hold: where things lie on this computer."""
+
+    params: Mapping[str, str] = {}
+    attack_params: Mapping[str, str] = {}
+    detector: str | None = None
+    """path/to/mine.py:MyDetector, where the cell's came from a file."""
+    attack: str | None = None
+    dataset: str | None = None
+    data_root: Path | None = None
+    device: str = "auto"
+    tell: Tell = lambda message: None
+
+
+def cells_below(path: Path) -> list[Path]:
+    """The folder itself if it is a cell, else those below it."""
+    path = path.parent if path.name == "run.json" else path
+    if not path.exists():
+        raise UserError(f"no {path}; expected a cell's folder (with run.json), or a folder of cells")
+    found = sorted(p.parent for p in path.rglob("run.json") if p.parent.name != ASIDE)
+    if not found:
+        raise UserError(f"{path} is no cell and holds none: there is no run.json in it")
+    return found
+
+
+def check_run(folder: Path, given: Given) -> Iterator[Rechecked]:
+    """Rebuild the cell's detector and attack, then every check of it, one at a time.
+
+    Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
+    """
+    record = read_record(folder)
+    if record["status"] != "finished":
+        raise UserError(f"{folder} is not finished ({record['rows']} rows); the same `bench run` goes on with it")
+    rows = read_rows(folder, record)
+    stored = {check["name"]: Check(**check) for check in record["checks"]}
+    spec = record["spec"]
+    data = load_data(
+        given.dataset or spec["dataset"],
+        category=spec["category"],
+        root=given.data_root,
+        image_size=spec["image_size"],
+    ).limited(spec["limit"])
+    values = _with_files(spec["detector_parameters"], given.params, "--param")
+    candidate = Candidate(given.detector or spec["detector"], values, spec["seed"], given.device, tell=given.tell)
+    attack_values = _with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
+    method, _, attack, attack_code = make_attack(given.attack or spec["attack"], attack_values)
+    threat = ThreatModel(spec["norm"], spec["eps"], spec["targets"])
+    changed = [
+        what
+        for what, then, now in (
+            ("the images", record["data"], Cell._data_record(data)),
+            (f"the code of detector {spec['detector']}", record["detector"]["code"], candidate.code),
+            (f"the parameters of detector {spec['detector']}", spec["detector_parameters"], candidate.changed),
+            (f"the code of attack {spec['attack']}", record["attack"]["code"], attack_code),
+        )
+        if then != now
+    ]
+    if changed:
+        raise UserError(
+            f"{folder}: {' and '.join(changed)} changed since; its sentences can be checked with what it was run with, "
+            "or the cell run again with --force"
+        )
+    fields = {name: spec[name] for name in ("seed", "limit", "draws", "goal", "dataset", "category", "image_size")}
+    run_spec = RunSpec(
+        candidate.label, candidate.changed, method, spec["attack_parameters"], threat, default_image_size=None, **fields
+    )
+    detector = candidate.fitted(data)
+    assert detector.origin is not None
+    ready = Ready(detector, detector.origin, candidate.threshold(data), (), detector.device)
+    yield Rechecked(rows_are_rescored(Worker(run_spec, data, ready, attack), rows), None)
+    for check in checks_of_run(detector, data):
+        yield Rechecked(check, stored.get(check.name))
+    before = record.get("smaller_ball")
+    kept = Kept(smaller_folder=cache_folder() / "attacked" / before if before else None)
+    gone = kept.smaller_folder is not None and not kept.smaller_folder.is_dir()
+    for check in checks_of_cell(run_spec, data, ready, attack, rows, kept).checks:
+        if gone and check.name == "repeat":
+            check = Check("repeat", True, "not checked: the images of the smaller ball, where it began, are not here")
+        yield Rechecked(check, stored.get(check.name))
+
+
+def _with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:
+    """The stored parameters; a file is stored as its hash, so the user says where it lies."""
+    for name, value in values.items():
+        if isinstance(value, str) and value.startswith("sha256:") and name not in given:
+            raise UserError(f"parameter {name} was a file ({value[:15]}...); say where it lies: {option} {name}=FILE")
+    return {**values, **given}
+
+
+def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
+    """All clean scores once more, and the AUROC that follows from samples.csv."""
+    found: list[float] = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = range(start, min(start + BATCH_SIZE, len(rows)))
+        x, rng = worker.data.test.images(some).to(worker.ready.device), worker._rng(some).child("evaluate")
+        found += worker.score.mean(x, rng, worker.draws).tolist()
+    labels = np.array([row.label for row in rows]) == 1
+    clean, worst = np.array([row.clean for row in rows]), np.array([row.worst for row in rows])
+    off = float(np.abs(np.array(found) - clean).max())
+    again, noted, robust = (points(scores, labels)["auroc"] for scores in (np.array(found), clean, worst))
+    return Check(
+        ROWS,
+        off <= SAME * float(np.ptp(clean)),
+        f"{len(rows)} clean scores, scored again, differ by {off:.1e} at most; clean AUROC {again:.4f} "
+        f"({noted:.4f} from the rows), robust {robust:.4f}",
+    )
