@@ -35,7 +35,7 @@ from bench import Data, Rng, Score, ThreatModel, UserError, api, registry
 from bench.fitting import RANDOMIZED_DRAWS, Candidate
 from bench.memory import PeakMemory, keep_freed_memory
 from bench.parameters import parse_assignments
-from bench.run import Ready, RunSpec, Worker
+from bench.run import Attacked, Ready, RunSpec, Worker
 from bench.threat import eps_text
 
 THREATS = "linf:2/255,l2:0.2,l2:0.5"
@@ -187,13 +187,20 @@ def run_row(row: Row) -> Row:
 class Measured:
     """An attack whose seconds and passes are counted apart from those of the evaluation."""
 
+    knows_noise = False  # no peer has that column
+
     def __init__(self, attack: Any):
         self.attack = attack
         self.seconds, self.forwards, self.backwards = 0.0, 0, 0
 
-    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("parts", "numbers", "prepare"):
+            raise AttributeError(name)
+        return getattr(self.attack, name)
+
+    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor | Attacked:
         before, started = (score.forwards, score.backwards), _clock(x)
-        result: Tensor = self.attack(score, x, sign, threat, rng)
+        result: Tensor | Attacked = self.attack(score, x, sign, threat, rng)
         self.seconds += _clock(x) - started
         self.forwards += score.forwards - before[0]
         self.backwards += score.backwards - before[1]

@@ -179,7 +179,7 @@ def test_images_that_reach_the_threshold_leave() -> None:
     middle = float(detector.score(x).median())
     counts = {}
     for goal in ("rank", "threshold"):
-        score = Score(detector, threshold=middle, goal=goal)  # type: ignore[arg-type]
+        score = Score(detector, threshold=middle, goal=goal)
         image = make_attack("apgd", {"steps": 30})[2](score, x, SIGN, ThreatModel("linf", "16/255"), Rng(0, IDS))
         assert isinstance(image, Tensor)
         assert (SIGN * (detector.score(image) - middle) > 0).all()
