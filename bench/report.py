@@ -62,6 +62,12 @@ class Result:
         return normal, anomalous
 
     @property
+    def parts(self) -> list[str]:
+        """Of an attack that is made of several: their columns."""
+        found: list[str] = self.record["attack"]["parts"]
+        return found
+
+    @property
     def checks(self) -> list[dict[str, Any]]:
         """{name, passed, sentence} of what was checked before and after the attack."""
         found: list[dict[str, Any]] = self.record["checks"]
@@ -104,6 +110,12 @@ class Result:
                 for label, name in ((0, "normal"), (1, "anomalous")):
                     one = labels == label
                     found[f"robust_{name}_right"] = accuracy(scores[one], labels[one], threshold, salt)
+        if "robust_auroc" in found:
+            found["rounded_auroc"] = ranking(np.array([row.rounded for row in self.rows]), labels, salt)["auroc"]
+            for column in ("worst_draw", "known_noise", *self.parts):
+                values = np.array([row.more.get(column, np.nan) for row in self.rows])
+                if not np.isnan(values).any():
+                    found[f"{column}_auroc"] = ranking(values, labels, salt)["auroc"]
         broken = np.array([row.more.get("broken", np.nan) for row in self.rows])
         if not np.isnan(broken).all():
             wrong = (clean > self.record["threshold"]["value"]) != labels
@@ -254,6 +266,7 @@ COLUMNS = {
     "robust AUROC": "robust_auroc",
     "normal only": "normal_only_auroc",
     "anomalous only": "anomalous_only_auroc",
+    "rounded": "rounded_auroc",
     "clean AP": "clean_ap",
     "robust AP": "robust_ap",
     "clean FPR95": "clean_fpr95",
@@ -264,6 +277,7 @@ COLUMNS = {
 AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robust_anomalous_right"}
 AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
 RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
+DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
 NOT_RANKED = "–"  # noqa: RUF001
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
 
@@ -294,7 +308,7 @@ def _further(board: Board) -> dict[str, str]:
     """Columns that only some attacks fill."""
     results = [r for _, cells in board.entries for r in cells]
     wanted = AT_THRESHOLD if any(r.stops_at_threshold for r in results) else {}
-    for columns in (AUTOATTACK, RADII):
+    for columns in (DRAWS, AUTOATTACK, RADII):
         if any(metric in r.metrics for r in results for metric in columns.values()):
             wanted = wanted | columns
     return wanted
@@ -328,13 +342,31 @@ def by_category(board: Board) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def by_part(board: Board) -> pd.DataFrame:
+    """Robust AUROC of every part of an attack that is made of several, mean over categories; empty if none is."""
+    parts = list(dict.fromkeys(part for _, results in board.entries for r in results for part in r.parts))
+    if not parts:
+        return pd.DataFrame()
+    lines = [
+        {
+            "detector": name,
+            **{part: _cell(results, f"{part}_auroc", False) for part in parts},
+            "worst of all": _cell(results, "robust_auroc", False),
+        }
+        for name, results in board.entries
+    ]
+    return pd.DataFrame(lines)
+
+
 HOW_TO_READ = """\
 Every number is computed from the rows in this folder. AUROC: the chance that an anomalous image scores above a normal
 one; brackets hold the 95 % interval of a bootstrap over images, stratified by class. *robust*: after the attack.
-*normal only*, *anomalous only*: only these images were moved. AP: average precision. FPR95: share of normal images
-flagged when 95 % of the anomalous ones are. acc.: accuracy at the threshold that 5 % of held-out normal training images
-exceed. Passes per image: forward + backward. Peak: memory during the attack. A row without a rank: the reason is below
-the table. An attack bounds robustness from above: a better one can only lower it.
+*normal only*, *anomalous only*: only these images were moved. *rounded*: the attacked images in 8 bits. Of detectors
+that draw noise, robust is the mean over draws, *worst draw* the worst of them, *known noise* an adversary who knows the
+draw. AP: average precision. FPR95: share of normal images flagged when 95 % of the anomalous ones are. acc.: accuracy
+at the threshold that 5 % of held-out normal training images exceed. Passes per image: forward + backward. Peak: memory
+during the attack. A row without a rank: the reason is below the table. An attack bounds robustness from above: a better
+one can only lower it.
 """
 
 
@@ -360,6 +392,8 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
         footnotes = [why for title, why in FOOTNOTES.items() if title in _further(board)]
         parts += [f"- {why}" for why in footnotes] + ([""] if footnotes else [])
+        if len(parts_table := by_part(board)):
+            parts += ["Robust AUROC by part of the attack:", "", _markdown_table(parts_table), ""]
         warnings = sorted(
             {f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]}
         )

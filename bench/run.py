@@ -316,6 +316,7 @@ class Cell:
             "attack": {
                 "code": self.attack_code,
                 "parameters": _attack_parameters(attack),
+                "parts": list(getattr(attack, "parts", ())),
                 "sources": getattr(attack, "sources", {}),
             },
             "data": self._data_record(data),
