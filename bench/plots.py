@@ -16,7 +16,7 @@ import numpy.typing as npt
 from . import files
 from .metrics import Estimate, mean
 from .report import short
-from .threat import eps_text
+from .threat import eps_text, parse_eps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
         name = f"{r.detector} (not ranked)" if r.unranked else r.detector
         by_eps = groups.setdefault(key, {}).setdefault(name, {})
-        by_eps.setdefault(Fraction(r.spec["eps"]), {})[r.spec["category"]] = r
+        by_eps.setdefault(parse_eps(r.spec["eps"]), {})[r.spec["category"]] = r
     found: dict[tuple[str, str, str, str], dict[str, list[Point]]] = {}
     for key, detectors in groups.items():
         for name, by_eps in sorted(detectors.items()):
@@ -203,7 +203,7 @@ def radii(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, npt.NDAr
     not the radius; of several budgets the largest is shown.
     """
     groups: dict[tuple[str, str], dict[str, dict[str, Result]]] = {}
-    for r in sorted(results, key=lambda r: Fraction(r.spec["eps"])):
+    for r in sorted(results, key=lambda r: parse_eps(r.spec["eps"])):
         if r.radii is None:
             continue
         s = r.spec

@@ -15,6 +15,7 @@ from . import files
 from .errors import UserError
 from .metrics import Bootstrap, accuracy, mean, median, ranking
 from .run import ASIDE, Row, read_record, read_rows
+from .threat import parse_eps
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -180,7 +181,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "attack": spec["attack"],
         "attack_parameters": record["attack"]["parameters"],
         "norm": spec["norm"],
-        "eps": float(_fraction(spec["eps"])),
+        "eps": float(parse_eps(spec["eps"])),
         "eps_text": spec["eps"],
         "targets": spec["targets"],
         "goal": spec["goal"],
@@ -209,12 +210,6 @@ def _tidy(result: Result) -> dict[str, Any]:
     }
 
 
-def _fraction(text: str) -> Any:
-    from fractions import Fraction
-
-    return Fraction(text)
-
-
 @dataclass(frozen=True)
 class Board:
     """One leaderboard: cells that may be compared, because only the detector (and the category) differs."""
@@ -241,7 +236,7 @@ def boards(results: Sequence[Result]) -> list[Board]:
     groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(_fraction(s["eps"])), s["targets"], s["seed"])
+        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(parse_eps(s["eps"])), s["targets"], s["seed"])
         groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
     found = []
     for key, entries in sorted(groups.items()):

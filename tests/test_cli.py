@@ -425,7 +425,7 @@ def test_a_full_disk_is_one_line_and_costs_no_result(run_cli: Run, tmp_path: Pat
 
     running = process(*command, "--force", preexec_fn=small_files, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     _, err = running.communicate(timeout=120)
-    assert running.returncode == 2
+    assert running.returncode == 2, err
     assert "cannot write" in one_line(err) and "File too large" in one_line(err)
     assert samples.read_bytes() == before
     assert run_cli("report", "--results", results)[0] == 0
