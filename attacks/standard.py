@@ -20,7 +20,7 @@ from .square import Square
 from .transfer import Transfer
 from .worst import one_after_another, parts_of, prepared
 
-SOURCES = {"autoencoder": "", "patchcore": "backbone=cifar_resnet18;layers=3;coreset=0.02"}
+SOURCES = {"autoencoder": "", "patchcore": "backbone=cifar_resnet18;layers=3;coreset=0.02;neighbours=1"}
 """Undefended detectors that need no download, and their parameters."""
 
 REFINING = frozenset({"apgd-score", "square"})

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bench import Context, Rng, Score, ThreatModel, UserError, fit_or_load
+from bench import Context, Rng, Score, ThreatModel, UserError
 from bench.fitting import Candidate
 
 from ._ascent import not_negative, positive
@@ -52,13 +52,10 @@ class Transfer:
         """Fits the source, or loads it."""
         if self.source == context.detector and not self.source_params:
             raise UserError(f"transfer from {self.source} to itself is the attack apgd; name another source")
-        detector = fit_or_load(
-            self.source,
-            context.data,
-            seed=context.seed,
-            device=str(context.score.detector.device),
-            **assignments(self.source_params),
-        )
+        given, device = assignments(self.source_params), str(context.score.detector.device)
+        source = Candidate(self.source, given, context.seed, device, tell=context.tell)
+        context.tell(f"transfer comes from {self.source}, which is fitted first unless it was before")
+        detector = source.fitted(context.data)
         if not detector.differentiable:
             raise UserError(f"transfer source {self.source} is not differentiable; apgd needs one that is")
         origin = detector.origin

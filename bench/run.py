@@ -90,6 +90,8 @@ class Context(NamedTuple):
     detector: str
     score: Score
     seed: int
+    tell: Callable[[str], None] = lambda message: None
+    """For a sentence when something takes long."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Cell:
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
             ready = prepare()
-            worker = Worker(self.spec, data, ready, attack, self.kept)
+            worker = Worker(self.spec, data, ready, attack, self.kept, monitor.tell)
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
             self._work(data, worker, rows, record, batch_size, monitor)
@@ -411,7 +413,15 @@ class Cell:
 class Worker:
     """Scores and attacks batches of one cell."""
 
-    def __init__(self, spec: RunSpec, data: Data, ready: Ready, attack: Attack, kept: Kept | None = None):
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        ready: Ready,
+        attack: Attack,
+        kept: Kept | None = None,
+        tell: Callable[[str], None] = lambda message: None,
+    ):
         self.spec, self.data, self.ready, self.attack, self.kept = spec, data, ready, attack, kept or Kept()
         threshold = ready.threshold.value if ready.threshold.held_out else None
         self.score = Score(ready.detector, spec.detector, threshold, spec.goal)
@@ -422,7 +432,7 @@ class Worker:
         self.gradient = ready.detector.differentiable and wants_gradient
         prepare = getattr(attack, "prepare", None)
         if prepare is not None:
-            prepare(Context(data, spec.detector, self.score, spec.seed))
+            prepare(Context(data, spec.detector, self.score, spec.seed, tell))
         self.parts: tuple[str, ...] = getattr(attack, "parts", ())
         self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
 

@@ -281,7 +281,7 @@ def test_a_larger_ball_starts_from_the_smaller_one(data: Data, tmp_path: Path) -
 def test_transfer_attacks_through_its_source(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Linear()
     transfer = registry.load("attacks", "transfer").target
-    monkeypatch.setitem(transfer.prepare.__globals__, "fit_or_load", lambda *_, **__: source)
+    monkeypatch.setattr(transfer.prepare.__globals__["Candidate"], "fitted", lambda *_: source)
     target = Linear(seed=1)
     frame = evaluate(target, data, "transfer-linf", attack_params={"source": "autoencoder", "steps": 5})
     moved = evaluate(source, data, "apgd-linf", attack_params={"steps": 5})
