@@ -120,7 +120,8 @@ CELL = {
     ),
     "moved": Explained(
         "more than one, and more than 5 %, of the attacked images were left as they are, because nothing better was "
-        "found (of an attack that aims at the threshold: of those not already on the wrong side).",
+        "found (of an attack that aims at the threshold: of those not already on the wrong side); not judged once "
+        "AUROC is at most 0.01.",
         "The attack is blind there.",
         "See `gradient` and `shattered`; try the black box `square`.",
     ),
