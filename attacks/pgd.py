@@ -50,11 +50,10 @@ class PGD:
         not_negative(step_size=self.step_size, draws=self.draws, momentum=self.momentum)
 
     def stronger(self) -> Mapping[str, PGD]:
-        """What more effort would be, for the check that it changes little."""
+        """The attack with twice the effort, for the checks of that name."""
         return {
-            "twice the steps": replace(self, steps=2 * self.steps),
-            "one more restart": replace(self, restarts=self.restarts + 1),
-            "twice the draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+            "steps": replace(self, steps=2 * self.steps),
+            "draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
         }
 
     def __call__(

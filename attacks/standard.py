@@ -80,10 +80,10 @@ class Standard:
         not_negative(draws=self.draws)
 
     def stronger(self) -> Mapping[str, Standard]:
-        """What more effort would be, for the check that it changes little."""
+        """The attack with twice the effort, for the checks of that name."""
         return {
-            "twice the steps": replace(self, steps=2 * self.steps, queries=2 * self.queries),
-            "twice the draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+            "steps": replace(self, steps=2 * self.steps, queries=2 * self.queries),
+            "draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
         }
 
     @property

@@ -11,7 +11,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -23,9 +22,8 @@ from . import registry
 from .checks import STANDARD_ERRORS, Check, tie_sentence
 from .data import Data
 from .metrics import points
-from .rng import Rng
 from .run import Attack, Kept, Ready, Row, RunSpec
-from .score import Passes, Score, where_it_failed
+from .score import Passes, where_it_failed
 from .threat import TOLERANCE, ThreatModel
 from .trial import ERRORS, MARGIN, POINT, SAME, Ahead, Trial
 
@@ -265,27 +263,10 @@ def _adds_little(trial: Trial, images: Tensor, what: str, best_of_both: bool = F
     return fall <= trial.interval and not (much and trial.robust.value > POINT), said
 
 
-@dataclass(frozen=True)
-class _Corners:
-    """Random steps as long as the budget: the control."""
-
-    tries: int = NOISE_TRIES
-
-    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
-        best, best_value = x, torch.full_like(sign, -torch.inf)
-        with torch.no_grad():
-            for _ in range(self.tries):
-                shown = threat.project(x + threat.radius * threat.steepest(rng.normal(x)), x)
-                value = sign * score(shown, rng.child("look"))
-                best = torch.where((value > best_value)[:, None, None, None], shown, best)
-                best_value = torch.maximum(value, best_value)
-        return best
-
-
 def noise_is_no_attack(trial: Trial) -> tuple[bool, str]:
     """The best of a few random perturbations of the same size gains much less."""
     positions = trial.whole
-    images = trial.attacked_by(_Corners(), positions)
+    images = trial.attacked_by(registry.load("attacks", "noise").target(tries=NOISE_TRIES), positions)
     mean, error = trial.ahead(images, of=trial.clean).overall
     gain = trial.gained.overall[0]
     ahead = trial.counts(trial.ahead(images))

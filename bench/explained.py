@@ -97,6 +97,12 @@ DETECTOR = {
         "It cannot be laid over the image.",
         "Resize it.",
     ),
+    "evidence": Explained(
+        "`score_with_evidence` gives another score than `score`, or local scores that are not finite, not one row per "
+        "image, or without a gradient.",
+        "The smooth objectives of the attacks would climb something that is not the score.",
+        "Pool the score from the very local scores that are returned, in one forward pass; or return None.",
+    ),
     "gpu": Explained(
         "scores on CPU and GPU differ by more than 1 % of their spread.",
         "A tensor lies on the wrong device, or a computation needs more precision.",
