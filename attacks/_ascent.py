@@ -64,7 +64,8 @@ class Climb:
                 aim = scores if evidence is None else self._pooled(evidence, objective, progress)
             (gradient,) = torch.autograd.grad((sign * aim).sum(), point)
             value += sign * scores.detach() / self.per_step
-            total += gradient.nan_to_num(0, 0, 0) / self.per_step  # one bad pixel must not end an attack
+            gradient.nan_to_num_(0, 0, 0)  # one bad pixel must not end an attack
+            total = gradient if self.per_step == 1 else total.add_(gradient, alpha=1 / self.per_step)
         self._keep(here, value)
         return value, total
 

@@ -167,15 +167,21 @@ class ThreatModel:
         the others share what is left of the budget. c only grows, so every iterate is already inside.
         """
         low, high = -x0, 1 - x0
-        c = torch.zeros((len(shift), *[1] * (shift.ndim - 1)), dtype=shift.dtype, device=shift.device)
+        radius = self.radius * (1 - torch.finfo(shift.dtype).eps)
+        tiny = torch.finfo(shift.dtype).tiny
+        c = (radius / _length(shift, 2).clamp_min(tiny)).clamp_max(1).to(shift)
+        moved = c * shift
+        clipped = moved.clamp(low, high)
+        if torch.equal(moved, clipped):  # no entry meets the pixel range
+            return moved
         for _ in range(MAX_ACTIVE_SETS):
             scaled = c * shift
             inner = (scaled >= low) & (scaled <= high)
             # in double: single precision loses count over many values
             free = _length(torch.where(inner, shift, 0), 2)
             fixed = _length(torch.where(inner, 0, scaled.clamp(low, high)), 2)
-            left = (self.radius**2 - fixed**2).clamp_min(0).sqrt() * (1 - torch.finfo(shift.dtype).eps)
-            grown = (left / free.clamp_min(torch.finfo(shift.dtype).tiny)).clamp_max(1).to(c)
+            left = (radius**2 - fixed**2).clamp_min(0).sqrt()
+            grown = (left / free.clamp_min(tiny)).clamp_max(1).to(c)
             done = bool((grown <= c * (1 + 1e-7)).all())
             c = torch.maximum(c, grown)
             if done:

@@ -1,6 +1,6 @@
-"""What the harness adds to an attack: PGD-20 through `evaluate` against a bare loop of 20 forward + backward passes.
+"""What the harness adds to an attack of 20 steps: `evaluate` against a bare loop of 20 forward + backward passes.
 
-    python benchmarks/overhead.py [--detector autoencoder] [--rounds 5]
+    python benchmarks/overhead.py [--detector autoencoder] [--attack pgd-linf] [--rounds 5]
 
 Both run on the same fitted detector and the same batch, alternating; the ratio of the medians is printed.
 """
@@ -23,6 +23,8 @@ STEPS = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--detector", default="autoencoder")
+    parser.add_argument("--attack", default="pgd-linf")
+    parser.add_argument("--eps", default="2/255")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--param", action="append", default=[])
@@ -42,14 +44,17 @@ def main() -> None:
             torch.autograd.grad(detector.score(point).sum(), point)
 
     def harness() -> float:
-        rows = bench.evaluate(detector, data, "pgd-linf", attack_params={"steps": STEPS}, batch_size=len(x))
+        threat = bench.ThreatModel(options.attack.rpartition("-")[2], options.eps)
+        rows = bench.evaluate(detector, data, options.attack, threat, attack_params={"steps": STEPS}, batch_size=len(x))
         return float(rows.attrs["run"]["seconds"])  # of the batch: scored, attacked, verified, scored again
 
     timed(bare), harness()  # warm up
     pairs = [(timed(bare), harness()) for _ in range(options.rounds)]
     slow, fast = (statistics.median(column) for column in zip(*pairs, strict=True))
     size = f"{len(x)} images of {options.image_size} px"
-    print(f"{options.detector}, {size}, {draws} draws, {torch.get_num_threads()} threads")
+    print(
+        f"{options.detector}, {options.attack} {options.eps}, {size}, {draws} draws, {torch.get_num_threads()} threads"
+    )
     print(f"bare loop {slow:.2f} s, harness {fast:.2f} s: ratio {fast / slow:.3f}")
 
 
