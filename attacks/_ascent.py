@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-EOT_DRAWS = 8  # where the parameter `draws` is not given
+EOT_DRAWS = 8  # the attacks' own `draws`
 Objective = Literal["score", "logsumexp", "top", "mean"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 TEMPERATURES = (1.0, 0.1)  # of logsumexp, first and last, in standard deviations of an image's local scores
@@ -33,20 +33,22 @@ class Climb:
 
     def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int, per_step: int | None = None):
         self.score, self.x, self.sign = score, x, sign
-        self.draws = (draws or EOT_DRAWS) if score.randomized else 1
+        self.draws = draws if score.randomized else 1
         self.per_step = per_step or self.draws
         """Draws over which a gradient is averaged; `draws` are for looking at what it brought."""
         self.best, self.best_value = x.clone(), torch.full_like(sign, -torch.inf)
         self.candidates: list[Tensor] = []  # of a randomized detector
         self.spread: Tensor | None = None
-        self.begin(Rng(0, [""] * len(x)))
+        self.rows = torch.arange(len(x), device=x.device)
+        """Images that are climbing; what follows has n of them."""
+        self.rng: Rng
+        self.direct = torch.zeros_like(sign, dtype=torch.bool)
+        """Images that follow the score itself, whatever the objective: it has brought them nothing."""
 
     def begin(self, rng: Rng) -> None:
         """A new run, with noise from `rng`, of every image whose goal is not yet reached."""
-        rows = (~self.score.done(self.best_value, self.sign)).nonzero().flatten()
-        self.rows = rows
-        """Images that are climbing; what follows has n of them."""
-        self.rng = rng.rows(rows.tolist())
+        self.rows = (~self.score.done(self.best_value, self.sign)).nonzero().flatten()
+        self.rng = rng.rows(self.rows.tolist())
 
     def gradient(self, here: Tensor, objective: Objective, progress: float) -> tuple[Tensor, Tensor]:
         """sign * score (n,) of the images here (n, 3, H, W), and the gradient of sign * objective.
@@ -62,9 +64,10 @@ class Climb:
             else:
                 scores, evidence = self.score.with_evidence(point, self.rng)
                 aim = scores if evidence is None else self._pooled(evidence, objective, progress)
+                aim = torch.where(self.direct[self.rows], scores, aim)
             (gradient,) = torch.autograd.grad((sign * aim).sum(), point)
             value += sign * scores.detach() / self.per_step
-            gradient.nan_to_num_(0, 0, 0)  # one bad pixel must not end an attack
+            gradient = gradient.nan_to_num(0, 0, 0)  # one bad pixel must not end an attack
             total = gradient if self.per_step == 1 else total.add_(gradient, alpha=1 / self.per_step)
         self._keep(here, value)
         return value, total

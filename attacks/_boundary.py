@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, wide
+from ._ascent import wide
 
 SLACK = 1e-6
 """By how much of the threshold a score must be across it: an image's float32 score is not the same in every batch."""
@@ -28,7 +28,7 @@ class Side:
     def __init__(self, score: Score, sign: Tensor, rng: Rng, draws: int, what: str, temperature: float = 0.0):
         self.score, self.sign, self.rng, self.temperature = score, sign, rng, temperature
         self.threshold = score.needed_threshold(what)
-        self.draws = (draws or EOT_DRAWS) if score.randomized else 1
+        self.draws = draws if score.randomized else 1
 
     def rows(self, keep: Tensor) -> Side:
         """Of some of the images."""

@@ -2,7 +2,8 @@
 
 Their schedule with a detector's score in place of a classifier's loss, and two changes. Direction and judgement are
 apart: steps follow a smooth objective made of all local scores, while the rule that halves a step, and the choice of
-the image to go back to and to return, look at the score itself. And the first step is compared with its own value:
+the image to go back to and to return, look at the score itself; an image that a window of the objective brought nothing
+follows the score from there on. And the first step is compared with its own value:
 public code compares it with 0, so that the sign of a score decides.
 
 Where a detector draws noise, whether a step rose is a matter of luck and their rule has nothing to go by. The same
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, Climb, Objective, ascend, not_negative, positive, wide
+from ._ascent import EOT_DRAWS, Climb, Objective, ascend, positive, wide
 
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
@@ -38,7 +39,7 @@ class APGD:
     steps: gradient evaluations per restart (times `draws`).
     restarts: independent runs: from a random point, from the image itself, then from further random points.
     objective: what gives the direction; `auto` is logsumexp where the detector offers local scores, else the score.
-    draws: of a randomized detector: it gets `steps` x `draws` steps of one noise draw each; 0 means 8.
+    draws: of a randomized detector: it gets `steps` x `draws` steps of one noise draw each.
     random_start: False begins at the image itself.
     """
 
@@ -48,18 +49,17 @@ class APGD:
     steps: int = 100
     restarts: int = 1
     objective: Literal["auto", "score", "logsumexp", "top", "mean"] = "auto"
-    draws: int = 0
+    draws: int = EOT_DRAWS
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts)
-        not_negative(draws=self.draws)
+        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
 
     def stronger(self) -> Mapping[str, APGD]:
         """The attack with twice the effort, for the checks of that name."""
         return {
             "steps": replace(self, steps=2 * self.steps),
-            "draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+            "draws": replace(self, draws=2 * self.draws),
         }
 
     def __call__(
@@ -108,6 +108,7 @@ class APGD:
                 first_value = value
             if i in windows:
                 still = best_value <= at_window
+                climb.direct[climb.rows[still if last else best_value <= first_value]] = True
                 halve = (rises <= RISES * (i - last)) | (still & ~halved)
                 step = torch.where(halve, step / 2, step)
                 here, gradient = torch.where(wide(halve), best, here), torch.where(wide(halve), best_gradient, gradient)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, not_negative, positive
+from ._ascent import EOT_DRAWS, positive
 from .apgd import APGD
 
 CASCADE = ("apgd-ce", "fab", "square")
@@ -48,7 +48,7 @@ class AutoAttack:
     restarts: of APGD and of FAB.
     queries: of Square.
     ascent_steps: of the score attack (apgd) that goes on from AutoAttack's images.
-    draws: noise draws over which a randomized detector's score is averaged in every call; 0 means 8.
+    draws: noise draws over which a randomized detector's score is averaged in every call.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -61,11 +61,16 @@ class AutoAttack:
     restarts: int = 1
     queries: int = 5000
     ascent_steps: int = 100
-    draws: int = 0
+    draws: int = EOT_DRAWS
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts, queries=self.queries, ascent_steps=self.ascent_steps)
-        not_negative(draws=self.draws)
+        positive(
+            steps=self.steps,
+            restarts=self.restarts,
+            queries=self.queries,
+            ascent_steps=self.ascent_steps,
+            draws=self.draws,
+        )
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), by part, and `broken` (B,); sign (B,) is +1 or -1.
@@ -73,7 +78,7 @@ class AutoAttack:
         Raises UserError where the score has no threshold.
         """
         threshold = score.needed_threshold("attack autoattack")
-        draws = (self.draws or EOT_DRAWS) if score.randomized else 1
+        draws = self.draws if score.randomized else 1
         images, broken = x.clone(), torch.zeros_like(sign)
         for i in range(len(x)):
             source = rng.rows([i])

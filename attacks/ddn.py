@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import not_negative, positive, wide
+from ._ascent import EOT_DRAWS, not_negative, positive, wide
 from ._boundary import Nearest, Problem, Side, radii
 
 LAST_STEP = 0.01  # of the length of the first one: the steps shrink along a half cosine
@@ -29,7 +29,7 @@ class DDN:
     The first length is eps.
     change: share by which the length shrinks or grows (the paper's gamma).
     temperature: see fab; here it shrinks to 0 over the steps.
-    draws: noise draws over which score and gradient of a randomized detector are averaged; 0 means 8.
+    draws: noise draws over which score and gradient of a randomized detector are averaged.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
@@ -41,15 +41,15 @@ class DDN:
     step_size: float = 0.3
     change: float = 0.05
     temperature: float = 0.1
-    draws: int = 0
+    draws: int = EOT_DRAWS
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps)
+        positive(steps=self.steps, draws=self.draws)
         if self.step_size <= 0:
             raise ValueError(f"step_size must be above 0, got {self.step_size}")
         if not 0 < self.change < 1:
             raise ValueError(f"change must be in (0, 1), got {self.change}")
-        not_negative(temperature=self.temperature, draws=self.draws)
+        not_negative(temperature=self.temperature)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), and the radii (B,); sign (B,) is +1 or -1.

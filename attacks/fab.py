@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import not_negative, positive, wide
+from ._ascent import EOT_DRAWS, not_negative, positive, wide
 from ._boundary import Nearest, Problem, Side, radii
 
 OVERSHOOT = 1.05  # of a step to the linearised boundary: the paper's eta
@@ -30,7 +30,7 @@ class FAB:
     back: what is left of a perturbation after a crossing (the paper's beta).
     temperature: for scores that are a maximum of local scores. The gradient is that of a logsumexp, at this share of
     the distance between their largest value and their mean, which shrinks to 0 over the steps; 0 is the true gradient.
-    draws: noise draws over which score and gradient of a randomized detector are averaged; 0 means 8.
+    draws: noise draws over which score and gradient of a randomized detector are averaged.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -43,14 +43,14 @@ class FAB:
     bias: float = 0.1
     back: float = 0.9
     temperature: float = 0.1
-    draws: int = 0
+    draws: int = EOT_DRAWS
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts)
+        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
         for name in ("bias", "back"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        not_negative(temperature=self.temperature, draws=self.draws)
+        not_negative(temperature=self.temperature)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
         """Images of the ball around x (B, 3, H, W), and the radii (B,); sign (B,) is +1 or -1.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, not_negative, positive
+from ._ascent import EOT_DRAWS, positive
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Noise:
     tries: random images. Every other one spends the whole budget: in linf each value moves by eps up or down, in l2
     the image by eps in a random direction, in l1 and l0 random values and pixels go to the edge of the range. The
     others are random starts of the threat model: uniform in the linf cube, shorter moves in the other norms.
-    draws: noise draws over which a score is averaged, the same for all tries, 0 means 8; a detector that is not
+    draws: noise draws over which a score is averaged, the same for all tries; a detector that is not
     randomized needs, and gets, one.
     """
 
@@ -28,15 +28,14 @@ class Noise:
     needs_gradient: ClassVar[bool] = False
 
     tries: int = 10
-    draws: int = 0
+    draws: int = EOT_DRAWS
 
     def __post_init__(self) -> None:
-        positive(tries=self.tries)
-        not_negative(draws=self.draws)
+        positive(tries=self.tries, draws=self.draws)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
         """Images of the ball around x (B, 3, H, W) with a high sign * score; sign (B,) is +1 or -1."""
-        draws = (self.draws or EOT_DRAWS) if score.randomized else 1
+        draws = self.draws if score.randomized else 1
         best, best_value = x, torch.full_like(sign, -torch.inf)
         for i in range(self.tries):
             source = rng.child("try", i)

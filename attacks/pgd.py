@@ -29,7 +29,7 @@ class PGD:
     momentum: weight of the earlier gradients, each scaled to mean size 1, against the new one (MI, Dong et al. 2018,
     https://arxiv.org/abs/1710.06081); 0 is without.
     draws: noise draws over which score and gradient are averaged (expectation over transformation, Athalye et
-    al. 2018, https://arxiv.org/abs/1802.00420), 0 means 8; a detector that is not randomized needs, and gets, one.
+    al. 2018, https://arxiv.org/abs/1802.00420); a detector that is not randomized needs, and gets, one.
     random_start: False starts at the image itself.
     """
 
@@ -42,18 +42,18 @@ class PGD:
     step_size: float = 0.0
     objective: Objective = "score"
     momentum: float = 0.0
-    draws: int = 0
+    draws: int = EOT_DRAWS
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts)
-        not_negative(step_size=self.step_size, draws=self.draws, momentum=self.momentum)
+        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
+        not_negative(step_size=self.step_size, momentum=self.momentum)
 
     def stronger(self) -> Mapping[str, PGD]:
         """The attack with twice the effort, for the checks of that name."""
         return {
             "steps": replace(self, steps=2 * self.steps),
-            "draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+            "draws": replace(self, draws=2 * self.draws),
         }
 
     def __call__(

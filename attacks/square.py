@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, not_negative, positive
+from ._ascent import EOT_DRAWS, positive
 
 HALVINGS = (0.03, 0.07, 0.14, 0.22, 0.32, 0.45, 0.63, 0.77, 0.89)
 """Shares of the queries after which the window's area is halved. The square roots of the paper's, which are made for
@@ -38,7 +38,7 @@ class Square:
     far under the same fresh noise, so that a lucky draw is not kept: that costs 2 x `draws` forward passes a query.
     p_init: share of the image's area that the first windows cover. The paper has 0.05 in linf and 0.1 in l2 for
     classifiers; 0.8, as in AutoAttack, reaches further on scores that are a maximum over the image.
-    draws: noise draws over which a score is averaged, 0 means 8; a detector that is not randomized needs, and gets,
+    draws: noise draws over which a score is averaged; a detector that is not randomized needs, and gets,
     one.
     restarts: independent searches; the best result counts.
     """
@@ -48,12 +48,11 @@ class Square:
 
     queries: int = 1000
     p_init: float = 0.8
-    draws: int = 0
+    draws: int = EOT_DRAWS
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        positive(queries=self.queries, restarts=self.restarts)
-        not_negative(draws=self.draws)
+        positive(queries=self.queries, restarts=self.restarts, draws=self.draws)
         if not 0 < self.p_init <= 1:
             raise ValueError(f"p_init must be above 0 and at most 1, got {self.p_init}")
 
@@ -65,7 +64,7 @@ class Square:
         starts: images like x from which to start as well. Which of the starts and the results is best is decided
         under draws that no search has seen.
         """
-        draws = (self.draws or EOT_DRAWS) if score.randomized else 1
+        draws = self.draws if score.randomized else 1
         first, value = x, sign * score.mean(x, rng.child("choose"), draws)
         if starts is not None:
             inside = threat.project(starts, x)

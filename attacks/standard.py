@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, OBJECTIVES, not_negative, positive
+from ._ascent import EOT_DRAWS, OBJECTIVES, positive
 from .apgd import APGD
 from .bpda_pgd import BPDAPGD
 from .square import Square
@@ -56,7 +56,7 @@ class Standard:
 
     steps: gradient evaluations of each run of a gradient attack (times `draws`).
     queries: of square.
-    draws: noise draws over which score and gradient are averaged, 0 means 8; one where there is no noise.
+    draws: noise draws over which score and gradient are averaged; one where there is no noise.
     transfer: False leaves out the attacks by transfer, which fit their sources first.
     version: of this list; there is one.
     """
@@ -67,7 +67,7 @@ class Standard:
 
     steps: int = 100
     queries: int = 1000
-    draws: int = 0
+    draws: int = EOT_DRAWS
     transfer: bool = True
     version: Literal["standard-v1"] = "standard-v1"
 
@@ -76,14 +76,13 @@ class Standard:
     _attacks: dict[str, Attack] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, queries=self.queries)
-        not_negative(draws=self.draws)
+        positive(steps=self.steps, queries=self.queries, draws=self.draws)
 
     def stronger(self) -> Mapping[str, Standard]:
         """The attack with twice the effort, for the checks of that name."""
         return {
             "steps": replace(self, steps=2 * self.steps, queries=2 * self.queries),
-            "draws": replace(self, draws=2 * (self.draws or EOT_DRAWS)),
+            "draws": replace(self, draws=2 * self.draws),
         }
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench import Context, Rng, Score, ThreatModel, UserError
 from bench.fitting import Candidate
 
-from ._ascent import not_negative, positive
+from ._ascent import EOT_DRAWS, positive
 from ._spelled import assignments
 from .apgd import APGD
 
@@ -35,7 +35,7 @@ class Transfer:
     source_params: str = ""
     steps: int = 100
     restarts: int = 1
-    draws: int = 0
+    draws: int = EOT_DRAWS
 
     sources: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
     """Where the source comes from, for the record; known once it is fitted."""
@@ -44,8 +44,7 @@ class Transfer:
     def __post_init__(self) -> None:
         if not self.source:
             raise ValueError("source must name the detector whose attacked images are shown: source=autoencoder")
-        positive(steps=self.steps, restarts=self.restarts)
-        not_negative(draws=self.draws)
+        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
         Candidate(self.source, assignments(self.source_params)).parts  # noqa: B018  an unknown one is said now
 
     def prepare(self, context: Context) -> None:

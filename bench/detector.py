@@ -111,7 +111,8 @@ class Detector(nn.Module, ABC):
         """The score (B,), and from the same forward pass the local scores (B, P) that it is pooled from.
 
         P are patches, pixels or draws, higher is more anomalous, differentiable in x. A score that is their maximum
-        has the gradient of one of them; attacks that see all of them reach further. None: there are none.
+        has the gradient of one of them; attacks that see all of them reach further. None: there are none, or the
+        score is their mean, whose gradient already sees all.
         """
         return (self.score(x, rng) if self.randomized else self.score(x)), None
 

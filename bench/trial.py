@@ -297,8 +297,7 @@ class Trial:
         if stronger is not None and kind in (offered := stronger()):
             return offered[kind]
         values = {name: getattr(self.attack, name, None) for name in MORE[kind]}
-        default = RANDOMIZED_DRAWS if kind == "draws" else 0  # 0 stands for the default
-        doubled = {name: 2 * (value or default) for name, value in values.items() if isinstance(value, int)}
+        doubled = {name: 2 * value for name, value in values.items() if isinstance(value, int)}
         return self.altered(**doubled) if any(doubled.values()) else None
 
     def in_ball(self, ball: ThreatModel) -> Attack:

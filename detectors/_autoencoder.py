@@ -51,7 +51,7 @@ class Reconstruction(Detector):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.score_with_evidence(x)[0]
 
-    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
         pixels = self.anomaly_map(x).flatten(1)
         return pixels.amax(1), pixels
 

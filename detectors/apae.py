@@ -76,10 +76,12 @@ class ApproximateProjection(Reconstruction):
             errors = torch.cat([_half_square(x - self._reconstruct(x)) for x in batches])
         self.weights = 1 / (EPSILON + errors.median(0).values)
 
-    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
-        """The evidence (B, 3 * H * W) is the weighted error of every pixel value; the score is its mean."""
-        values = self._weighted(x).flatten(1)
-        return values.mean(1), values
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self._weighted(x).flatten(1).mean(1)
+
+    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
+        """No evidence: the score is a mean, not a maximum."""
+        return self.score(x), None
 
     def attack_hints(self) -> Hints:
         return Hints(bpda=True)

@@ -104,15 +104,9 @@ class OcrGan(Detector):
         self.discriminator.eval()
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self.score_with_evidence(x)[0]
-
-    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
-        """The evidence (B, H * W) is the error of the pixels; the share of the feature is in the score alone."""
         real, fake = self._images(*bands(x))
         feature = (self.discriminator(real)[1] - self.discriminator(fake)[1]).square().flatten(1).mean(1)
-        error = (real - fake).square()
-        score = IMAGE_SHARE * error.flatten(1).mean(1) + FEATURE_SHARE * feature
-        return score, error.mean(1).flatten(1)
+        return IMAGE_SHARE * (real - fake).square().flatten(1).mean(1) + FEATURE_SHARE * feature
 
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): squared reconstruction error, mean over channels."""

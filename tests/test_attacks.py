@@ -299,7 +299,7 @@ Run = Callable[..., tuple[int, str, str]]
     [
         ("apgd-linf", "steps=0", "steps must be at least 1, got 0"),
         ("apgd-linf", "restarts=0", "restarts must be at least 1, got 0"),
-        ("apgd-linf", "draws=-1", "draws must not be negative, got -1"),
+        ("apgd-linf", "draws=0", "draws must be at least 1, got 0"),
         ("standard-linf", "queries=0", "queries must be at least 1, got 0"),
         ("transfer-linf", "steps=3", "source must name the detector"),
         ("transfer-linf", "source=nobody", "no detector named 'nobody'"),
@@ -353,3 +353,18 @@ def test_half_a_grey_level_is_a_budget(run_cli: Run, tree: Path, tmp_path: Path)
     assert run_cli("run", *fit, *place, *budgets, "--results", tmp_path)[0] == 0
     assert {path.name.split("-")[2] for path in tmp_path.rglob("pgd-linf-*")} == {"0.5_255", "1_255"}
     assert run_cli("report", "--results", tmp_path)[0] == 0
+
+
+def test_an_objective_that_brings_nothing_is_given_up() -> None:
+    """Local scores that lead nowhere: after a window without gain, an image follows the score itself."""
+
+    class Misled(Peaks):
+        def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
+            scores, local = super().score_with_evidence(x)
+            return scores, -local
+
+    x, given = 0.3 + 0.4 * images(), {"objective": "logsumexp", "steps": 40}
+    image = attacked("apgd", "linf", Misled(), x, [0, 2, 4], **given)["apgd"]
+    best = attacked("apgd", "linf", Peaks(), x, [0, 2, 4], steps=40)["apgd"]
+    gain, most = (Peaks().score(shown) - Peaks().score(x[[0, 2, 4]]) for shown in (image, best))
+    assert (gain >= 0.8 * most).all()

@@ -341,7 +341,7 @@ def test_the_median_is_numpys_in_every_resample(n: int) -> None:
         (("--attack", "ddn-l2", "--attack-param", "step_size=0"), "step_size must be above 0, got 0"),
         (("--attack", "ddn-linf", "--eps", "1/255"), "attack ddn has no norm linf; it has l2"),
         (("--attack", "autoattack-linf", "--attack-param", "queries=0"), "queries must be at least 1, got 0"),
-        (("--attack", "autoattack-linf", "--attack-param", "draws=-1"), "draws must not be negative, got -1"),
+        (("--attack", "autoattack-linf", "--attack-param", "draws=0"), "draws must be at least 1, got 0"),
         (("--goal", "accuracy"), "unknown goal 'accuracy'; expected one of rank, threshold"),
     ],
 )

@@ -252,7 +252,7 @@ def test_the_record_can_repeat_the_run(data: Data, tmp_path: Path) -> None:
         "step_size": 0.0,
         "objective": "score",
         "momentum": 0.0,
-        "draws": 0,
+        "draws": 8,
         "random_start": True,
     }
     assert record["detector"]["parameters"] == {"seed": 0} and record["detector"]["randomized"]

@@ -197,11 +197,11 @@ def test_a_detector_without_gradient_is_attacked(data: Data, method: str, batch_
     [
         ("square", "queries=0", "queries must be at least 1, got 0"),
         ("square", "restarts=0", "restarts must be at least 1, got 0"),
-        ("square", "draws=-1", "draws must not be negative, got -1"),
+        ("square", "draws=0", "draws must be at least 1, got 0"),
         ("square", "p_init=0", "p_init must be above 0 and at most 1, got 0"),
         ("square", "p_init=1.5", "p_init must be above 0 and at most 1, got 1.5"),
         ("noise", "tries=0", "tries must be at least 1, got 0"),
-        ("noise", "draws=-1", "draws must not be negative, got -1"),
+        ("noise", "draws=0", "draws must be at least 1, got 0"),
         ("square-l0", "queries=1", "attack square has no norm l0; it has linf, l2"),
     ],
 )
