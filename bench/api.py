@@ -145,11 +145,12 @@ def evaluate(
     else:
         origin = _origin(candidate)
         label, code, changed = origin.name, origin.code, origin.changed
+    given = {name: getattr(maker, name) for name in parameters.accepted(type(maker)) if hasattr(maker, name)}
     spec = RunSpec(
         label,
         changed,
         method,
-        parameters.identity(parameters.changed(type(maker), vars(maker))),
+        parameters.identity(parameters.changed(type(maker), given)),
         threat,
         data.name,
         data.category,
