@@ -162,7 +162,8 @@ CELL = {
     ),
     "best iterate": Explained(
         "at any image of the probe the attack scored an allowed point that is better than what it returned, by more "
-        "than 5 % of the median gain (and 3 standard errors on fresh draws); of a randomized detector, at more than one.",
+        "than 5 % of the median gain (and 3 standard errors on fresh draws); of a randomized detector, at more than "
+        "one.",
         "Silent success: the attack succeeded on the way and threw it away.",
         "Keep the best point by the true score.",
     ),
