@@ -369,3 +369,37 @@ def test_an_objective_that_brings_nothing_is_given_up() -> None:
     best = attacked("apgd", "linf", Peaks(), x, [0, 2, 4], steps=40)["apgd"]
     gain, most = (Peaks().score(shown) - Peaks().score(x[[0, 2, 4]]) for shown in (image, best))
     assert (gain >= 0.8 * most).all()
+
+
+def test_standard_takes_the_hints_of_a_detector(data: Data) -> None:
+    class Hinted(Peaks):
+        def attack_hints(self) -> Hints:
+            return Hints(objectives=("mean",), starts=lambda x, sign: 1 - x)
+
+    frame = evaluate(Hinted(), data, "standard-linf", attack_params=SMALL["standard"])
+    assert list(frame.columns[6:]) == ["apgd", "apgd-top", "apgd-mean", "apgd-hinted", "apgd-score", "square"]
+    assert (frame["distance"] <= 2 / 255 + 1e-6).all()
+
+
+def test_out_of_memory_halves_the_batch_and_is_said_once(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are those of a run that had memory enough."""
+    from bench.run import Monitor
+
+    pgd = registry.load("attacks", "pgd").target
+    whole = pgd.__call__
+    said: list[str] = []
+
+    def hungry(self: Any, score: Score, x: Tensor, *rest: Any, **named: Any) -> Any:
+        if len(x) > 3:
+            raise torch.OutOfMemoryError
+        return whole(self, score, x, *rest, **named)
+
+    expected = evaluate(Linear(), data, "pgd-linf", attack_params={"steps": 3})
+    monkeypatch.setattr(pgd, "__call__", hungry)
+    found = evaluate(
+        Linear(), data, "pgd-linf", attack_params={"steps": 3}, batch_size=12, monitor=Monitor(tell=said.append)
+    )
+    assert found["worst"].tolist() == pytest.approx(expected["worst"].tolist(), rel=1e-6)
+    assert len([line for line in said if "out of memory" in line]) == 1
