@@ -313,9 +313,24 @@ class Cut(Detector):
 '''
 
 
+WHOLE = '''
+from bench import Detector
+
+class Brightness(Detector):
+    """The mean of an image: every check passes."""
+
+    def fit(self, normal):
+        pass
+
+    def score(self, x):
+        return x.flatten(1).mean(1)
+'''
+
+
 def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Path) -> None:
     make_tree(tmp_path / "images/widget")
     (tmp_path / "cut.py").write_text(CUT)
+    (tmp_path / "whole.py").write_text(WHOLE)
     options = [
         "--dataset",
         "folder",
@@ -327,12 +342,12 @@ def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Pat
         tmp_path / "r",
     ]
     code, out, _ = run_cli(
-        "run", "--detector", f"{tmp_path / 'cut.py'}:Cut,autoencoder", "--param", "steps=3", *options
+        "run", "--detector", f"{tmp_path / 'cut.py'}:Cut,{tmp_path / 'whole.py'}:Brightness", *options
     )
     assert code == 0 and "Cut (not" in out
     found, notes = find_cells(tmp_path / "r")
     (board,) = boards(found)
-    assert [name.split()[0] for name, _ in board.entries] == ["autoencoder", "Cut"]
+    assert [name.split()[0] for name, _ in board.entries] == ["Brightness", "Cut"]
     assert table(board)["rank"].tolist()[0] == "1" and table(board)["rank"].tolist()[1] != "2"
     assert "not ranked: Cut: gradient check failed: the gradient is not that of the score" in markdown(found, notes)
 
