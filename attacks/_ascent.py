@@ -32,7 +32,7 @@ class Climb:
     """
 
     def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int, per_step: int | None = None):
-        self.score, self.x, self.sign = score, x, sign
+        self.score, self.sign = score, sign
         self.draws = draws if score.randomized else 1
         self.per_step = per_step or self.draws
         """Draws over which a gradient is averaged; `draws` are for looking at what it brought."""
@@ -122,7 +122,7 @@ class Climb:
         self.best[rows], self.best_value[rows] = here[better], value[better]
 
     def _pooled(self, evidence: Tensor, objective: Objective, progress: float) -> Tensor:
-        """(n, P) -> (n,)."""
+        """(n, P) -> (n,), for its gradient."""
         if objective == "mean":
             return evidence.mean(1)
         if objective == "top":
@@ -133,7 +133,9 @@ class Climb:
             self.spread = torch.ones_like(self.sign).index_copy(0, self.rows, spread.clamp_min(SMALLEST_SPREAD))
         fall = (TEMPERATURES[1] / TEMPERATURES[0]) ** progress
         temperature = self.spread[self.rows] * TEMPERATURES[0] * fall
-        return torch.logsumexp(evidence / temperature[:, None], 1) * temperature
+        # the gradient of temperature * logsumexp(evidence / temperature) is these weights; they cost a third of it
+        weights = torch.softmax(evidence.detach() / temperature[:, None], 1)
+        return (weights * evidence).sum(1)
 
 
 def ascend(

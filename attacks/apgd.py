@@ -3,8 +3,8 @@
 Their schedule with a detector's score in place of a classifier's loss, and two changes. Direction and judgement are
 apart: steps follow a smooth objective made of all local scores, while the rule that halves a step, and the choice of
 the image to go back to and to return, look at the score itself; an image that a window of the objective brought nothing
-follows the score from there on. And the first step is compared with its own value:
-public code compares it with 0, so that the sign of a score decides.
+follows the score from there on. And the first step is compared with its own value: public code compares it with 0, so
+that the sign of a score decides.
 
 Where a detector draws noise, whether a step rose is a matter of luck and their rule has nothing to go by. The same
 number of passes is then better spent on steps of one draw each that shrink linearly, with momentum over ten of them.
@@ -13,8 +13,7 @@ number of passes is then better spent on steps of one draw each that shrink line
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -55,13 +54,6 @@ class APGD:
     def __post_init__(self) -> None:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
 
-    def stronger(self) -> Mapping[str, APGD]:
-        """The attack with twice the effort, for the checks of that name."""
-        return {
-            "steps": replace(self, steps=2 * self.steps),
-            "draws": replace(self, draws=2 * self.draws),
-        }
-
     def __call__(
         self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
     ) -> Tensor:
@@ -98,10 +90,8 @@ class APGD:
             rises += value > value_before
             value_before = value
             better = value > best_value
-            best, best_gradient = (
-                torch.where(wide(better), here, best),
-                torch.where(wide(better), gradient, best_gradient),
-            )
+            best = torch.where(wide(better), here, best)
+            best_gradient = torch.where(wide(better), gradient, best_gradient)
             best_value = torch.where(better, value, best_value)
             gone = climb.done()
             if not i:
@@ -112,9 +102,8 @@ class APGD:
                 halve = (rises <= RISES * (i - last)) | (still & ~halved)
                 step = torch.where(halve, step / 2, step)
                 here, gradient = torch.where(wide(halve), best, here), torch.where(wide(halve), best_gradient, gradient)
-                if not climb.score.randomized:
-                    nothing = best_value - at_window <= NOTHING * (best_value - first_value)
-                    gone = gone | (nothing & (step < AT_REST * threat.radius))
+                nothing = best_value - at_window <= NOTHING * (best_value - first_value)
+                gone = gone | (nothing & (step < AT_REST * threat.radius))
                 at_window, halved, rises, last = best_value, halve, torch.zeros_like(rises), i
             if gone.any():
                 stay = climb.leave(gone)

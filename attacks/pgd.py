@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -48,13 +47,6 @@ class PGD:
     def __post_init__(self) -> None:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
         not_negative(step_size=self.step_size, momentum=self.momentum)
-
-    def stronger(self) -> Mapping[str, PGD]:
-        """The attack with twice the effort, for the checks of that name."""
-        return {
-            "steps": replace(self, steps=2 * self.steps),
-            "draws": replace(self, draws=2 * self.draws),
-        }
 
     def __call__(
         self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None

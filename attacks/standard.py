@@ -5,7 +5,6 @@ Whoever publishes a robust AUROC of this benchmark runs this. A change that can 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -77,13 +76,6 @@ class Standard:
 
     def __post_init__(self) -> None:
         positive(steps=self.steps, queries=self.queries, draws=self.draws)
-
-    def stronger(self) -> Mapping[str, Standard]:
-        """The attack with twice the effort, for the checks of that name."""
-        return {
-            "steps": replace(self, steps=2 * self.steps, queries=2 * self.queries),
-            "draws": replace(self, draws=2 * self.draws),
-        }
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from bench import Attack, Attacked, Context, Rng, Score, ThreatModel, UserError
 from bench.api import make_attack
 from bench.run import takes_starts
 
+from ._ascent import EOT_DRAWS, wide
 from ._spelled import spelled
 
 
@@ -24,6 +25,7 @@ class Worst:
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
+
     attacks: tuple[str, ...] = ("apgd", "square")
 
     sources: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
@@ -98,12 +100,13 @@ def one_after_another(
     can, from `starts`."""
     images: dict[str, Tensor] = {}
     numbers: dict[str, Tensor] = {}
+    draws = EOT_DRAWS if score.randomized else 1
     best = x if starts is None else starts
+    value = sign * score.mean(best, rng.child("better"), draws) if refining else sign
     for name, attack in attacks.items():
-        if threat.norm not in getattr(attack, "norms", ()):
-            raise UserError(
-                f"attack {name} has no norm {threat.norm}; it has {', '.join(getattr(attack, 'norms', ()))}"
-            )
+        norms = getattr(attack, "norms", ())
+        if threat.norm not in norms:
+            raise UserError(f"attack {name} has no norm {threat.norm}; it has {', '.join(norms)}")
         start = best if name in refining else starts
         kwargs = {"starts": start} if start is not None and takes_starts(attack) else {}
         found = attack(score, x.clone(), sign, threat, rng.child(name), **kwargs)
@@ -111,13 +114,8 @@ def one_after_another(
         numbers |= attacked.columns
         for part, image in attacked.images.items():
             images[name if len(attacked.images) == 1 else f"{name}: {part}"] = image.detach()
-            if refining:
-                best = better(score, best, image.detach(), sign, rng)
+            if refining:  # of a randomized detector under fresh draws, the same for all
+                reached = sign * score.mean(image.detach(), rng.child("better"), draws)
+                best = torch.where(wide(reached > value), image.detach(), best)
+                value = torch.maximum(reached, value)
     return Attacked(images, numbers)
-
-
-def better(score: Score, a: Tensor, b: Tensor, sign: Tensor, rng: Rng) -> Tensor:
-    """Image by image the one with the higher sign * score; of a randomized detector under the same fresh draws."""
-    draws = 8 if score.randomized else 1
-    values = [sign * score.mean(image, rng.child("better"), draws) for image in (a, b)]
-    return torch.where((values[1] > values[0])[:, None, None, None], b, a)

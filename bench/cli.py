@@ -230,7 +230,7 @@ def _cells(
 
     for attack, threat in pairs:
         sweep = [ball for name, ball in pairs if name == attack and ball.norm == threat.norm]
-        label = f"{candidate.label} on {bed.category}: {attack.split('-')[0]} {threat}"
+        label = f"{candidate.label} on {bed.category}: {attack.removesuffix(f'-{threat.norm}')} {threat}"
         try:
             with screen.cell(label) as monitor:
                 api.evaluate(

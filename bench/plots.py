@@ -85,19 +85,27 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
     axes.set_xticks([float(t) for t in ticks], [eps_text(t) if t else "0\n(clean)" for t in ticks])
     axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel=f"budget eps ({norm}, pixels in [0, 1])", ylabel="robust AUROC", ylim=(0, 1.02))
-    many = len(lines) > LEGEND_INSIDE
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {"loc": "best"}
-    axes.legend(frameon=False, fontsize="small", **beside)
-    axes.spines[["top", "right"]].set_visible(False)
+    _legend(axes, len(lines))
     return axes
+
+
+def _legend(axes: Axes, lines: int) -> None:
+    """Inside where there is room for so many lines, else beside the plot; and no frame."""
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
+    axes.legend(frameon=False, fontsize="small", **(beside if lines > LEGEND_INSIDE else {"loc": "best"}))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _size(lines: int) -> tuple[float, float]:
+    """Of a figure, in inches: wider and taller where the legend is beside it."""
+    return (11, max(4.2, 0.22 * lines + 0.6)) if lines > LEGEND_INSIDE else (6.4, 4.2)
 
 
 def write_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, attack and norm."""
     written = []
     for (data, attack, norm, targets), lines in curves(results).items():
-        many = len(lines) > LEGEND_INSIDE
-        figure = _figure((11, max(4.2, 0.22 * len(lines) + 0.6)) if many else (6.4, 4.2))
+        figure = _figure(_size(len(lines)))
         side = "" if targets == "both" else f", {targets} images attacked"
         draw_curves(lines, f"{data}: {attack}{side}", norm, figure.add_subplot())
         name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
@@ -243,10 +251,7 @@ def draw_radii(lines: dict[str, npt.NDArray[np.float64]], title: str, norm: str,
     axes.set_title(title, fontsize="small")
     axes.set(xlabel=f"size of the perturbation ({norm}, pixels in [0, 1])", ylabel="share of images still right")
     axes.set(ylim=(0, 1.02), xlim=(0, None))
-    many = len(lines) > LEGEND_INSIDE
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if many else {"loc": "best"}
-    axes.legend(frameon=False, fontsize="small", **beside)
-    axes.spines[["top", "right"]].set_visible(False)
+    _legend(axes, len(lines))
     return axes
 
 
@@ -254,7 +259,7 @@ def write_radii(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, minimum-norm attack and norm."""
     written = []
     for (title, norm), lines in radii(results).items():
-        figure = _figure((11, max(4.2, 0.22 * len(lines) + 0.6)) if len(lines) > LEGEND_INSIDE else (6.4, 4.2))
+        figure = _figure(_size(len(lines)))
         draw_radii(lines, title, norm, figure.add_subplot())
         written.append(_save(figure, folder, f"radii {title}"))
     return written

@@ -117,12 +117,12 @@ class ThreatModel:
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """The nearest image to x that is in the ball around x0 and in [0, 1]; x0 itself must be in [0, 1]."""
         if self.norm == "linf":
-            return x.clamp(x0 - self.radius, x0 + self.radius).clamp(0, 1)
+            return x.clamp(x0 - self.radius, x0 + self.radius).clamp_(0, 1)
         if self.norm == "l1":
             return self._shrunk_into_box(x, x0)
         if self.norm == "l0":
             return self._best_pixels(x, x0)
-        return x0 + self._scaled_into_box(x - x0, x0)
+        return self._scaled_into_box(x - x0, x0)
 
     def _shrunk_into_box(self, x: Tensor, x0: Tensor) -> Tensor:
         """The l1 projection (Croce & Hein 2021, https://arxiv.org/abs/2103.01208): every value goes back towards x0
@@ -166,14 +166,13 @@ class ThreatModel:
         c is found by an active-set iteration: entries that meet the pixel range keep the value they have there,
         the others share what is left of the budget. c only grows, so every iterate is already inside.
         """
-        low, high = -x0, 1 - x0
         radius = self.radius * (1 - torch.finfo(shift.dtype).eps)
         tiny = torch.finfo(shift.dtype).tiny
         c = (radius / _length(shift, 2).clamp_min(tiny)).clamp_max(1).to(shift)
-        moved = c * shift
-        clipped = moved.clamp(low, high)
-        if torch.equal(moved, clipped):  # no entry meets the pixel range
-            return moved
+        there = x0 + c * shift
+        if not len(there) or (there.amin() >= 0 and there.amax() <= 1):  # no entry meets the pixel range
+            return there
+        low, high = -x0, 1 - x0
         for _ in range(MAX_ACTIVE_SETS):
             scaled = c * shift
             inner = (scaled >= low) & (scaled <= high)
@@ -186,7 +185,7 @@ class ThreatModel:
             c = torch.maximum(c, grown)
             if done:
                 break
-        return (c * shift).clamp(low, high)
+        return x0 + (c * shift).clamp(low, high)
 
     def random_start(self, x0: Tensor, rng: Rng) -> Tensor:
         """A random image of the ball: uniform in the linf cube; in l2 and l1 a random direction, and a length up to
