@@ -13,6 +13,7 @@ EOT_DRAWS = 8  # the attacks' own `draws`
 Objective = Literal["score", "logsumexp", "top", "mean"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 TEMPERATURES = (1.0, 0.1)  # of logsumexp, first and last, in standard deviations of an image's local scores
+RAISING = 0.3  # of that temperature where a randomized score is to rise: its draws smooth the maximum already
 SMALLEST_SPREAD = 1e-12
 SHARES = (0.3, 0.005)  # of local scores that enter `top`, first and last
 
@@ -133,6 +134,8 @@ class Climb:
             self.spread = torch.ones_like(self.sign).index_copy(0, self.rows, spread.clamp_min(SMALLEST_SPREAD))
         fall = (TEMPERATURES[1] / TEMPERATURES[0]) ** progress
         temperature = self.spread[self.rows] * TEMPERATURES[0] * fall
+        if self.score.randomized:
+            temperature = torch.where(self.sign[self.rows] > 0, RAISING * temperature, temperature)
         # the gradient of temperature * logsumexp(evidence / temperature) is these weights; they cost a third of it
         weights = torch.softmax(evidence.detach() / temperature[:, None], 1)
         return (weights * evidence).sum(1)

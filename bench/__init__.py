@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import categories, evaluate, fit_or_load, load_data, load_results
+    from .certificate import certify
     from .data import Data, Record, TestSet, TrainSet
     from .detector import Detector, Hints, Progress, Purifier, Wrapper, bpda, identity_backward
     from .errors import UserError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": ("categories", "evaluate", "fit_or_load", "load_data", "load_results"),
+    "certificate": ("certify",),
     "data": ("Data", "Record", "TestSet", "TrainSet"),
     "detector": ("Detector", "Hints", "Progress", "Purifier", "Wrapper", "bpda", "identity_backward"),
     "errors": ("UserError",),
@@ -33,8 +35,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Attack", "Attacked", "Context", "Data", "Detector", "Estimate", "Hints", "Progress", "Purifier", "Record", "Rng",
-    "Row", "Score", "TestSet", "ThreatModel", "TrainSet", "UserError", "Wrapper", "bpda", "categories", "evaluate",
-    "fit_or_load", "identity_backward", "load_data", "load_results",
+    "Row", "Score", "TestSet", "ThreatModel", "TrainSet", "UserError", "Wrapper", "bpda", "categories", "certify",
+    "evaluate", "fit_or_load", "identity_backward", "load_data", "load_results",
 ]  # fmt: skip
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import parameters, registry
-from .checks import checks_of_run
+from .checks import OF_A_RUN, checks_of_run
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
@@ -130,32 +131,24 @@ def evaluate(
             f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in {threat.norm}; "
             f"eps {unit}"
         )
-    if batch_size is None:
-        batch_size = max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // data.image_size**2), 1)
-    if batch_size < 1:
-        raise UserError(f"--batch-size must be at least 1, got {batch_size}")
+    batch_size = batch_size_for(data.image_size, batch_size)
     if goal not in GOALS:
         raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
     full, data = data, data.limited(limit)
-    candidate = detector if not isinstance(detector, str) else Candidate(detector, params or {}, seed, device)
-    if isinstance(candidate, Candidate):
-        label, code, changed = candidate.label, candidate.code, candidate.changed
-    else:
-        origin = _origin(candidate)
-        label, code, changed = origin.name, origin.code, origin.changed
+    subject = Subject(Candidate(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed)
     given = {name: getattr(maker, name) for name in parameters.accepted(type(maker)) if hasattr(maker, name)}
     spec = RunSpec(
-        label,
-        changed,
+        subject.label,
+        subject.changed,
         method,
         parameters.identity(parameters.changed(type(maker), given)),
         threat,
         data.name,
         data.category,
         data.image_size,
-        _default_size(data.name),
+        default_size(data.name),
         seed,
         limit if len(data.test) < len(full.test) else None,
         draws,
@@ -163,41 +156,20 @@ def evaluate(
     )
 
     def prepare() -> Ready:
-        blind = not getattr(maker, "needs_gradient", True)
-        if isinstance(candidate, Candidate):
-            # before a fit that may be long: what the classes declare, then what the parameters make of it
-            if not blind and not (candidate.differentiable and candidate.build().differentiable):
-                _refuse_gradient(candidate.build(), maker, label, method)
-            fitted = candidate.fitted(data)
-            assert fitted.origin is not None
-            return Ready(
-                fitted,
-                fitted.origin,
-                candidate.threshold(data),
-                checks_of_run(fitted, data),
-                choose_device(candidate.device),
-            )
-        if not blind and not candidate.differentiable:
-            _refuse_gradient(candidate, maker, label, method)
-        candidate.eval().requires_grad_(False)
-        return Ready(
-            candidate,
-            origin,
-            held_out_threshold(candidate, data, seed, label),
-            checks_of_run(candidate, data),
-            candidate.device,
-        )
+        if getattr(maker, "needs_gradient", True) and not subject.differentiable:
+            _refuse_gradient(subject.built, maker, subject.label, method)
+        return subject.ready(data)
 
     folder = None if results is None else spec.folder(Path(results))
 
     def images_of(ball: ThreatModel) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         fingerprints = [data.train.fingerprint, data.test.fingerprint]
-        return attacked_images([replace(spec, threat=ball).record(), code, attack_code, *fingerprints])
+        return attacked_images([replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
     kept = Kept(images_of(threat) if keep_images else None, None if before is None else images_of(before))
-    cell = Cell(spec, folder, code, attack_code, kept)
+    cell = Cell(spec, folder, subject.code, attack_code, kept)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
     frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
     frame = frame.join(pd.DataFrame([row.more for row in rows]))
@@ -222,6 +194,62 @@ def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str)
     raise UserError(f"{label} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is tested: a detector by name, fitted when it is needed, or one that the caller has fitted."""
+
+    detector: Detector | Candidate
+    seed: int
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Of a detector that the caller built."""
+        assert isinstance(self.detector, Detector)
+        return _origin(self.detector)
+
+    @property
+    def label(self) -> str:
+        return self.detector.label if isinstance(self.detector, Candidate) else self.origin.name
+
+    @property
+    def code(self) -> str:
+        """Hash of its code."""
+        return self.detector.code if isinstance(self.detector, Candidate) else self.origin.code
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Its parameters that are not the defaults."""
+        return self.detector.changed if isinstance(self.detector, Candidate) else self.origin.changed
+
+    @property
+    def built(self) -> Detector:
+        """Perhaps not fitted."""
+        return self.detector.build() if isinstance(self.detector, Candidate) else self.detector
+
+    @property
+    def differentiable(self) -> bool:
+        """What the classes declare, and what the parameters make of it: known before a fit that may be long."""
+        return self.detector.differentiable and self.built.differentiable
+
+    def ready(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Ready:
+        """Fitted, with its threshold and what was checked of it."""
+        if isinstance(self.detector, Candidate):
+            fitted, device = self.detector.fitted(data), choose_device(self.detector.device)
+            threshold, origin = self.detector.threshold(data), fitted.origin
+            assert origin is not None
+        else:
+            fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
+            threshold = held_out_threshold(fitted, data, self.seed, self.label)
+        return Ready(fitted, origin, threshold, checks_of_run(fitted, data, checks), device)
+
+
+def batch_size_for(image_size: int, asked: int | None = None) -> int:
+    """Images in a batch: as asked, or fewer above 128 pixels, so that memory does not grow with the size."""
+    if asked is not None and asked < 1:
+        raise UserError(f"--batch-size must be at least 1, got {asked}")
+    return asked or max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // image_size**2), 1)
+
+
 def _origin(detector: Detector) -> Origin:
     """Of a detector that the caller built, and of what it is wrapped around."""
     if detector.origin is not None:
@@ -236,7 +264,8 @@ def _origin(detector: Detector) -> Origin:
     return around(own, _origin(detector.inner)) if isinstance(detector, Wrapper) else own
 
 
-def _default_size(dataset: str) -> int | None:
+def default_size(dataset: str) -> int | None:
+    """In pixels, of a data set that is installed."""
     try:
         return int(registry.load("datasets", dataset).target.IMAGE_SIZE)
     except UserError:  # data that the caller built

@@ -102,12 +102,12 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
         yield run_check(name, probe)
 
 
-def checks_of_run(detector: Detector, data: Data) -> list[Check]:
+def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
     """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
     labels = data.test.labels
     some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:RUN_IMAGES]]
     probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
-    return [run_check(name, probe) for name in OF_A_RUN]
+    return [run_check(name, probe) for name in names or OF_A_RUN]
 
 
 def run_check(name: str, probe: Probe) -> Check:
@@ -551,3 +551,5 @@ CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
 OF_A_RUN = (
     "scores", "rows", "randomness", "state", "gradient", "mixing", "shattered", "seeding", "plain score", "saturation",
 )  # fmt: skip
+OF_A_CERTIFICATE = ("scores", "rows", "randomness", "state", "seeding")
+"""Of those, what does not ask for a gradient: a certificate follows none."""

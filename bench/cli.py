@@ -1,4 +1,4 @@
-"""The command line: bench run, report, list, check-detector, check-run."""
+"""The command line: bench run, certify, report, list, check-detector, check-run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .errors import UserError
 
 # Nothing heavy up here: `bench --help` must not wait for torch.
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from .data import Data
     from .fitting import Candidate
     from .screen import Screen
@@ -22,7 +24,15 @@ examples:
   bench run --detector advrad --attack pgd-linf --eps 2/255
   bench run --detector patchcore,autoencoder --attack pgd-linf --eps 1/255,2/255 --dataset folder \\
             --data-root photos/ --category bottle --image-size 128 --param weights=mobilenetv2_100.safetensors
+  bench certify --detector patchcore --sigma 0.25 --radius 0.1,0.2
   bench report
+"""
+
+
+CERTIFY_EXAMPLES = """\
+examples:
+  bench certify --detector autoencoder --sigma 0.12,0.25 --radius 0.1,0.2,0.5 --samples 1000 --alpha 0.001
+  bench run --detector smoothed+autoencoder --param sigma=0.25 --attack apgd-l2 --eps 0.2    # the other side of it
 """
 
 
@@ -59,23 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="E[,E2..]",
         help="budgets in pixel units in [0, 1], or pixels in l0, kept exact (default: 2/255)",
     )
-    run.add_argument("--dataset", default="textures", metavar="NAME", help="default: textures (built in)")
-    run.add_argument("--category", default="all", metavar="C[,C2..]", help="default: all")
-    run.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images; nothing is downloaded")
-    run.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: the data set's)")
-    run.add_argument(
-        "--targets",
-        default="both",
-        metavar="WHO",
-        help="test images the adversary controls: both (default), normal, anomalous",
-    )
-    run.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="of the detectors that have it; DETECTOR.K=V, or OUTER.K=V, for one (repeatable)",
-    )
+    _add_test_bed(run)
     run.add_argument("--attack-param", action="append", default=[], metavar="K=V", help="of the attack (repeatable)")
     run.add_argument(
         "--draws",
@@ -89,18 +83,56 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="GOAL",
         help="rank (default): as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy",
     )
-    run.add_argument("--seed", type=int, default=0, metavar="S")
-    run.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
-    run.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help="changes speed and memory, not results (default: 32 up to 128 px, fewer above)",
-    )
-    run.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
-    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    run.add_argument("--force", action="store_true", help="redo finished cells")
     run.set_defaults(act=_run)
+
+    certify = commands.add_parser(
+        "certify",
+        help="bound what any attack of an l2 ball can do, by randomized smoothing",
+        description="Puts each detector behind Gaussian noise (its score becomes the median over draws) and bounds "
+        "that score over the l2 ball of each radius: certified AUROC and accuracy, which no attack can break.",
+        epilog=CERTIFY_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    certify.add_argument(
+        "--detector",
+        required=True,
+        metavar="D[,D2..]",
+        help="as of run; D and smoothed+D mean the same, denoised+D removes the noise before D",
+    )
+    certify.add_argument(
+        "--sigma",
+        default="0.25",
+        metavar="S[,S2..]",
+        help="standard deviation of the noise, in pixel units in [0, 1] (default: 0.25)",
+    )
+    certify.add_argument(
+        "--radius",
+        default="0.2",
+        metavar="R[,R2..]",
+        help="of the l2 ball, in pixel units in [0, 1]; all of them rest on the same draws (default: 0.2)",
+    )
+    certify.add_argument("--norm", default="l2", metavar="NORM", help="l2 (linf: an explanation)")
+    certify.add_argument("--samples", type=int, default=1000, metavar="N", help="noise draws per image (default: 1000)")
+    certify.add_argument(
+        "--alpha",
+        type=float,
+        default=0.001,
+        metavar="A",
+        help="chance with which a bound of any image may fail (default: 0.001)",
+    )
+    certify.add_argument(
+        "--center",
+        metavar="C",
+        help="median (default), mean (needs --param low=.. and high=..), or p between 0 and 1 for a percentile",
+    )
+    certify.add_argument(
+        "--goal",
+        default="rank",
+        metavar="GOAL",
+        help="rank (default): bounds of every score, for AUROC; threshold: of the decision, with fewer draws",
+    )
+    _add_test_bed(certify)
+    certify.set_defaults(act=_certify)
 
     report = commands.add_parser("report", help="tables, LEADERBOARD.md, CSV and plots from results")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
@@ -141,6 +173,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_test_bed(parser: argparse.ArgumentParser) -> None:
+    """What `run` and `certify` have in common: the images, the detectors' parameters, and where results go."""
+    parser.add_argument("--dataset", default="textures", metavar="NAME", help="default: textures (built in)")
+    parser.add_argument("--category", default="all", metavar="C[,C2..]", help="default: all")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images; nothing is downloaded")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: the data set's)")
+    parser.add_argument(
+        "--targets",
+        default="both",
+        metavar="WHO",
+        help="test images the adversary controls: both (default), normal, anomalous",
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="of the detectors that have it; DETECTOR.K=V, or OUTER.K=V, for one (repeatable)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N test images, both classes in proportion")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="changes speed and memory, not results (default: 32 up to 128 px, fewer above)",
+    )
+    parser.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--force", action="store_true", help="redo finished cells")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a check failed, 2 something the person can mend (one line on stderr)."""
     options = build_parser().parse_args(_join_negative(sys.argv[1:] if arguments is None else arguments))
@@ -161,7 +225,12 @@ def _join_negative(arguments: Sequence[str]) -> list[str]:
     """`--eps -2/255` -> `--eps=-2/255`: argparse would take the value for an option, and hide what is wrong."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] == "--eps" and argument[:1] == "-" and argument[1:2].isdigit():
+        if (
+            joined
+            and joined[-1] in ("--eps", "--radius", "--sigma")
+            and argument[:1] == "-"
+            and argument[1:2].isdigit()
+        ):
             joined[-1] += f"={argument}"
         else:
             joined.append(argument)
@@ -204,15 +273,27 @@ def _run(options: argparse.Namespace) -> int:
     from .screen import Screen
 
     with Screen() as screen:
-        candidates = _candidates(options, screen)
-        known = api.categories(options.dataset, options.data_root)
-        wanted = list(known) if options.category == "all" else _names(options.category, "--category")
-        beds = [
-            api.load_data(options.dataset, category=c, root=options.data_root, image_size=options.image_size)
-            for c in wanted
-        ]
+        candidates = _candidates(options, _names(options.detector, "--detector"), screen)
+        beds = _beds(options)
         failures = [f for bed in beds for c in candidates for f in _cells(options, bed, c, pairs, screen)]
     _summary(options.results, beds)
+    return _say(failures)
+
+
+def _beds(options: argparse.Namespace) -> list[Data]:
+    """The categories that were asked for."""
+    from . import api
+
+    known = api.categories(options.dataset, options.data_root)
+    wanted = list(known) if options.category == "all" else _names(options.category, "--category")
+    return [
+        api.load_data(options.dataset, category=c, root=options.data_root, image_size=options.image_size)
+        for c in wanted
+    ]
+
+
+def _say(failures: list[tuple[str, str]]) -> int:
+    """(cell, what went wrong), each reason once; the exit code."""
     cells_of: dict[str, list[str]] = {}
     for cell, why in failures:
         cells_of.setdefault(why, []).append(cell)
@@ -254,21 +335,107 @@ def _cells(
             yield label, str(error)
 
 
-def _candidates(options: argparse.Namespace, screen: Screen) -> list[Candidate]:
-    """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least."""
+def _certify(options: argparse.Namespace) -> int:
+    from . import certificate
+    from .memory import keep_freed_memory
+    from .provenance import choose_device
+    from .screen import Screen
+
+    keep_freed_memory()
+    certificate.Certificate(options.samples, options.alpha)
+    sigmas = [_sigma(text) for text in _names(options.sigma, "--sigma")]
+    texts = _names(options.radius, "--radius")
+    if options.norm != "l2":
+        _refuse_norm(options, sigmas, texts[0])
+    radii = sorted((certificate.parse_radius(text), text) for text in texts)
+    choose_device(options.device)
+    if options.results.exists() and not options.results.is_dir():
+        raise UserError(f"--results {options.results} is a file; a folder is expected")
+    if options.center is not None:
+        options.param.append(f"{certificate.OUTER}.center={options.center}")
+    outer = f"{certificate.OUTER}+"
+    names = [n if n.startswith(outer) or n == "all" else outer + n for n in _names(options.detector, "--detector")]
+    with Screen() as screen:
+        candidates = [
+            certificate.candidate(c.name, sigma, c.given, c.seed, c.device, progress=c.progress, tell=c.tell)
+            for c in _candidates(options, names, screen, outer)
+            for sigma in sigmas
+        ]
+        beds = _beds(options)
+        failures = [f for bed in beds for c in candidates for f in _certificates(options, bed, c, radii, screen)]
+    _summary(options.results, beds)
+    return _say(failures)
+
+
+def _sigma(text: str) -> float:
+    try:
+        sigma = float(text)
+    except ValueError:
+        sigma = float("nan")
+    if not 0 < sigma < float("inf"):
+        raise UserError(f"--sigma {text} must be a number above 0, in pixel units in [0, 1], for example 0.25")
+    return sigma
+
+
+def _refuse_norm(options: argparse.Namespace, sigmas: list[float], eps: str) -> NoReturn:
+    from . import certificate
+
+    if options.norm != "linf":
+        raise UserError(f"--norm {options.norm}: certificates by Gaussian noise are in l2")
+    beds = [bed.limited(options.limit) for bed in _beds(options)]
+    settings = certificate.Certificate(options.samples, options.alpha)
+    images = max(len(bed.test) for bed in beds)
+    raise UserError(certificate.explain_linf(eps, beds[0].image_size, sigmas, settings, images))
+
+
+def _certificates(
+    options: argparse.Namespace, bed: Data, candidate: Candidate, radii: list[tuple[Fraction, str]], screen: Screen
+) -> Iterator[tuple[str, str]]:
+    """Every radius of one detector, sigma and category; yields (cell, what went wrong), and goes on."""
+    from . import certificate
+
+    sigma = candidate.values[certificate.OUTER]["sigma"]
+    for _, radius in radii:
+        label = f"{candidate.label} on {bed.category}: certificate, sigma {sigma:g}, l2 {radius}"
+        try:
+            with screen.cell(label) as monitor:
+                certificate.certify(
+                    candidate,
+                    bed,
+                    radius,
+                    samples=options.samples,
+                    alpha=options.alpha,
+                    goal=options.goal,
+                    targets=options.targets,
+                    results=options.results,
+                    seed=options.seed,
+                    limit=options.limit,
+                    batch_size=options.batch_size,
+                    force=options.force,
+                    monitor=monitor,
+                )
+        except UserError as error:
+            yield label, str(error)
+
+
+def _candidates(options: argparse.Namespace, typed: list[str], screen: Screen, outer: str = "") -> list[Candidate]:
+    """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least.
+
+    outer: goes in front of those that `all` stands for.
+    """
     from . import registry
     from .errors import unknown
     from .fitting import Candidate
     from .provenance import choose_device
     from .screen import FitBar
 
-    names = typed = _names(options.detector, "--detector")
+    names = typed
     if "all" in names:
         gpu = choose_device(options.device).type != "cpu"
         every = [row for row in registry.listing("detectors") if not row.wraps]
         fit = [row.name for row in every if gpu or "GPU" not in row.needs]
-        names = list(dict.fromkeys([*fit, *(name for name in names if name != "all")]))
-        if left := [row.name for row in every if row.name not in names]:
+        names = list(dict.fromkeys([*(outer + name for name in fit), *(name for name in names if name != "all")]))
+        if left := [row.name for row in every if outer + row.name not in names]:
             screen.tell(f"left out on a CPU: {', '.join(left)} (name them to run them nevertheless)")
     given: dict[str, dict[str, str]] = {name: {} for name in names}
     candidates = {
@@ -325,6 +492,7 @@ def _summary(root: Path, beds: list[Data]) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from .bracket import broken_brackets
     from .report import boards, rich_table, write_report
 
     results, notes, written = write_report(options.results)
@@ -333,9 +501,12 @@ def _report(options: argparse.Namespace) -> int:
         console.print(rich_table(board))
     for note in notes:
         console.print(note, style="yellow")
+    violations = broken_brackets(results)
+    for violation in violations:
+        console.print(f"impossible: {violation}", style="red", highlight=False)
     for path in written:
         console.print(f"written: {path}", style="dim", highlight=False)
-    return 0
+    return 1 if violations else 0
 
 
 def _list(options: argparse.Namespace) -> int:

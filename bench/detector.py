@@ -84,6 +84,9 @@ class Detector(nn.Module, ABC):
     scoring_parameters: ClassVar[frozenset[str]] = frozenset()
     """Parameters that change `score` and not `fit`: a change of them fits nothing again."""
 
+    noise_parameter: ClassVar[str] = ""
+    """The parameter that is the sigma of the Gaussian noise on the images; `bench certify --sigma` sets it."""
+
     toy_parameters: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which `fit` takes seconds; `bench check-detector` and the contract tests use them."""
 

@@ -77,6 +77,14 @@ def append(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Added at the end; a kill meanwhile may leave a part of it."""
+    with says_why(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(content)
+
+
 @contextlib.contextmanager
 def says_why(path: Path) -> Iterator[None]:
     """The operating system's reason (disk full, not permitted, ...) becomes the user's one line."""

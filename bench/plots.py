@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import files
+from .bracket import Bracket, brackets
 from .metrics import Estimate, mean
 from .report import short
 from .threat import eps_text, parse_eps
@@ -44,7 +45,7 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
     """
     groups: dict[tuple[str, str, str, str], dict[str, dict[Fraction, dict[str, Result]]]] = {}
     for r in results:
-        if r.stops_at_threshold:
+        if r.stops_at_threshold or r.certificate:
             continue
         seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
@@ -128,7 +129,7 @@ def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]
     groups: dict[tuple[Any, ...], dict[float, dict[str, Result]]] = {}
     plain: dict[tuple[Any, ...], dict[str, Result]] = {}
     for r in results:
-        if r.stops_at_threshold:
+        if r.stops_at_threshold or r.certificate:
             continue
         s, level = r.spec, r.record["detector"]["purification"]
         where = (s["dataset"], s["image_size"], r.attack, s["norm"], s["eps"], s["targets"], s["seed"])
@@ -262,6 +263,75 @@ def write_radii(results: Sequence[Result], folder: Path) -> list[Path]:
         figure = _figure(_size(len(lines)))
         draw_radii(lines, title, norm, figure.add_subplot())
         written.append(_save(figure, folder, f"radii {title}"))
+    return written
+
+
+def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket]]]:
+    """Title (data and detector) -> noise -> its brackets by radius: what is certified and what an attack reached.
+
+    A line is of one certificate setting and of the categories that it has at every radius.
+    """
+    found: dict[str, dict[str, list[Bracket]]] = {}
+    for bracket in brackets(results):
+        if bracket.certified() is None:
+            continue
+        settings = next(iter(bracket.certificates.values())).spec["detector_parameters"]
+        sigma = settings.get("smoothed.sigma", 0.1)
+        name = bracket.detector.partition(" (")[0]
+        others = {k: v for k, v in settings.items() if not k.endswith(".sigma") and k != "smoothed.n"}
+        shown = ", ".join(f"{k}={short(v)}" for k, v in others.items())
+        where = "mean of " + str(len(bracket.categories)) + " categories"
+        title = f"{bracket.data}, {where if len(bracket.categories) > 1 else bracket.categories[0]}: {name}"
+        title += f" ({shown})" * bool(shown) + f"\n{bracket.how}" * bool(bracket.how)
+        found.setdefault(title, {}).setdefault(f"sigma {sigma:g}", []).append(bracket)
+    return found
+
+
+def draw_brackets(lines: dict[str, list[Bracket]], title: str, axes: Axes) -> Axes:
+    """Certified (solid) and attacked AUROC (dashed) over the l2 radius, one colour per noise; radius 0 is clean.
+
+    The true worst case is in the band between both.
+    """
+    for i, (name, points) in enumerate(lines.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        clean = points[0].certified("clean_auroc")
+        low = [(0.0, clean), *((float(b.radius), b.certified()) for b in points)]
+        high = [(0.0, clean), *((float(b.radius), b.attacked()) for b in points)]
+        for label, style, values in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
+            known = [(radius, value) for radius, value in values if value is not None]
+            if len(known) < 2:
+                continue
+            axes.errorbar(
+                [radius for radius, _ in known],
+                [v.value for _, v in known],
+                yerr=[[v.value - v.low for _, v in known], [v.high - v.value for _, v in known]],
+                label=label,
+                color=colour,
+                linestyle=style,
+                marker=MARKERS[i % len(MARKERS)],
+                markerfacecolor=colour if style == "-" else "white",
+                capsize=3,
+                clip_on=False,
+            )
+        both = [(x, a, b) for (x, a), (_, b) in zip(low, high, strict=True) if a is not None and b is not None]
+        if len(both) > 1:
+            x = [radius for radius, _, _ in both]
+            axes.fill_between(x, [a.value for _, a, _ in both], [b.value for *_, b in both], color=colour, alpha=0.12)
+    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
+    axes.set_title(title, fontsize="small")
+    axes.set(xlabel="radius (l2, pixels in [0, 1])", ylabel="AUROC of the smoothed detector", ylim=(0, 1.02))
+    axes.set_xlim(0, None)
+    _legend(axes, 2 * len(lines))
+    return axes
+
+
+def write_brackets(results: Sequence[Result], folder: Path) -> list[Path]:
+    """A PNG per smoothed detector and data set."""
+    written = []
+    for title, lines in bracket_lines(results).items():
+        figure = _figure(_size(2 * len(lines)))
+        draw_brackets(lines, title, figure.add_subplot())
+        written.append(_save(figure, folder, f"certified {title}"))
     return written
 
 

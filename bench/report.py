@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from . import files
+from .bracket import brackets, compare_bounds
 from .errors import UserError
-from .metrics import Bootstrap, accuracy, mean, median, ranking
+from .metrics import Bootstrap, accuracy, conservative, mean, median, ranking
 from .run import ASIDE, Row, read_record, read_rows
 from .threat import parse_eps
 
@@ -47,6 +48,16 @@ class Result:
         settings |= {"goal": spec["goal"]} if spec["goal"] != "rank" else {}
         shown = ", ".join(f"{k}={short(v)}" for k, v in settings.items())
         return f"{spec['attack']} ({shown})" if shown else str(spec["attack"])
+
+    @property
+    def certificate(self) -> bool:
+        """`worst` is a bound that holds for every image of the ball, not a score that an attack found."""
+        return bool(self.record["kind"] == "certificate")
+
+    @property
+    def word(self) -> str:
+        """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`."""
+        return "certified" if self.certificate else "robust"
 
     @property
     def stops_at_threshold(self) -> bool:
@@ -83,34 +94,33 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, Bootstrap]:
-        """Clean, robust and one-sided metrics; nan where the threat model did not attack that side.
+        """Clean, robust (or certified) and one-sided metrics; none where the threat model did not attack that side.
 
-        `robust` is the threat model's own column. The one-sided columns keep the clean score of the other class.
+        `robust` is the threat model's own column. The one-sided columns keep the clean score of the other class; of a
+        certificate, its bound at radius 0. Bounds that tie count against the detector.
         """
         labels = np.array([row.label for row in self.rows])
         clean = np.array([row.clean for row in self.rows])
         worst = np.array([row.worst for row in self.rows])
-        nothing = np.full(len(labels), np.nan)
+        still = self._unmoved(clean)
         targets = self.spec["targets"]
-        columns = {
-            "clean": clean,
-            "robust": worst,
-            "normal_only": np.where(labels == 0, worst, clean) if targets != "anomalous" else nothing,
-            "anomalous_only": np.where(labels == 1, worst, clean) if targets != "normal" else nothing,
-        }
+        columns = {"clean": clean, self.word: worst}
+        if targets != "anomalous" and still is not None:
+            columns["normal_only"] = np.where(labels == 0, worst, still)
+        if targets != "normal" and still is not None:
+            columns["anomalous_only"] = np.where(labels == 1, worst, still)
         found: dict[str, Bootstrap] = {}
         salt = f"{self.spec['dataset']}/{self.spec['category']}"
         for column, scores in columns.items():
-            if np.isnan(scores).any():
-                continue
             if column == "clean" or not self.stops_at_threshold:
-                found |= {f"{column}_{name}": value for name, value in ranking(scores, labels, salt).items()}
+                order = conservative(scores, labels) if self.certificate and column != "clean" else scores
+                found |= {f"{column}_{name}": value for name, value in ranking(order, labels, salt).items()}
             threshold = self.record["threshold"]["value"]
             found[f"{column}_accuracy"] = accuracy(scores, labels, threshold, salt)
-            if column == "robust":
+            if column == self.word:
                 for label, name in ((0, "normal"), (1, "anomalous")):
                     one = labels == label
-                    found[f"robust_{name}_right"] = accuracy(scores[one], labels[one], threshold, salt)
+                    found[f"{column}_{name}_right"] = accuracy(scores[one], labels[one], threshold, salt)
         if "robust_auroc" in found:
             found["rounded_auroc"] = ranking(np.array([row.rounded for row in self.rows]), labels, salt)["auroc"]
             for column in ("worst_draw", "known_noise", *self.parts):
@@ -124,7 +134,19 @@ class Result:
             found["autoattack_accuracy"] = accuracy(broken != labels, labels, 0.5, salt)
         for name, values in zip(("normal", "anomalous"), self.radii or (), strict=False):
             found[f"median_radius_{name}"] = median(values, salt)
+        for label, name in ((0, "normal"), (1, "anomalous")):
+            values = np.array([row.more.get("certified_radius", np.nan) for row in self.rows if row.label == label])
+            if not np.isnan(values).any():
+                found[f"certified_radius_{name}"] = median(values, salt)
         return found
+
+    def _unmoved(self, clean: np.ndarray) -> np.ndarray | None:
+        """Scores of images that nobody moves, as far as they are known; None where no row says."""
+        if not self.certificate:
+            return clean
+        if self.stops_at_threshold:
+            return None
+        return np.array([row.more["low_0" if row.label else "high_0"] for row in self.rows])
 
 
 def short(value: Any) -> str:
@@ -162,6 +184,7 @@ def find_cells(root: Path) -> tuple[list[Result], list[str]]:
             notes.append(
                 f"unfinished: {path.parent} ({record['rows']} of {total} images); the same `bench run` goes on with it"
             )
+    compare_bounds(results)
     return results, notes
 
 
@@ -178,6 +201,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "image_size": spec["image_size"],
         "detector": spec["detector"],
         "detector_parameters": record["detector"]["parameters"],
+        "kind": record["kind"],
         "attack": spec["attack"],
         "attack_parameters": record["attack"]["parameters"],
         "norm": spec["norm"],
@@ -225,6 +249,11 @@ class Board:
         return sorted({r.spec["category"] for _, results in self.entries for r in results})
 
     @property
+    def word(self) -> str:
+        """`robust` or `certified`: what all its cells hold."""
+        return self.entries[0][1][0].word
+
+    @property
     def unranked(self) -> dict[str, list[str]]:
         """Detector -> why it is not ranked."""
         reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
@@ -246,10 +275,16 @@ def boards(results: Sequence[Result]) -> list[Board]:
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         stops = any(r.stops_at_threshold for cells in entries.values() for r in cells)
-        best_by = "robust_accuracy" if stops else "robust_auroc"
+        word = _word(entries)
+        best_by = f"{word}_accuracy" if stops else f"{word}_auroc"
         ranked = sorted(entries.items(), key=lambda e: (any(r.unranked for r in e[1]), -_mean(e[1], best_by).value))
         found.append(Board(title, key, tuple((name, tuple(cells)) for name, cells in ranked)))
     return found
+
+
+def _word(entries: Mapping[str, Sequence[Result]]) -> str:
+    """Of a board's cells, which are all attacks or all certificates."""
+    return next(iter(entries.values()))[0].word
 
 
 def _mean(results: Sequence[Result], metric: str) -> Bootstrap:
@@ -269,12 +304,24 @@ COLUMNS = {
     "clean acc.": "clean_accuracy",
     "robust acc.": "robust_accuracy",
 }
+CERTIFIED = {
+    "clean AUROC": "clean_auroc",
+    "certified AUROC": "certified_auroc",
+    "normal only": "normal_only_auroc",
+    "anomalous only": "anomalous_only_auroc",
+    "clean acc.": "clean_accuracy",
+    "certified acc.": "certified_accuracy",
+    "normal right": "certified_normal_right",
+    "anomalous right": "certified_anomalous_right",
+    "certified radius, normal": "certified_radius_normal",
+    "certified radius, anomalous": "certified_radius_anomalous",
+}
 AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robust_anomalous_right"}
 AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
 RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
 DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
 NOT_RANKED = "–"  # noqa: RUF001
-WITH_INTERVAL = ("clean AUROC", "robust AUROC", "normal only", "anomalous only")
+WITH_INTERVAL = ("clean AUROC", "robust AUROC", "certified AUROC", "normal only", "anomalous only")
 
 
 def table(board: Board) -> pd.DataFrame:
@@ -287,7 +334,7 @@ def table(board: Board) -> pd.DataFrame:
             "rank": NOT_RANKED if name in unranked else str(rank),
             "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
         }
-        for title, metric in (COLUMNS | _further(board)).items():
+        for title, metric in columns_of(board).items():
             line[title] = _cell(results, metric, title in (*WITH_INTERVAL, *RADII))
         line["passes per image"] = _passes(results)
         fits = [r.record["detector"]["fit"] for r in results]
@@ -297,6 +344,11 @@ def table(board: Board) -> pd.DataFrame:
         line["peak GiB"] = f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def columns_of(board: Board) -> dict[str, str]:
+    """Title -> metric."""
+    return CERTIFIED if board.word == "certified" else COLUMNS | _further(board)
 
 
 def _further(board: Board) -> dict[str, str]:
@@ -330,7 +382,7 @@ def by_category(board: Board) -> pd.DataFrame:
         cells = {r.spec["category"]: r for r in results}
         for category in board.categories:
             r = cells.get(category)
-            shown = ("clean_auroc", "robust_auroc")
+            shown = ("clean_auroc", f"{board.word}_auroc")
             values = [] if r is None else [r.metrics[m].value for m in shown if m in r.metrics]
             line[category] = " → ".join(f"{v:.3f}" for v in values)
         lines.append(line)
@@ -366,6 +418,12 @@ one can only lower it.
 
 
 FOOTNOTES = {
+    "certified AUROC": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
+    "pairs whose lower bound of the anomalous score is above the upper bound of the normal one. The bounds of all "
+    "images of a category hold together with a chance of 1 - alpha, over the noise that was drawn. *clean*: the "
+    "smoothed score itself. *certified acc.*, *normal right*, *anomalous right*: decisions that stand in the ball. "
+    "*certified radius*: how far the median image may be moved. The ball is l2 on pixels in [0, 1]: it says nothing "
+    "about linf.",
     "normal right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not the worst "
     f"one, and what ranks by it is {NOT_RANKED}; the order is that of robust acc. *normal right*, *anomalous right*: "
     "share of that class still on its side of the threshold.",
@@ -385,7 +443,8 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
         parts += [f"## {board.title}", "", f"{scope}.", "", _markdown_table(table(board)), ""]
         if count > 1:
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
-        footnotes = [why for title, why in FOOTNOTES.items() if title in _further(board)]
+        shown = {"certified AUROC"} if board.word == "certified" else _further(board)
+        footnotes = [why for title, why in FOOTNOTES.items() if title in shown]
         parts += [f"- {why}" for why in footnotes] + ([""] if footnotes else [])
         if len(parts_table := by_part(board)):
             parts += ["Robust AUROC by part of the attack:", "", _markdown_table(parts_table), ""]
@@ -396,6 +455,7 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
         parts += [f"- not ranked: {name}: {'; '.join(why)}" for name, why in board.unranked.items()]
         parts += [""] if board.unranked else []
         parts += _checks(board)
+    parts += _bracket_lines(results)
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
     parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
@@ -437,20 +497,38 @@ def rich_table(board: Board) -> Table:
         show_edge=False,
     )
     shown.add_column("detector", overflow="fold")
-    for title in WITH_INTERVAL:
+    titles = [title for title in WITH_INTERVAL if title in columns_of(board)]
+    for title in titles:
         shown.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    for row in table(board)[["rank", "detector", *WITH_INTERVAL]].itertuples(index=False):
+    for row in table(board)[["rank", "detector", *titles]].itertuples(index=False):
         name = f"{row[1]} (not ranked)" if row[0] == NOT_RANKED else row[1]
         shown.add_row(name, *(cell.replace(" ", "\n", 1) for cell in row[2:]))
     return shown
 
 
+def _bracket_lines(results: Sequence[Result]) -> list[str]:
+    """The section of LEADERBOARD.md that sets certificates beside attacks; empty without certificates."""
+    lines = [line for bracket in brackets(results) for line in bracket.lines]
+    if not lines:
+        return []
+    frame = pd.DataFrame(lines).drop_duplicates()
+    return ["## Certified and attacked", "", HOW_TO_READ_BRACKETS, _markdown_table(frame), ""]
+
+
+HOW_TO_READ_BRACKETS = """\
+The true worst case of a smoothed detector lies between what is certified and what an attack reached at the same radius.
+`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack. A certified value above the
+attacked one is impossible: one of both is wrong, and both lose their rank.
+"""
+
+
 def write_report(root: Path) -> tuple[list[Result], list[str], list[Path]]:
     """LEADERBOARD.md, leaderboard.csv, robustness curves, purification levels and radii in the results folder."""
-    from .plots import write_curves, write_purification, write_radii
+    from .plots import write_brackets, write_curves, write_purification, write_radii
 
     results, notes = read_results(root)
     plots = [*write_curves(results, root), *write_purification(results, root), *write_radii(results, root)]
+    plots += write_brackets(results, root)
     frame = pd.DataFrame([_tidy(result) for result in results])
     files.write_text(root / "leaderboard.csv", frame.to_csv(index=False))
     files.write_text(root / "LEADERBOARD.md", markdown(results, notes, plots))

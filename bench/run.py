@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -207,9 +207,24 @@ class Monitor:
     tell: Callable[[str], None] = lambda message: None
 
 
+class Work(Protocol):
+    """Makes the rows of a cell."""
+
+    ready: Ready
+    score: Score
+
+    def probe(self) -> None:
+        """Refuses, before the work, what would be refused after it."""
+
+    def batch(self, indices: Sequence[int]) -> list[Row]:
+        """The rows of these test images."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of the results folder: the spec, and the code and data that its rows come from."""
+
+    kind: ClassVar[Literal["attack", "certificate"]] = "attack"
 
     spec: RunSpec
     folder: Path | None
@@ -239,16 +254,23 @@ class Cell:
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
             ready = prepare()
-            worker = Worker(self.spec, data, ready, attack, self.kept, monitor.tell)
+            worker = self._worker(data, ready, attack, batch_size, monitor)
             if not record:
                 record = self._begin(data, ready, attack, batch_size)
-            self._work(data, worker, rows, record, batch_size, monitor)
+            self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
             self._try_again(data, ready, attack, rows, record)
             self._finish(rows, record)
         return rows, record
 
+    def _worker(self, data: Data, ready: Ready, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
+        return Worker(self.spec, data, ready, attack, self.kept, monitor.tell)
+
+    def _at_once(self, batch_size: int) -> int:
+        """Images whose rows are made together."""
+        return batch_size
+
     def _work(
-        self, data: Data, worker: Worker, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
+        self, data: Data, worker: Work, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
     ) -> None:
         total = len(data.test)
         before = (record["forwards"], record["backwards"], record["seconds"])
@@ -303,7 +325,7 @@ class Cell:
             )
         record = {
             "schema": SCHEMA,
-            "kind": "attack",
+            "kind": self.kind,
             "status": "running",
             "spec": self.spec.record(),
             "detector": {

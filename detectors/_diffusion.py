@@ -122,6 +122,18 @@ def add_noise(x: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
     return kept.sqrt() * x + (1 - kept).sqrt() * noise
 
 
+def step_of_noise(sigma: float, kept: Tensor) -> int:
+    """The step k at which an image with Gaussian noise of `sigma` in [0, 1] pixels is an x_k, up to a factor.
+
+    In [-1, 1] that noise is 2 sigma, and x_k has sqrt((1 - abar) / abar) for each unit of the image (Carlini et al.
+    2023, https://arxiv.org/abs/2206.10550).
+    """
+    if not sigma > 0:
+        raise ValueError(f"sigma must be above 0, got {sigma:g}")
+    relative = ((1 - kept.double()) / kept.double()).sqrt()
+    return int((relative - 2 * sigma).abs().argmin()) + 1
+
+
 def predicted_clean(network: UNet, noised: Tensor, kept: Tensor, k: int) -> Tensor:
     """The clean image that x_k and its predicted noise imply, in one network call (equation 15); kept is abar_k."""
     predicted = network(noised, torch.full((len(noised),), k - 1, device=noised.device))

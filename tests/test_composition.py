@@ -44,7 +44,10 @@ def target(name: str) -> Any:
         ("adp+adp+autoencoder", "adp cannot go before adp"),
         ("smoothed+smoothed+autoencoder", "smoothed cannot go before smoothed"),
         ("diffpure", "diffpure goes before a detector: diffpure+patchcore"),
-        ("autoencoder+patchcore", "autoencoder is a whole detector; before `+` goes one of adp, diffpure, smoothed"),
+        (
+            "autoencoder+patchcore",
+            "autoencoder is a whole detector; before `+` goes one of adp, denoised, diffpure, smoothed",
+        ),
         ("difpure+patchcore", "no detector named 'difpure'. Did you mean 'diffpure'?"),
         ("diffpure+pachcore", "no detector named 'pachcore'. Did you mean 'patchcore'?"),
         ("diffpure+", "expected outer+inner"),

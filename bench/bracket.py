@@ -1,0 +1,178 @@
+"""Certified beside attacked: the true worst case of a smoothed detector lies between both, or one of them is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .metrics import Bootstrap, Estimate, mean
+from .threat import eps_text, parse_eps
+
+if TYPE_CHECKING:
+    from .report import Result
+
+CHECK = "bracket"
+DRAWS = "smoothed.n"  # of the smoothed detector: how well its score is estimated, not what it is
+PAIRS = {"certified_auroc": "robust_auroc", "certified_accuracy": "robust_accuracy"}
+
+
+class Bracket(NamedTuple):
+    """One smoothed detector at one radius: its certificates and the attacks on it, by category."""
+
+    data: str
+    detector: str
+    how: str
+    """The certificate's settings that are not the defaults."""
+    radius: Fraction
+    certificates: Mapping[str, Result]
+    attacks: Mapping[str, Sequence[Result]]
+    """At exactly this radius."""
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted(self.certificates)
+
+    def certified(self, metric: str = "certified_auroc") -> Estimate | None:
+        """Mean over the categories; None where the certificate does not say."""
+        found = [self.certificates[c].metrics.get(metric) for c in self.categories]
+        return mean([f for f in found if f is not None]).estimate() if all(found) else None
+
+    def attacked(self) -> Estimate | None:
+        """Of the strongest attack on each category; None unless all of them were attacked at this radius."""
+        strongest = [self._strongest(category) for category in self.categories]
+        return mean([r.metrics["robust_auroc"] for r in strongest if r]).estimate() if all(strongest) else None
+
+    def _strongest(self, category: str) -> Result | None:
+        cells = [r for r in self.attacks.get(category, ()) if "robust_auroc" in r.metrics]
+        return min(cells, key=lambda r: r.metrics["robust_auroc"].value, default=None)
+
+    @property
+    def lines(self) -> list[dict[str, str]]:
+        """A row of the table."""
+        strongest = [self._strongest(category) for category in self.categories]
+        names = dict.fromkeys(r.attack for r in strongest if r) if all(strongest) else ()
+        failed = {
+            check["sentence"]
+            for cells in (self.certificates.values(), *self.attacks.values())
+            for r in cells
+            for check in r.checks
+            if check["name"] == CHECK and not check["passed"]
+        }
+        count = len(self.categories)
+        attacked = self.attacked()
+        return [
+            {
+                "data": f"{self.data}, " + (f"mean of {count} categories" if count > 1 else self.categories[0]),
+                "detector": self.detector,
+                "certificate": self.how or "defaults",
+                "l2 radius": eps_text(self.radius),
+                "clean": _text(self.certified("clean_auroc")),
+                "certified": _text(self.certified()),
+                "attacked": _text(attacked),
+                "by": "; ".join(names),
+                "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else "holds" if attacked else "open",
+            }
+        ]
+
+
+def _text(estimate: Estimate | None) -> str:
+    return "" if estimate is None else str(estimate)
+
+
+def brackets(results: Sequence[Result]) -> list[Bracket]:
+    """Every certificate with the attacks on the same detector, by radius."""
+    groups: dict[tuple[Any, ...], dict[str, Result]] = {}
+    for r in results:
+        if r.certificate:
+            groups.setdefault((*_identity(r), _how(r), parse_eps(r.spec["eps"])), {})[r.spec["category"]] = r
+    found = []
+    for (*identity, how, radius), certificates in sorted(groups.items()):
+        attacks = {
+            category: [r for r in _attacks_on(certificate, results) if parse_eps(r.spec["eps"]) == radius]
+            for category, certificate in certificates.items()
+        }
+        dataset, size, seed, targets, name, settings = identity
+        shown = ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in json.loads(settings).items())
+        data = f"{dataset}, {size} px" + f", {targets} images" * (targets != "both") + f", seed {seed}" * bool(seed)
+        found.append(Bracket(data, f"{name} ({shown})" if shown else name, how, radius, certificates, attacks))
+    return found
+
+
+def compare_bounds(results: Sequence[Result]) -> None:
+    """Adds the check `bracket` to the certificates, and to every attack that one of them contradicts.
+
+    An attack of a smaller ball bounds the worst case of a larger one, so every radius up to the certificate's counts.
+    """
+    for certificate in results:
+        if not certificate.certificate:
+            continue
+        compared, wrong = [], []
+        for attack in _attacks_on(certificate, results):
+            if parse_eps(attack.spec["eps"]) > parse_eps(certificate.spec["eps"]):
+                continue
+            for bound, reached in PAIRS.items():
+                low, high = certificate.metrics.get(bound), attack.metrics.get(reached)
+                if (
+                    low is None
+                    or high is None
+                    or (bound.endswith("accuracy") and not _same_threshold(certificate, attack))
+                ):
+                    continue
+                sentence = _sentence(certificate, attack, low, high, bound)
+                compared.append(sentence)
+                if low.value > high.value:
+                    wrong.append(sentence)
+                    attack.checks.append({"name": CHECK, "passed": False, "sentence": sentence})
+        said = wrong or compared
+        if said:
+            certificate.checks.append({"name": CHECK, "passed": not wrong, "sentence": "; ".join(said)})
+
+
+def broken_brackets(results: Sequence[Result]) -> list[str]:
+    """A sentence for every certificate that an attack contradicts."""
+    return [
+        f"{r.detector} on {r.spec['category']}: {check['sentence']}"
+        for r in results
+        for check in r.checks
+        if r.certificate and check["name"] == CHECK and not check["passed"]
+    ]
+
+
+def _sentence(certificate: Result, attack: Result, low: Bootstrap, high: Bootstrap, bound: str) -> str:
+    what = "AUROC" if bound.endswith("auroc") else "accuracy"
+    relation = "is above" if low.value > high.value else "is at most"
+    return (
+        f"certified {what} {low.value:.4f} at l2 {certificate.spec['eps']} {relation} the {high.value:.4f} that "
+        f"{attack.attack} reached at l2 {attack.spec['eps']}"
+    )
+
+
+def _attacks_on(certificate: Result, results: Sequence[Result]) -> list[Result]:
+    """In l2, on the same smoothed detector and the same images."""
+    where = (*_identity(certificate), certificate.spec["category"], certificate.record["data"]["test"])
+    return [
+        r
+        for r in results
+        if not r.certificate
+        and r.spec["norm"] == "l2"
+        and (*_identity(r), r.spec["category"], r.record["data"]["test"]) == where
+    ]
+
+
+def _same_threshold(a: Result, b: Result) -> bool:
+    return bool(a.record["threshold"]["value"] == b.record["threshold"]["value"])
+
+
+def _identity(r: Result) -> tuple[Any, ...]:
+    s = r.spec
+    settings = {k: v for k, v in s["detector_parameters"].items() if k != DRAWS}
+    return s["dataset"], s["image_size"], s["seed"], s["targets"], s["detector"], json.dumps(settings, sort_keys=True)
+
+
+def _how(r: Result) -> str:
+    settings = {**r.spec["attack_parameters"]}
+    settings |= {"limit": r.spec["limit"]} if r.spec["limit"] is not None else {}
+    settings |= {"goal": r.spec["goal"]} if r.spec["goal"] != "rank" else {}
+    return ", ".join(f"{k}={v}" for k, v in settings.items())

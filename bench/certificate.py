@@ -1,0 +1,473 @@
+"""Certificates: what no attack of an l2 ball can do to a smoothed detector, one row per image.
+
+The rows and folders are those of an attack. `worst` is not a score that somebody found but a bound that holds for every
+image of the ball: of a normal image the upper one, of an anomalous image the lower one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+from . import files, parameters, registry, smoothing
+from .api import Subject, batch_size_for, default_size
+from .checks import OF_A_CERTIFICATE
+from .data import Data
+from .detector import Detector, Wrapper
+from .errors import UserError
+from .fitting import Candidate, Tell, cache_folder
+from .memory import free_memory
+from .rng import Rng
+from .run import COLUMNS, Attack, Cell, Monitor, Ready, Row, RunSpec
+from .score import GOALS, Score
+from .smoothing import Floats
+from .threat import ThreatModel, eps_text, parse_eps
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHOD = "certificate"
+OUTER = "smoothed"
+"""The detector that is certified is this one around the one that was asked for."""
+KEEP_EVERY = 2.0  # seconds between two writes of an image's draws
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How the smoothed score is bounded.
+
+    samples: noise draws per image (at most, where the goal is the decision).
+    alpha: chance with which any bound of the data set may fail; every image gets an equal part of it.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("l2",)
+    samples: int = 1000
+    alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"--samples must be at least 1, got {self.samples}")
+        if not 0 < self.alpha < 1:
+            raise UserError(f"--alpha must be between 0 and 1 (a chance of error, such as 0.001), got {self.alpha:g}")
+
+
+def certify(
+    detector: str | Detector | Candidate,
+    data: Data,
+    radius: str | float = 0.2,
+    *,
+    sigma: float = 0.25,
+    samples: int = 1000,
+    alpha: float = 0.001,
+    goal: str = "rank",
+    targets: str = "both",
+    params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    force: bool = False,
+    monitor: Monitor | None = None,
+) -> pd.DataFrame:
+    """Bound the smoothed score of a detector over the l2 ball of a radius: one row per test image.
+
+    The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
+    pixels, radius too). Columns: id, label, clean (the smoothed score, from `samples` draws), worst (its bound on the
+    adversary's side: with a chance of at least 1 - alpha, all bounds of the data set hold for every image within the
+    radius), low and high (both bounds), low_0 and high_0 (the same at radius 0), certified_radius (how far the image
+    may be moved until its decision at the threshold could be wrong). Bounds may be infinite; distance is the radius
+    that the adversary has, and rounded means nothing here (nan). The run record is in `.attrs["run"]`.
+
+    goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
+    stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
+    Draws are kept in the cache: another radius, or more samples, goes on with them. The rest as in `evaluate`.
+    """
+    import pandas as pd
+
+    settings = Certificate(samples, alpha)
+    threat = ThreatModel("l2", parse_radius(radius), targets)
+    if goal not in GOALS:
+        raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
+    full, data = data, data.limited(limit)
+    if isinstance(detector, str):
+        subject = Subject(candidate(detector, sigma, params, seed, device), seed)
+    else:
+        subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
+    noise = Noise.of(subject.built)
+    refuse_impossible(threat, settings, noise, data)
+    spec = RunSpec(
+        subject.label,
+        subject.changed,
+        METHOD,
+        parameters.changed(Certificate, {"samples": samples, "alpha": alpha}),
+        threat,
+        data.name,
+        data.category,
+        data.image_size,
+        default_size(data.name),
+        seed,
+        limit if len(data.test) < len(full.test) else None,
+        None,
+        goal,
+    )
+    folder = None if results is None else spec.folder(Path(results))
+    cell = CertificateCell(spec, folder, subject.code, _own_code())
+    batch_size = batch_size_for(data.image_size, batch_size)
+    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
+    rows, record = cell.run(data, lambda: subject.ready(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
+    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
+    frame = frame.join(pd.DataFrame([row.more for row in rows]))
+    frame.attrs["run"] = record
+    return frame
+
+
+def candidate(
+    name: str, sigma: float, params: Mapping[str, Any] | None = None, seed: int = 0, device: str = "auto", **more: Any
+) -> Candidate:
+    """The smoothed detector by name; parts that must know the noise in front of them are told its sigma."""
+    name = name if name.startswith(f"{OUTER}+") else f"{OUTER}+{name}"
+    given = dict(params or {})
+    bare = Candidate(name, given, seed, device, **more)
+    for part in bare.parts:
+        known = part.plugin.target.noise_parameter
+        for key in (known, f"{part.plugin.name}.{known}") if known else ():
+            if key in given:
+                raise UserError(f"{key} is the noise of the certificate: give it as --sigma {given[key]}")
+        if known:
+            given[f"{part.plugin.name}.{known}"] = sigma
+    return Candidate(name, given, seed, device, **more)
+
+
+def around(detector: Detector, sigma: float, params: Mapping[str, Any] | None = None) -> Detector:
+    """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
+    outer = registry.load("detectors", OUTER).target
+    inner = detector.inner if isinstance(detector, outer) else detector
+    for part in _inside(inner):
+        known = part.noise_parameter
+        if known and getattr(part, known) != sigma:
+            raise UserError(
+                f"{type(part).__name__} was made for noise of {known}={getattr(part, known):g}, and the certificate "
+                f"adds {sigma:g}: they must be the same"
+            )
+    smoothed = parameters.build(outer, {**(params or {}), outer.noise_parameter: sigma}, OUTER, inner)
+    assert isinstance(smoothed, Detector)
+    return smoothed
+
+
+def _inside(detector: Detector) -> Iterator[Detector]:
+    yield detector
+    if isinstance(detector, Wrapper):
+        yield from _inside(detector.inner)
+
+
+class Noise(NamedTuple):
+    """Of a smoothed detector: its sigma, and what of the noisy scores is its score."""
+
+    sigma: float
+    percentile: float | None
+    """None: the mean, of scores within `limits`."""
+    limits: tuple[float, float]
+
+    @classmethod
+    def of(cls, smoothed: Any) -> Noise:
+        low = -math.inf if smoothed.low is None else smoothed.low
+        high = math.inf if smoothed.high is None else smoothed.high
+        return cls(smoothed.sigma, smoothed.percentile, (low, high))
+
+    def center(self, scores: Floats) -> float:
+        """The smoothed score, from noisy ones."""
+        if self.percentile is None:
+            return float(scores.mean())
+        rank = max(math.ceil(self.percentile * len(scores)), 1) - 1
+        return float(np.partition(scores, rank)[rank])
+
+    def bounds(self, scores: Floats, alpha: float, radius: float) -> tuple[float, float]:
+        """(low, high) of the smoothed score over the l2 ball."""
+        if self.percentile is None:
+            return smoothing.mean_bounds(scores, alpha, radius / self.sigma, self.limits)
+        return smoothing.quantile_bounds(scores, alpha, radius / self.sigma, self.percentile)
+
+    def certified_radius(self, scores: Floats, alpha: float, threshold: float, label: int) -> float:
+        """How far the image may be moved until its decision could be wrong; 0 if it could be already."""
+        if math.isnan(threshold):
+            return math.nan
+        if self.percentile is None:
+            return self.sigma * smoothing.mean_radius(scores, alpha, threshold, label, self.limits)
+        wrong = int(((scores > threshold) != label).sum())
+        return self.sigma * smoothing.quantile_radius(wrong, len(scores), alpha, self.may_be_wrong(label))
+
+    def may_be_wrong(self, label: int) -> float:
+        """The chance of a noisy score on the wrong side of the threshold from which on the decision may be wrong."""
+        assert self.percentile is not None
+        return self.percentile if label else 1 - self.percentile
+
+    def largest_radius(self, alpha: float, samples: int) -> float:
+        """The largest at which bounds are finite; not above 0 if there is none."""
+        if self.percentile is None:
+            return math.inf
+        return self.sigma * smoothing.largest_shift(alpha, samples, self.percentile)
+
+
+def parse_radius(text: str | float) -> Fraction:
+    """A length in l2, or a UserError that says what was expected."""
+    try:
+        return parse_eps(text, "l2")
+    except UserError as error:
+        raise UserError(str(error).replace("--eps", "--radius")) from None
+
+
+def refuse_impossible(threat: ThreatModel, settings: Certificate, noise: Noise, data: Data) -> None:
+    """A radius at which these draws could bound no score says how many it takes."""
+    alpha = settings.alpha / len(data.test)
+    if threat.radius > threat.longest((3, data.image_size, data.image_size)):
+        raise UserError(
+            f"--radius {eps_text(threat.eps)} is longer than any change of a {data.image_size} pixel image in l2; it "
+            "is in pixel units in [0, 1]"
+        )
+    if noise.percentile is None or noise.largest_radius(alpha, settings.samples) >= threat.radius:
+        return
+    needed = smoothing.fewest_draws(alpha, threat.radius / noise.sigma, noise.percentile)
+    many = f"{needed:,}" if needed < 1e9 else f"{needed:.0e}"
+    raise UserError(
+        f"radius {eps_text(threat.eps)} with sigma {noise.sigma:g} needs at least --samples {many} for any finite "
+        f"bound (alpha {settings.alpha:g} over {len(data.test)} images); {settings.samples} draws reach radius "
+        f"{max(noise.largest_radius(alpha, settings.samples), 0):.3f}"
+    )
+
+
+def explain_linf(eps: str, image_size: int, sigmas: Sequence[float], settings: Certificate, images: int) -> str:
+    """Why there is no certificate in linf, and what one in l2 would have to reach."""
+    radius = float(parse_eps(eps, "linf")) * math.sqrt(3 * image_size**2)
+    reach = max(Noise(s, 0.5, (0, 0)).largest_radius(settings.alpha / images, settings.samples) for s in sigmas)
+    verdict = (
+        f"ask for --norm l2 --radius {radius:.3g}"
+        if reach >= radius
+        else f"{settings.samples} draws with sigma {max(sigmas):g} reach {reach:.3g}, so no certificate here covers it"
+    )
+    return (
+        f"certificates are in l2: the smallest l2 ball that holds linf {eps} at {image_size} pixels has radius "
+        f"{radius:.3g} (eps times the root of 3 x {image_size} x {image_size}); {verdict}"
+    )
+
+
+@dataclass(frozen=True)
+class CertificateCell(Cell):
+    """A cell whose rows are bounds."""
+
+    kind = "certificate"
+
+    def _worker(self, data: Data, ready: Ready, attack: Any, batch_size: int, monitor: Monitor) -> Bounder:
+        return Bounder(self.spec, data, ready, attack, batch_size, monitor.tell)
+
+    def _at_once(self, batch_size: int) -> int:
+        return 1  # a batch is one image under many draws
+
+    def _try_again(self, data: Data, ready: Ready, attack: Any, rows: list[Row], record: dict[str, Any]) -> None:
+        from .certificate_checks import checks_of_certificate
+
+        found = checks_of_certificate(self.spec, data, ready, attack, rows, record["batch_size"])
+        record["checks"] += [check._asdict() for check in found.checks]
+        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+
+
+class Bounder:
+    """Draws noisy scores, and makes a row of those of an image."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        ready: Ready,
+        settings: Certificate,
+        batch_size: int,
+        tell: Tell = lambda message: None,
+        keep: bool = True,
+    ):
+        self.spec, self.data, self.ready, self.settings, self.tell = spec, data, ready, settings, tell
+        self.noise = Noise.of(ready.detector)
+        self.alpha = settings.alpha / len(data.test)
+        """Of one image: whatever is said of all of them together fails with a chance of at most `settings.alpha`."""
+        self.threshold = ready.threshold.value if ready.threshold.held_out else math.nan
+        smoothed: Any = ready.detector
+        one = type(smoothed)(smoothed.inner, **{**smoothed.parameters_record, "n": 1})
+        threshold = None if math.isnan(self.threshold) else self.threshold
+        self.score = Score(one.eval(), spec.detector, threshold, spec.goal)
+        """Of one draw: that of one noisy image."""
+        if spec.goal == "threshold":
+            self.score.needed_threshold("--goal threshold")
+            if self.noise.percentile is None:
+                raise UserError("--goal threshold counts noisy scores, and a mean is no count: use --goal rank")
+        self.batch_size = batch_size
+        self.folder = self._folder() if keep else None
+        self.found: dict[int, Floats] = {}
+        """Noisy scores of the image that is being looked at."""
+
+    def probe(self) -> None:
+        """Scores of noisy images that are not finite, or all the same, are refused before the work."""
+        labels = self.data.test.labels
+        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        found = {float(self._draw(i, 0, 1)[0]) for i in some}
+        if len(found) == 1:
+            raise UserError(
+                f"detector {self.spec.detector} gives {len(some)} different noisy images the same score "
+                f"{found.pop():g}: a constant score ranks nothing"
+            )
+
+    def batch(self, indices: Sequence[int]) -> list[Row]:
+        """The rows of these images."""
+        rows = []
+        for index in indices:
+            before = self.score.passes.forwards
+            row, used = self._bounded(index) if self.spec.goal == "rank" else self._decided(index)
+            self.score.passes.forwards = before + used  # kept ones as well: what the row rests on
+            rows.append(row)
+        return rows
+
+    def radius_of(self, label: int) -> float:
+        """What the adversary has at an image of this class."""
+        controls = self.spec.threat.controls(torch.tensor([label]))
+        return self.spec.threat.radius if bool(controls) else 0.0
+
+    def _bounded(self, index: int) -> tuple[Row, int]:
+        record, noise = self.data.test.records[index], self.noise
+        scores = self.draws(index)
+        radius = self.radius_of(record.label)
+        low, high = noise.bounds(scores, self.alpha, radius)
+        low_0, high_0 = noise.bounds(scores, self.alpha, 0.0)
+        stands = noise.certified_radius(scores, self.alpha, self.threshold, record.label)
+        more = {"low": low, "high": high, "low_0": low_0, "high_0": high_0, "certified_radius": stands}
+        worst = low if record.label else high
+        return Row(record.id, record.label, noise.center(scores), worst, radius, math.nan, more), len(scores)
+
+    def _decided(self, index: int) -> tuple[Row, int]:
+        """`worst` is only as far on the right side of the threshold as is known: just there, or infinitely wrong."""
+        record, noise = self.data.test.records[index], self.noise
+        radius = self.radius_of(record.label)
+        p = float(special.ndtr(special.ndtri(noise.may_be_wrong(record.label)) - radius / noise.sigma))
+        scores, verdict = np.empty(0), None
+        while verdict is None and len(scores) < self.settings.samples:
+            seen = len(scores)
+            scores = self.draws(index, min(seen + self.batch_size, self.settings.samples))
+            wrong = ((scores > self.threshold) != record.label).cumsum()
+            for n in range(seen + 1, len(scores) + 1):
+                verdict = smoothing.decided(int(wrong[n - 1]), n, self.alpha, p)
+                if verdict is not None:
+                    scores = scores[:n]
+                    break
+        side = math.inf if record.label else -math.inf
+        edge = float(np.nextafter(self.threshold, math.inf)) if record.label else self.threshold
+        worst = edge if verdict else -side
+        more = {"draws": float(len(scores))}
+        return Row(record.id, record.label, noise.center(scores), worst, radius, math.nan, more), len(scores)
+
+    def draws(self, index: int, count: int | None = None) -> Floats:
+        """The first `count` noisy scores of a test image; those that are kept are not drawn again."""
+        count = self.settings.samples if count is None else count
+        path = None if self.folder is None else self.folder / f"{_digest(self.data.test.records[index].id)}.f8"
+        if index not in self.found:
+            self.found = {index: np.empty(0) if path is None else self._kept(path)}
+        found = self.found[index]
+        new, unkept, kept_at = [found], [], time.monotonic()
+        done = len(found)
+        while done < count:
+            batch = self._draw(index, done, min(self.batch_size, count - done))
+            done += len(batch)
+            new.append(batch)
+            unkept.append(batch)
+            if path is not None and (done >= count or time.monotonic() - kept_at > KEEP_EVERY):
+                files.append_bytes(path, np.concatenate(unkept).astype("<f8").tobytes())
+                unkept, kept_at = [], time.monotonic()
+        self.found[index] = np.concatenate(new)
+        return self.found[index][:count]
+
+    @staticmethod
+    def _kept(path: Path) -> Floats:
+        """Whole scores only: a kill may have cut the last one."""
+        if not path.exists():
+            return np.empty(0)
+        with files.says_why(path):
+            content = path.read_bytes()
+            if len(content) % 8:
+                content = content[: -(len(content) % 8)]
+                with path.open("r+b") as file:
+                    file.truncate(len(content))
+        return np.frombuffer(content, dtype="<f8")
+
+    def _draw(self, index: int, first: int, count: int) -> Floats:
+        """Scores of one image under the draws first, first + 1, ...; each has a source of its own."""
+        name = self.data.test.records[index].id
+        return self._scores(self.data.test.images([index]), name, first, count)
+
+    def scores_of(self, image: Tensor, name: str) -> Floats:
+        """As many noisy scores of any image (1, 3, H, W) as a certificate rests on; none is kept."""
+        batches = range(0, self.settings.samples, self.batch_size)
+        sizes = [min(self.batch_size, self.settings.samples - first) for first in batches]
+        return np.concatenate([self._scores(image, name, f, c) for f, c in zip(batches, sizes, strict=True)])
+
+    def _scores(self, image: Tensor, name: str, first: int, count: int) -> Floats:
+        rng = Rng(self.spec.seed, [f"{name}\tdraw {j}" for j in range(first, first + count)], METHOD)
+        x = image.to(self.ready.device).expand(count, -1, -1, -1)
+        try:
+            with torch.no_grad():
+                scores = self.score(x, rng).double().cpu().numpy()
+        except torch.OutOfMemoryError:
+            if count == 1:
+                raise
+            free_memory()
+            half = count // 2
+            return np.concatenate(
+                [self._scores(image, name, first, half), self._scores(image, name, first + half, count - half)]
+            )
+        if not np.isfinite(scores).all():
+            raise UserError(
+                f"detector {self.spec.detector} gives the image {name}, with noise of sigma {self.noise.sigma:g}, "
+                f"the score {scores[~np.isfinite(scores)][0]}; noisy scores must be finite"
+            )
+        return np.asarray(scores)
+
+    def _folder(self) -> Path | None:
+        """Where draws are kept: by everything that they depend on, the weights included."""
+        origin, detector = self.ready.origin, self.ready.detector
+        if origin.code == "unknown":
+            return None
+        state = hashlib.sha256()
+        for name, value in sorted(detector.state_dict().items()):
+            state.update(name.encode())
+            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        aside = {"n", "center"}  # of the smoothing: neither changes a noisy score
+        identity = {
+            "detector": origin.name,
+            "code": origin.code,
+            "parameters": {k: v for k, v in origin.parameters.items() if k.removeprefix(f"{OUTER}.") not in aside},
+            "weights": state.hexdigest(),
+            "test": self.data.test.fingerprint,
+            "seed": self.spec.seed,
+        }
+        return cache_folder() / "draws" / _digest(json.dumps(identity, sort_keys=True))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@functools.cache
+def _own_code() -> str:
+    """Hash of the code that turns draws into bounds."""
+    here = Path(__file__).parent
+    return hashlib.sha256(
+        b"".join((here / name).read_bytes() for name in ("certificate.py", "smoothing.py"))
+    ).hexdigest()
