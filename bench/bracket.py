@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .report import Result
 
 CHECK = "bracket"
-DRAWS = "smoothed.n"  # of the smoothed detector: how well its score is estimated, not what it is
 PAIRS = {"certified_auroc": "robust_auroc", "certified_accuracy": "robust_accuracy"}
 
 
@@ -165,9 +164,14 @@ def _same_threshold(a: Result, b: Result) -> bool:
     return bool(a.record["threshold"]["value"] == b.record["threshold"]["value"])
 
 
+def smoothing_key(r: Result, parameter: str) -> str:
+    """Of the smoothing, which is the outermost part."""
+    return f"{r.spec['detector'].partition('+')[0]}.{parameter}"
+
+
 def _identity(r: Result) -> tuple[Any, ...]:
-    s = r.spec
-    settings = {k: v for k, v in s["detector_parameters"].items() if k != DRAWS}
+    s, draws = r.spec, smoothing_key(r, "n")  # how well a smoothed score is estimated, not what it is
+    settings = {k: v for k, v in s["detector_parameters"].items() if k != draws}
     return s["dataset"], s["image_size"], s["seed"], s["targets"], s["detector"], json.dumps(settings, sort_keys=True)
 
 

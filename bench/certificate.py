@@ -125,7 +125,7 @@ def certify(
         goal,
     )
     folder = None if results is None else spec.folder(Path(results))
-    cell = CertificateCell(spec, folder, subject.code, _own_code())
+    cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
     attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
     rows, record = cell.run(data, lambda: subject.ready(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
@@ -465,7 +465,7 @@ def _digest(text: str) -> str:
 
 
 @functools.cache
-def _own_code() -> str:
+def own_code() -> str:
     """Hash of the code that turns draws into bounds."""
     here = Path(__file__).parent
     return hashlib.sha256(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from .api import load_data, make_attack
 from .beliefs import checks_of_cell
-from .checks import Check, checks_of_run
+from .certificate import METHOD, Bounder, Certificate, own_code
+from .certificate_checks import checks_of_certificate
+from .checks import OF_A_CERTIFICATE, Check, checks_of_run
 from .errors import UserError
 from .fitting import BATCH_SIZE, Candidate, Tell, cache_folder
 from .metrics import points
-from .run import ASIDE, Cell, Kept, Ready, Row, RunSpec, Worker, read_record, read_rows
+from .run import ASIDE, Attack, Cell, Kept, Ready, Row, RunSpec, Worker, read_record, read_rows
 from .threat import ThreatModel
 from .trial import SAME
 
@@ -91,8 +93,12 @@ def check_run(folder: Path, given: Given) -> Iterator[Rechecked]:
     ).limited(spec["limit"])
     values = _with_files(spec["detector_parameters"], given.params, "--param")
     candidate = Candidate(given.detector or spec["detector"], values, spec["seed"], given.device, tell=given.tell)
+    certified = record["kind"] == "certificate"
     attack_values = _with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
-    method, _, attack, attack_code = make_attack(given.attack or spec["attack"], attack_values)
+    if certified:
+        method, attack, attack_code = METHOD, cast(Attack, Certificate(**spec["attack_parameters"])), own_code()
+    else:
+        method, _, attack, attack_code = make_attack(given.attack or spec["attack"], attack_values)
     threat = ThreatModel(spec["norm"], spec["eps"], spec["targets"])
     changed = [
         what
@@ -116,6 +122,13 @@ def check_run(folder: Path, given: Given) -> Iterator[Rechecked]:
     detector = candidate.fitted(data)
     assert detector.origin is not None
     ready = Ready(detector, detector.origin, candidate.threshold(data), (), detector.device)
+    if certified:
+        bounder = Bounder(run_spec, data, ready, cast(Certificate, attack), record["batch_size"], keep=False)
+        yield Rechecked(bounds_are_redrawn(bounder, rows), None)
+        after = checks_of_certificate(run_spec, data, ready, bounder.settings, rows, record["batch_size"])
+        for check in [*checks_of_run(detector, data, OF_A_CERTIFICATE), *after.checks]:
+            yield Rechecked(check, stored.get(check.name))
+        return
     yield Rechecked(rows_are_rescored(Worker(run_spec, data, ready, attack), rows), None)
     for check in checks_of_run(detector, data):
         yield Rechecked(check, stored.get(check.name))
@@ -134,6 +147,22 @@ def _with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str
         if isinstance(value, str) and value.startswith("sha256:") and name not in given:
             raise UserError(f"parameter {name} was a file ({value[:15]}...); say where it lies: {option} {name}=FILE")
     return {**values, **given}
+
+
+def bounds_are_redrawn(bounder: Bounder, rows: Sequence[Row]) -> Check:
+    """The rows of the first image of each class, from the same noise drawn once more."""
+    some = [next(i for i, row in enumerate(rows) if row.label == label) for label in (0, 1)]
+    off = 0.0
+    for row, stored in zip(bounder.batch(some), [rows[i] for i in some], strict=True):
+        for new, old in zip((row.clean, row.worst), (stored.clean, stored.worst), strict=True):
+            off = max(off, 0.0 if new == old else abs(new - old))
+    spread = float(np.ptp([row.clean for row in rows]))
+    return Check(
+        ROWS,
+        off <= SAME * spread,
+        f"{bounder.settings.samples} draws at {len(some)} images, drawn again: scores and bounds are {off:.1e} off at "
+        "most",
+    )
 
 
 def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:

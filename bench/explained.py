@@ -226,7 +226,35 @@ CELL = {
     ),
 }  # fmt: skip
 
-EXPLAINED = DETECTOR | CELL
+CERTIFICATE = {
+    "bounds": Explained(
+        "a smoothed score lies outside its own bounds, or the certified AUROC is above the clean one.",
+        "The bounds were not made from these draws, or on the wrong side.",
+        "Report it: no detector can cause this.",
+    ),
+    "fresh noise": Explained(
+        "500 draws of other noise, at the two images of each class with the narrowest bounds, put a smoothed score "
+        "beyond its bound although nobody moved the image. It errs once in 250,000 certificates.",
+        "The draws that the bounds rest on are not what the detector gives: noise that repeats, or kept draws of "
+        "another detector.",
+        "Draw what the detector draws from its `rng`; delete the `draws` folder of the cache.",
+    ),
+    "inside the ball": Explained(
+        "ten steps of `apgd` inside the certified ball (random directions where there is no gradient) put the smoothed "
+        "score of one of these images beyond its bound, under fresh noise.",
+        "The certificate is broken: a score that sees more than the noisy image, say, as AdvRAD's own noise would have "
+        "it.",
+        "Certify a function of the noisy image: everything else that a score draws must be independent of that noise.",
+    ),
+    "bracket": Explained(
+        "`bench report` finds an l2 attack on the same smoothed detector, with a budget up to the certified radius, "
+        "whose robust AUROC (or accuracy at the same threshold) is below the certified one.",
+        "Impossible: the certificate or the attack's row is wrong. Neither is ranked.",
+        "Run `bench check-run` on the attack's cell, and the certificate again with another `--seed`.",
+    ),
+}
+
+EXPLAINED = DETECTOR | CELL | CERTIFICATE
 
 
 def markdown(explained: dict[str, Explained]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import files
-from .bracket import Bracket, brackets
+from .bracket import Bracket, brackets, smoothing_key
 from .metrics import Estimate, mean
 from .report import short
 from .threat import eps_text, parse_eps
@@ -275,10 +275,11 @@ def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket
     for bracket in brackets(results):
         if bracket.certified() is None:
             continue
-        settings = next(iter(bracket.certificates.values())).spec["detector_parameters"]
-        sigma = settings.get("smoothed.sigma", 0.1)
-        name = bracket.detector.partition(" (")[0]
-        others = {k: v for k, v in settings.items() if not k.endswith(".sigma") and k != "smoothed.n"}
+        first = next(iter(bracket.certificates.values()))
+        settings = first.record["detector"]["parameters"]
+        sigma, name = settings[smoothing_key(first, "sigma")], first.spec["detector"]
+        changed = first.spec["detector_parameters"].items()
+        others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
         shown = ", ".join(f"{k}={short(v)}" for k, v in others.items())
         where = "mean of " + str(len(bracket.categories)) + " categories"
         title = f"{bracket.data}, {where if len(bracket.categories) > 1 else bracket.categories[0]}: {name}"

@@ -15,8 +15,9 @@ from conftest import Linear, NoisyLinear, small_data
 from torch import Tensor
 
 import bench.api
-from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, beliefs, checks, evaluate, registry
-from bench.explained import CELL, DETECTOR, EXPLAINED, markdown
+from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, beliefs, bracket, checks, evaluate, registry
+from bench.certificate_checks import CHECKS as CERTIFICATE_CHECKS
+from bench.explained import CELL, CERTIFICATE, DETECTOR, EXPLAINED, markdown
 from bench.fitting import Candidate
 from bench.run import Kept, Row, read_record, read_rows
 from bench.score import Passes
@@ -601,9 +602,10 @@ def test_check_run_says_in_one_line_what_it_cannot_do(run_cli: Run, stored: Path
 def test_every_check_is_explained_once_and_in_the_docs() -> None:
     assert {"fit", *checks.CHECKS} == set(DETECTOR)
     assert list(beliefs.CHECKS) == list(CELL)
-    assert not set(DETECTOR) & set(CELL)
+    assert [*CERTIFICATE_CHECKS, bracket.CHECK] == list(CERTIFICATE)
+    assert len(EXPLAINED) == len(DETECTOR) + len(CELL) + len(CERTIFICATE)
     assert re.findall(r"^### (.+)$", DOCS, re.M) == list(EXPLAINED)
-    assert markdown(DETECTOR) in DOCS and markdown(CELL) in DOCS
+    assert all(markdown(part) in DOCS for part in (DETECTOR, CELL, CERTIFICATE))
     assert all(part.strip() for explained in EXPLAINED.values() for part in explained)
 
 
