@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 METHOD = "certificate"
 OUTER = "smoothed"
 """The detector that is certified is this one around the one that was asked for."""
+SIGMA = 0.25
 KEEP_EVERY = 2.0  # seconds between two writes of an image's draws
 
 
@@ -69,7 +70,7 @@ def certify(
     data: Data,
     radius: str | float = 0.2,
     *,
-    sigma: float = 0.25,
+    sigma: float | None = None,
     samples: int = 1000,
     alpha: float = 0.001,
     goal: str = "rank",
@@ -86,11 +87,12 @@ def certify(
     """Bound the smoothed score of a detector over the l2 ball of a radius: one row per test image.
 
     The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
-    pixels, radius too). Columns: id, label, clean (the smoothed score, from `samples` draws), worst (its bound on the
-    adversary's side: with a chance of at least 1 - alpha, all bounds of the data set hold for every image within the
-    radius), low and high (both bounds), low_0 and high_0 (the same at radius 0), certified_radius (how far the image
-    may be moved until its decision at the threshold could be wrong). Bounds may be infinite; distance is the radius
-    that the adversary has, and rounded means nothing here (nan). The run record is in `.attrs["run"]`.
+    pixels, radius too; 0.25 unless the detector is a smoothed one already). Columns: id, label, clean (the smoothed
+    score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 - alpha, all
+    bounds of the data set hold for every image within the radius), low and high (both bounds), low_0 and high_0 (the
+    same at radius 0), certified_radius (how far the image may be moved until its decision at the threshold could be
+    wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the adversary has, and rounded
+    means nothing here (nan). The run record is in `.attrs["run"]`.
 
     goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
     stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
@@ -104,9 +106,8 @@ def certify(
         raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     full, data = data, data.limited(limit)
     if isinstance(detector, str):
-        subject = Subject(candidate(detector, sigma, params, seed, device), seed)
-    else:
-        subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
+        detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
+    subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
     noise = Noise.of(subject.built)
     refuse_impossible(threat, settings, noise, data)
     spec = RunSpec(
@@ -152,18 +153,22 @@ def candidate(
     return Candidate(name, given, seed, device, **more)
 
 
-def around(detector: Detector, sigma: float, params: Mapping[str, Any] | None = None) -> Detector:
+def around(detector: Detector, sigma: float | None = None, params: Mapping[str, Any] | None = None) -> Detector:
     """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
     outer = registry.load("detectors", OUTER).target
-    inner = detector.inner if isinstance(detector, outer) else detector
-    for part in _inside(inner):
+    given: dict[str, Any] = dict(params or {})
+    if isinstance(detector, outer):  # as it is, but for what is asked
+        given, detector = {**detector.parameters_record, **given}, detector.inner
+    if sigma is not None:
+        given[outer.noise_parameter] = sigma
+    smoothed: Any = parameters.build(outer, {outer.noise_parameter: SIGMA, **given}, OUTER, detector)
+    for part in _inside(detector):
         known = part.noise_parameter
-        if known and getattr(part, known) != sigma:
+        if known and getattr(part, known) != smoothed.sigma:
             raise UserError(
                 f"{type(part).__name__} was made for noise of {known}={getattr(part, known):g}, and the certificate "
-                f"adds {sigma:g}: they must be the same"
+                f"adds {smoothed.sigma:g}: they must be the same"
             )
-    smoothed = parameters.build(outer, {**(params or {}), outer.noise_parameter: sigma}, OUTER, inner)
     assert isinstance(smoothed, Detector)
     return smoothed
 
@@ -389,7 +394,7 @@ class Bounder:
             new.append(batch)
             unkept.append(batch)
             if path is not None and (done >= count or time.monotonic() - kept_at > KEEP_EVERY):
-                files.append_bytes(path, np.concatenate(unkept).astype("<f8").tobytes())
+                files.write_at(path, 8 * (done - sum(map(len, unkept))), np.concatenate(unkept).astype("<f8").tobytes())
                 unkept, kept_at = [], time.monotonic()
         self.found[index] = np.concatenate(new)
         return self.found[index][:count]
@@ -401,11 +406,7 @@ class Bounder:
             return np.empty(0)
         with files.says_why(path):
             content = path.read_bytes()
-            if len(content) % 8:
-                content = content[: -(len(content) % 8)]
-                with path.open("r+b") as file:
-                    file.truncate(len(content))
-        return np.frombuffer(content, dtype="<f8")
+        return np.frombuffer(content[: len(content) // 8 * 8], dtype="<f8")
 
     def _draw(self, index: int, first: int, count: int) -> Floats:
         """Scores of one image under the draws first, first + 1, ...; each has a source of its own."""

@@ -77,12 +77,21 @@ def append(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def append_bytes(path: Path, content: bytes) -> None:
-    """Added at the end; a kill meanwhile may leave a part of it."""
+def write_at(path: Path, offset: int, content: bytes) -> None:
+    """Into a file that may be longer already: who else writes the same there does no harm.
+
+    A file that is too short, because somebody deleted it meanwhile, is left alone.
+    """
     with says_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(content)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if os.fstat(handle).st_size >= offset:
+                os.lseek(handle, offset, os.SEEK_SET)
+                with os.fdopen(handle, "r+b", closefd=False) as file:
+                    file.write(content)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

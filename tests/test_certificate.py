@@ -17,7 +17,19 @@ from conftest import Killed, Linear, NoisyLinear, detector, small_data
 from scipy import stats
 from torch import Tensor
 
-from bench import Data, Rng, Score, ThreatModel, UserError, certificate, certify, evaluate, load_results, registry
+from bench import (
+    Data,
+    Rng,
+    Score,
+    ThreatModel,
+    UserError,
+    certificate,
+    certify,
+    evaluate,
+    files,
+    load_results,
+    registry,
+)
 from bench import smoothing as bounds
 from bench.bracket import brackets
 from bench.certificate import Bounder, Certificate
@@ -122,6 +134,27 @@ def test_neither_batches_nor_order_change_a_bound(data: Data) -> None:
     assert np.allclose(found.worst, again.worst, rtol=1e-5) and np.allclose(found.clean, again.clean, rtol=1e-5)
     other = certify(Linear(), data, 0.1, seed=1, **SMALL)
     assert not np.allclose(found.clean, other.clean, rtol=1e-3)
+
+
+def test_a_smoothed_detector_is_certified_as_it_is(data: Data) -> None:
+    smoothed = registry.load("detectors", "smoothed").target(Linear(), sigma=0.4, center="0.4")
+    rows = certify(smoothed, data, 0.1, **SMALL)
+    recorded = rows.attrs["run"]["detector"]["parameters"]
+    assert (recorded["Smoothed.sigma"], recorded["Smoothed.center"]) == (0.4, "0.4")
+    narrower = certify(smoothed, data, 0.1, sigma=0.2, **SMALL)
+    assert (narrower.high - narrower.low < rows.high - rows.low).mean() > 0.9
+
+
+def test_two_at_once_keep_the_same_draws(data: Data, tmp_path: Path) -> None:
+    """Both write draw i where draw i belongs; a late one never adds what is there already."""
+    found = certify(Linear(), data, 0.1, **SMALL)
+    kept = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*.f8")}
+    assert len(kept) >= len(data.test)  # and the fresh noise of a check
+    for path, content in kept.items():
+        files.write_at(path, 0, content[:400])
+        files.write_at(path, len(content) + 8, b"12345678")  # beyond the end: would leave a hole
+        assert path.read_bytes() == content
+    assert certify(Linear(), data, 0.1, **SMALL).equals(found)
 
 
 def test_other_weights_never_meet_kept_draws(data: Data) -> None:
