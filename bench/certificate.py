@@ -173,6 +173,12 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     return smoothed
 
 
+def with_draws(smoothed: Detector, n: int) -> Detector:
+    """The same smoothed detector, its score estimated from n draws."""
+    assert isinstance(smoothed, Wrapper)
+    return type(smoothed)(smoothed.inner, **{**smoothed.parameters_record, "n": n}).eval()
+
+
 def _inside(detector: Detector) -> Iterator[Detector]:
     yield detector
     if isinstance(detector, Wrapper):
@@ -307,10 +313,8 @@ class Bounder:
         self.alpha = settings.alpha / len(data.test)
         """Of one image: whatever is said of all of them together fails with a chance of at most `settings.alpha`."""
         self.threshold = ready.threshold.value if ready.threshold.held_out else math.nan
-        smoothed: Any = ready.detector
-        one = type(smoothed)(smoothed.inner, **{**smoothed.parameters_record, "n": 1})
         threshold = None if math.isnan(self.threshold) else self.threshold
-        self.score = Score(one.eval(), spec.detector, threshold, spec.goal)
+        self.score = Score(with_draws(ready.detector, 1), spec.detector, threshold, spec.goal)
         """Of one draw: that of one noisy image."""
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")

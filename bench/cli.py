@@ -88,8 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     certify = commands.add_parser(
         "certify",
         help="bound what any attack of an l2 ball can do, by randomized smoothing",
-        description="Puts each detector behind Gaussian noise (its score becomes the median over draws) and bounds "
-        "that score over the l2 ball of each radius: certified AUROC and accuracy, which no attack can break.",
+        description="Puts each detector behind Gaussian noise (its score becomes the median over draws) and\n"
+        "bounds that score over the l2 ball of each radius: certified AUROC and accuracy, which\n"
+        "no attack can break.",
         epilog=CERTIFY_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -347,7 +348,7 @@ def _certify(options: argparse.Namespace) -> int:
     texts = _names(options.radius, "--radius")
     if options.norm != "l2":
         _refuse_norm(options, sigmas, texts[0])
-    radii = sorted((certificate.parse_radius(text), text) for text in texts)
+    radii = sorted({certificate.parse_radius(text): text for text in texts}.items())
     choose_device(options.device)
     if options.results.exists() and not options.results.is_dir():
         raise UserError(f"--results {options.results} is a file; a folder is expected")

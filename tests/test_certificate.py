@@ -331,9 +331,11 @@ def test_the_command_runs_resumes_and_is_rechecked(tmp_path: Path, run_cli: Run)
     assert code == 0 and err.count("already there") == 4
     code, out, err = run_cli("check-run", next(tmp_path.rglob("certificate-l2-0.1*")))
     assert code == 0 and "pass    stored rows" in out and "inside the ball" in out, out + err
-    code, _, err = run_cli("run", "--detector", "smoothed+autoencoder", "--param", "smoothed.sigma=0.25", "--param",
-                           "autoencoder.steps=5", "--category", "brick", "--limit", 6, "--image-size", 32, "--attack",
-                           "noise-l2", "--eps", "0.1", "--results", tmp_path)  # fmt: skip
+    code, _, err = run_cli(
+        "run", "--detector", "smoothed+autoencoder", "--param", "smoothed.sigma=0.25", "--param", "smoothed.n=1",
+        "--param", "autoencoder.steps=5", "--category", "brick", "--limit", 6, "--image-size", 32, "--attack",
+        "noise-l2", "--eps", "0.1", "--results", tmp_path,
+    )  # fmt: skip
     assert code == 0, err
     found = brackets(read_results(tmp_path)[0])
     assert [b.attacked() is not None for b in found] == [False, False, False, True]  # the same detector by both names
