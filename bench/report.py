@@ -111,6 +111,8 @@ class Result:
             columns["anomalous_only"] = np.where(labels == 1, worst, still)
         found: dict[str, Bootstrap] = {}
         salt = f"{self.spec['dataset']}/{self.spec['category']}"
+        if self.certificate and self.stops_at_threshold:
+            del columns["clean"]  # of as many draws as the verdict took: too few for a score
         for column, scores in columns.items():
             if column == "clean" or not self.stops_at_threshold:
                 order = conservative(scores, labels) if self.certificate and column != "clean" else scores
@@ -254,6 +256,11 @@ class Board:
         return self.entries[0][1][0].word
 
     @property
+    def stops_at_threshold(self) -> bool:
+        """Its cells are about decisions, not scores."""
+        return any(r.stops_at_threshold for _, cells in self.entries for r in cells)
+
+    @property
     def unranked(self) -> dict[str, list[str]]:
         """Detector -> why it is not ranked."""
         reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
@@ -321,6 +328,7 @@ AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
 RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
 DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
 NOT_RANKED = "–"  # noqa: RUF001
+DECISIONS = ("clean acc.", "robust acc.", "certified acc.", "normal right", "anomalous right")
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "certified AUROC", "normal only", "anomalous only")
 
 
@@ -354,7 +362,7 @@ def columns_of(board: Board) -> dict[str, str]:
 def _further(board: Board) -> dict[str, str]:
     """Columns that only some attacks fill."""
     results = [r for _, cells in board.entries for r in cells]
-    wanted = AT_THRESHOLD if any(r.stops_at_threshold for r in results) else {}
+    wanted = AT_THRESHOLD if board.stops_at_threshold else {}
     for columns in (DRAWS, AUTOATTACK, RADII):
         if any(metric in r.metrics for r in results for metric in columns.values()):
             wanted = wanted | columns
@@ -497,7 +505,8 @@ def rich_table(board: Board) -> Table:
         show_edge=False,
     )
     shown.add_column("detector", overflow="fold")
-    titles = [title for title in WITH_INTERVAL if title in columns_of(board)]
+    about = DECISIONS if board.stops_at_threshold else WITH_INTERVAL
+    titles = [title for title in about if title in columns_of(board)]
     for title in titles:
         shown.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in table(board)[["rank", "detector", *titles]].itertuples(index=False):

@@ -208,6 +208,16 @@ def test_a_verdict_takes_fewer_draws_and_is_right(data: Data, inner: Linear) -> 
     assert again.draws.tolist() == found.draws.tolist()
 
 
+def test_verdicts_have_an_accuracy_and_no_auroc(tmp_path: Path, data: Data, run_cli: Run) -> None:
+    rows = certify(Linear(), data, 0.1, goal="threshold", results=tmp_path)
+    table = load_results(tmp_path).iloc[0]
+    tau = rows.attrs["run"]["threshold"]["value"]
+    assert table.certified_accuracy == pytest.approx(((rows.worst > tau) == rows.label).mean())
+    assert not {"certified_auroc", "clean_auroc", "clean_accuracy", "normal_only_auroc"} & set(table.index)
+    code, out, _ = run_cli("report", "--results", tmp_path)
+    assert code == 0 and "certified" in out and "acc." in out and "AUROC" not in out
+
+
 @pytest.mark.parametrize(
     ("center", "more"), [("0.3", {}), ("mean", {"low": 0.0, "high": 60.0})], ids=["percentile", "mean"]
 )
