@@ -1,4 +1,4 @@
-"""The command line: bench run, certify, report, list, check-detector, check-run."""
+"""The command line: bench run, certify, report, compare, list, check-detector, check-run."""
 
 from __future__ import annotations
 
@@ -138,6 +138,24 @@ def build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="tables, LEADERBOARD.md, CSV and plots from results")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.set_defaults(act=_report)
+
+    compare = commands.add_parser(
+        "compare",
+        help="is one detector better than another? paired by image, and over data sets",
+        description="The difference of a metric between two detectors (or two cells), with an interval and a p-value\n"
+        "from a bootstrap that is paired by image. With five data sets or more in common (a category under\n"
+        "one attack and budget is one): Wilcoxon's test of two detectors, Friedman's of more, and a\n"
+        "critical-difference plot.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument(
+        "names", nargs="+", metavar="A B [C ..]", help="detectors as the leaderboard names them, or two cells' folders"
+    )
+    compare.add_argument(
+        "--metric", metavar="M", help="a column of leaderboard.csv (default: robust_auroc, or what the board ranks by)"
+    )
+    compare.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    compare.set_defaults(act=_compare)
 
     listing = commands.add_parser("list", help="what there is")
     listing.add_argument("kind", choices=("detectors", "attacks", "datasets", "checks"))
@@ -508,6 +526,45 @@ def _report(options: argparse.Namespace) -> int:
     for path in written:
         console.print(f"written: {path}", style="dim", highlight=False)
     return 1 if violations else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from .compare import cliques, compare, over_data_sets
+    from .plots import write_ranks
+    from .report import read_results
+
+    names = list(dict.fromkeys(options.names))
+    if len(names) < 2:
+        raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
+    results, _ = read_results(options.results)
+    console = Console()
+    for other in names[1:]:
+        table = Table(title=f"{names[0]} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        table.add_column("on", overflow="fold")
+        for column in (names[0], other, "difference", "in std. errors", "p"):
+            table.add_column(column, justify="right", overflow="fold")
+        for found in compare(names[0], other, results, options.metric):
+            scope = f"mean of {len(found.categories)}" if len(found.categories) > 1 else found.categories[0]
+            numbers = (str(value).replace(" ", "\n", 1) for value in (found.a, found.b, found.difference))
+            table.add_row(f"{found.title} ({scope})", *numbers, f"{found.errors:+.1f}", f"{found.p:.3g}")
+        console.print(table)
+    ranks = over_data_sets(names, results, options.metric)
+    if ranks is None:
+        console.print("over data sets: fewer than 5 in common, too few for a test", style="dim")
+        return 0
+    test = "Wilcoxon" if ranks.critical is None else "Friedman"
+    order = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(ranks.ranks.items(), key=lambda item: item[1]))
+    console.print(f"over {ranks.blocks} data sets: mean rank {order}; {test} p = {ranks.p:.3g}", highlight=False)
+    if ranks.critical is not None:
+        alike = "; ".join(" = ".join(group) for group in cliques(ranks)) or "all are told apart"
+        console.print(f"critical difference {ranks.critical:.2f} (Nemenyi, 0.05): {alike}", highlight=False)
+        path = write_ranks(ranks, options.metric or "ranking metric", options.results)
+        console.print(f"written: {path}", style="dim", highlight=False)
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -7,7 +7,8 @@ resamples at once from weighted cumulative counts, which a test compares with sc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +99,38 @@ def ranking(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> dic
     return {name: Bootstrap(value, np.concatenate(resampled[name])) for name, value in points(s, y).items()}
 
 
+def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bootstrap:
+    """The AUROC of `ranking` alone, from the same resamples, by counting pairs: several times as fast."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    if not y.any() or y.all():
+        return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
+    anomalous, normal = s[y][:, None], s[~y]
+    wins = ((anomalous > normal) + (anomalous >= normal).astype(np.float64)) / 2  # a tie is half a win
+    samples = [((w[:, y] @ wins) * w[:, ~y]).sum(1) for w in _weights(y, salt)]
+    return Bootstrap(points(s, y)["auroc"], np.concatenate(samples) / wins.size)
+
+
+class Metrics(Mapping[str, Bootstrap]):
+    """Metrics by name, each computed when it is first asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Bootstrap]]):
+        self._makers, self._found = makers, dict[str, Bootstrap]()
+
+    def __getitem__(self, name: str) -> Bootstrap:
+        if name not in self._found:
+            self._found[name] = self._makers[name]()
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 def conservative(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
     """The same order with every tie decided against the detector, and no infinity: for bounds, where a pair counts only
     if the anomalous image is surely above the normal one."""
@@ -158,6 +191,21 @@ def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> fl
 
 def _weights(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
     """How often each image is in each resample (resamples, images), in chunks; both classes keep their sizes."""
+    if RESAMPLES * len(labels) <= CHUNK:
+        yield _all_weights(labels.tobytes(), salt)
+    else:
+        yield from _chunks(labels, salt)
+
+
+@lru_cache(maxsize=8)
+def _all_weights(labels: bytes, salt: str) -> Floats:
+    """In one chunk: the cells of a category share them."""
+    (weights,) = _chunks(np.frombuffer(labels, dtype=bool), salt)
+    weights.flags.writeable = False
+    return weights
+
+
+def _chunks(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
     rng = np.random.default_rng([BOOTSTRAP_SEED, *salt.encode()])
     per_chunk = max(CHUNK // len(labels), 1)
     for done in range(0, RESAMPLES, per_chunk):

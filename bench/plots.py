@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from . import files
 from .bracket import Bracket, brackets, smoothing_key
+from .compare import Ranks, cliques
 from .metrics import Estimate, mean
 from .report import short
 from .threat import eps_text, parse_eps
@@ -334,6 +335,38 @@ def write_brackets(results: Sequence[Result], folder: Path) -> list[Path]:
         draw_brackets(lines, title, figure.add_subplot())
         written.append(_save(figure, folder, f"certified {title}"))
     return written
+
+
+def draw_ranks(ranks: Ranks, title: str, axes: Axes) -> Axes:
+    """The critical-difference diagram: mean ranks on a line, bars over those that cannot be told apart."""
+    ordered = sorted(ranks.ranks, key=lambda name: ranks.ranks[name])
+    groups = cliques(ranks)
+    below = 0.4 * (len(groups) + 1)
+    for i, name in enumerate(ordered):
+        place = ranks.ranks[name]
+        axes.plot([place, place], [0, -below - i], color="0.7", linewidth=0.8, zorder=1)
+        axes.plot([place], [0], marker="o", color=COLOURS[0], clip_on=False)
+        axes.annotate(f" {name} ({place:.2f})", (place, -below - i), va="center", fontsize="small")
+    for i, group in enumerate(groups):
+        ends = [ranks.ranks[name] for name in group]
+        axes.plot([min(ends), max(ends)], [-0.4 * (i + 1)] * 2, color=COLOURS[1], linewidth=3, solid_capstyle="butt")
+    if ranks.critical is not None:
+        axes.plot([1, 1 + ranks.critical], [1, 1], color="0.2", linewidth=1.5)
+        axes.annotate(f"critical difference {ranks.critical:.2f}", (1, 1.15), fontsize="small")
+    axes.set(xlim=(0.9, len(ordered) + 0.8), ylim=(-below - len(ordered), 2.2), yticks=[])
+    axes.set_xticks(range(1, len(ordered) + 1))
+    axes.set_title(f"{title}: mean rank over {ranks.blocks} data sets (1 is best), p = {ranks.p:.2g}", fontsize="small")
+    axes.spines[["left", "right", "bottom"]].set_visible(False)
+    axes.spines["top"].set_position(("data", 0))
+    axes.xaxis.tick_top()
+    return axes
+
+
+def write_ranks(ranks: Ranks, title: str, folder: Path) -> Path:
+    """The critical-difference diagram as a PNG."""
+    figure = _figure((8, 0.4 * len(ranks.ranks) + 1.8))
+    draw_ranks(ranks, title, figure.add_subplot())
+    return _save(figure, folder, f"ranks {title} {' '.join(ranks.ranks)}")
 
 
 def _figure(inches: tuple[float, float] = (6.4, 4.2)) -> Figure:

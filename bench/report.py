@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from . import files
 from .bracket import brackets, compare_bounds
 from .errors import UserError
-from .metrics import Bootstrap, accuracy, conservative, mean, median, ranking
+from .metrics import Bootstrap, Metrics, accuracy, auroc_of, conservative, mean, median, ranking
 from .run import ASIDE, Row, read_record, read_rows
 from .threat import parse_eps
 
@@ -93,54 +94,58 @@ class Result:
         return [own] * bool(own) + failed
 
     @cached_property
-    def metrics(self) -> dict[str, Bootstrap]:
+    def metrics(self) -> Metrics:
         """Clean, robust (or certified) and one-sided metrics; none where the threat model did not attack that side.
 
         `robust` is the threat model's own column. The one-sided columns keep the clean score of the other class; of a
-        certificate, its bound at radius 0. Bounds that tie count against the detector.
+        certificate, its bound at radius 0. Bounds that tie count against the detector. Each is computed when it is
+        asked for.
         """
-        labels = np.array([row.label for row in self.rows])
+        labels = np.array([row.label for row in self.rows]) == 1
         clean = np.array([row.clean for row in self.rows])
         worst = np.array([row.worst for row in self.rows])
         still = self._unmoved(clean)
         targets = self.spec["targets"]
         columns = {"clean": clean, self.word: worst}
         if targets != "anomalous" and still is not None:
-            columns["normal_only"] = np.where(labels == 0, worst, still)
+            columns["normal_only"] = np.where(labels, still, worst)
         if targets != "normal" and still is not None:
-            columns["anomalous_only"] = np.where(labels == 1, worst, still)
-        found: dict[str, Bootstrap] = {}
-        salt = f"{self.spec['dataset']}/{self.spec['category']}"
+            columns["anomalous_only"] = np.where(labels, worst, still)
         if self.certificate and self.stops_at_threshold:
             del columns["clean"]  # of as many draws as the verdict took: too few for a score
+        found: dict[str, Callable[[], Bootstrap]] = {}
+        salt = f"{self.spec['dataset']}/{self.spec['category']}"
+        threshold = self.record["threshold"]["value"]
         for column, scores in columns.items():
             if column == "clean" or not self.stops_at_threshold:
                 order = conservative(scores, labels) if self.certificate and column != "clean" else scores
-                found |= {f"{column}_{name}": value for name, value in ranking(order, labels, salt).items()}
-            threshold = self.record["threshold"]["value"]
-            found[f"{column}_accuracy"] = accuracy(scores, labels, threshold, salt)
+                found[f"{column}_auroc"] = partial(auroc_of, order, labels, salt)
+                others = lru_cache(partial(ranking, order, labels, salt))
+                for name in ("ap", "fpr95"):
+                    found[f"{column}_{name}"] = partial(_one_of, others, name)
+            found[f"{column}_accuracy"] = partial(accuracy, scores, labels, threshold, salt)
             if column == self.word:
-                for label, name in ((0, "normal"), (1, "anomalous")):
-                    one = labels == label
-                    found[f"{column}_{name}_right"] = accuracy(scores[one], labels[one], threshold, salt)
+                for one, name in ((~labels, "normal"), (labels, "anomalous")):
+                    found[f"{column}_{name}_right"] = partial(accuracy, scores[one], labels[one], threshold, salt)
         if "robust_auroc" in found:
-            found["rounded_auroc"] = ranking(np.array([row.rounded for row in self.rows]), labels, salt)["auroc"]
+            rounded = np.array([row.rounded for row in self.rows])
+            found["rounded_auroc"] = partial(auroc_of, rounded, labels, salt)
             for column in ("worst_draw", "known_noise", *self.parts):
                 values = np.array([row.more.get(column, np.nan) for row in self.rows])
                 if not np.isnan(values).any():
-                    found[f"{column}_auroc"] = ranking(values, labels, salt)["auroc"]
+                    found[f"{column}_auroc"] = partial(auroc_of, values, labels, salt)
         broken = np.array([row.more.get("broken", np.nan) for row in self.rows])
         if not np.isnan(broken).all():
-            wrong = (clean > self.record["threshold"]["value"]) != labels
+            wrong = (clean > threshold) != labels
             broken = np.where(np.isnan(broken), wrong, broken)
-            found["autoattack_accuracy"] = accuracy(broken != labels, labels, 0.5, salt)
+            found["autoattack_accuracy"] = partial(accuracy, broken != labels, labels, 0.5, salt)
         for name, values in zip(("normal", "anomalous"), self.radii or (), strict=False):
-            found[f"median_radius_{name}"] = median(values, salt)
+            found[f"median_radius_{name}"] = partial(median, values, salt)
         for label, name in ((0, "normal"), (1, "anomalous")):
             values = np.array([row.more.get("certified_radius", np.nan) for row in self.rows if row.label == label])
             if not np.isnan(values).any():
-                found[f"certified_radius_{name}"] = median(values, salt)
-        return found
+                found[f"certified_radius_{name}"] = partial(median, values, salt)
+        return Metrics(found)
 
     def _unmoved(self, clean: np.ndarray) -> np.ndarray | None:
         """Scores of images that nobody moves, as far as they are known; None where no row says."""
@@ -149,6 +154,10 @@ class Result:
         if self.stops_at_threshold:
             return None
         return np.array([row.more["low_0" if row.label else "high_0"] for row in self.rows])
+
+
+def _one_of(metrics: Callable[[], Mapping[str, Bootstrap]], name: str) -> Bootstrap:
+    return metrics()[name]
 
 
 def short(value: Any) -> str:
@@ -328,6 +337,7 @@ AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
 RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
 DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
 NOT_RANKED = "–"  # noqa: RUF001
+BOLD = ("clean AUROC", "robust AUROC", "certified AUROC", "robust acc.", "certified acc.")
 DECISIONS = ("clean acc.", "robust acc.", "certified acc.", "normal right", "anomalous right")
 WITH_INTERVAL = ("clean AUROC", "robust AUROC", "certified AUROC", "normal only", "anomalous only")
 
@@ -415,7 +425,8 @@ def by_part(board: Board) -> pd.DataFrame:
 
 HOW_TO_READ = """\
 Every number is computed from the rows in this folder. AUROC: the chance that an anomalous image scores above a normal
-one; brackets hold the 95 % interval of a bootstrap over images, stratified by class. *robust*: after the attack.
+one; brackets hold the 95 % interval of a bootstrap over images, stratified by class. Bold: the best of those that are
+ranked, and what is not significantly worse on the same images (paired bootstrap, p > 0.05). *robust*: after the attack.
 *normal only*, *anomalous only*: only these images were moved. *rounded*: the attacked images in 8 bits. Of detectors
 that draw noise, robust is the mean over draws, *worst draw* the worst of them, *known noise* an adversary who knows the
 draw. AP: average precision. FPR95: share of normal images flagged when 95 % of the anomalous ones are. acc.: accuracy
@@ -448,7 +459,7 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
     for board in boards(results):
         count = len(board.categories)
         scope = f"Mean over {count} categories" if count > 1 else f"Category {board.categories[0]}"
-        parts += [f"## {board.title}", "", f"{scope}.", "", _markdown_table(table(board)), ""]
+        parts += [f"## {board.title}", "", f"{scope}.", "", _markdown_table(_with_bold(board)), ""]
         if count > 1:
             parts += ["AUROC per category, clean → robust:", "", _markdown_table(by_category(board)), ""]
         shown = {"certified AUROC"} if board.word == "certified" else _further(board)
@@ -467,6 +478,23 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
     parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _with_bold(board: Board) -> pd.DataFrame:
+    """The table, with the best of a column and what is not significantly worse in bold."""
+    from .compare import not_worse
+
+    frame = table(board)
+    for title in BOLD:
+        metric = columns_of(board).get(title)
+        best = not_worse(board, metric) if metric else ()
+        if len(board.entries) > 1 and best:
+            names = [name for name, _ in board.entries]
+            frame[title] = [
+                re.sub(r"^([\d.]+)", r"**\1**", cell) if name in best else cell
+                for name, cell in zip(names, frame[title], strict=True)
+            ]
+    return frame
 
 
 def _checks(board: Board) -> list[str]:

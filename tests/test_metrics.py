@@ -8,7 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from bench.metrics import METRICS, RESAMPLES, _curves, _weights, accuracy, mean, points, ranking, threshold_at
+from bench.metrics import (
+    METRICS,
+    RESAMPLES,
+    Bootstrap,
+    Metrics,
+    _curves,
+    _weights,
+    accuracy,
+    auroc_of,
+    mean,
+    points,
+    ranking,
+    threshold_at,
+)
 
 
 def test_values_computed_by_hand() -> None:
@@ -35,6 +48,27 @@ def test_the_bootstrap_computes_what_scikit_learn_computes_with_weights(
     assert METRICS["auroc"](curves)[0] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
     assert METRICS["ap"](curves)[0] == pytest.approx(average_precision_score(labels, scores, sample_weight=w))
     assert METRICS["fpr95"](curves)[0] == pytest.approx(fpr[(tpr >= 0.95 - 1e-12).argmax()])
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
+@settings(deadline=None, max_examples=30)
+def test_counting_pairs_is_the_area_under_the_curve(pairs: list[tuple[int, bool]]) -> None:
+    scores, labels = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
+    fast, slow = auroc_of(scores, labels, "salt"), ranking(scores, labels, "salt")["auroc"]
+    assert np.allclose(fast.samples, slow.samples, equal_nan=True)
+    assert fast.value == slow.value or np.isnan([fast.value, slow.value]).all()
+
+
+def test_metrics_are_computed_once_and_only_if_they_are_wanted() -> None:
+    made: list[str] = []
+
+    def maker(name: str) -> Bootstrap:
+        made.append(name)
+        return Bootstrap(1.0, np.ones(3))
+
+    found = Metrics({"a": lambda: maker("a"), "b": lambda: maker("b")})
+    assert "a" in found and "c" not in found and list(found) == ["a", "b"] and made == []
+    assert found["a"] is found["a"] and found.get("c") is None and made == ["a"]
 
 
 def test_resamples_keep_the_size_of_both_classes() -> None:

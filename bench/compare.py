@@ -1,0 +1,200 @@
+"""Is one detector better than another, or were its images luckier? Paired differences, within and across data sets.
+
+Cells of the same images are resampled with the same weights, so the difference of two metrics has an interval of its
+own, which is narrower than theirs suggest. Across data sets: Wilcoxon's signed ranks for two detectors; Friedman's test
+and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import UserError, unknown
+from .metrics import Bootstrap, Estimate, mean
+from .report import Board, Result, boards
+
+LEVEL = 0.05
+FEWEST_BLOCKS = 5
+"""Below, no signed-rank test of two detectors can reach 0.05: the least p of N pairs is 2 / 2^N."""
+
+
+class Difference(NamedTuple):
+    """Of one metric on the images that both have: a - b."""
+
+    title: str
+    categories: tuple[str, ...]
+    a: Estimate
+    b: Estimate
+    difference: Estimate
+    errors: float
+    """The difference in standard errors (of the bootstrap): its effect size."""
+    p: float
+    """Two-sided: twice the share of resamples on the other side of 0."""
+
+
+def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
+    """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric."""
+    cells_a, cells_b = ({r.spec["category"]: r for r in cells} for cells in (a, b))
+    shared = sorted(set(cells_a) & set(cells_b))
+    if not shared:
+        raise UserError(f"{a[0].detector} and {b[0].detector} have no category in common")
+    for category in shared:
+        one, other = cells_a[category], cells_b[category]
+        if [row.id for row in one.rows] != [row.id for row in other.rows]:
+            raise UserError(
+                f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
+            )
+    first, second = (mean([_metric(cells[c], metric) for c in shared]) for cells in (cells_a, cells_b))
+    samples = first.samples - second.samples
+    difference = Bootstrap(first.value - second.value, samples)
+    spread = float(samples.std())
+    sides = min(int((samples <= 0).sum()), int((samples >= 0).sum()))
+    return Difference(
+        title,
+        tuple(shared),
+        first.estimate(),
+        second.estimate(),
+        difference.estimate(),
+        difference.value / spread if spread else math.copysign(math.inf, difference.value) if difference.value else 0.0,
+        min(2 * (sides + 1) / (len(samples) + 1), 1.0),
+    )
+
+
+def _metric(r: Result, metric: str) -> Bootstrap:
+    if metric not in r.metrics:
+        raise unknown(f"metric of {r.folder}", metric, r.metrics)
+    return r.metrics[metric]
+
+
+def not_worse(board: Board, metric: str) -> set[str]:
+    """The detector with the highest mean, and those that are not significantly worse on the same categories.
+
+    Of those that are ranked and have every category of the board.
+    """
+    whole = {
+        name: cells
+        for name, cells in board.entries
+        if name not in board.unranked
+        and len(cells) == len(board.categories)
+        and all(metric in r.metrics for r in cells)
+    }
+    if not whole:
+        return set()
+    best = max(whole, key=lambda name: mean([r.metrics[metric] for r in whole[name]]).value)
+    return {name for name, cells in whole.items() if name == best or _as_good(cells, whole[best], metric)}
+
+
+def _as_good(cells: Sequence[Result], best: Sequence[Result], metric: str) -> bool:
+    try:
+        found = paired(cells, best, metric)
+    except UserError:  # other images: nothing to compare
+        return False
+    return found.p > LEVEL
+
+
+def chosen(names: Sequence[str], results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Cells by name: a detector as the board writes it, one that only one name begins with, or a cell's folder."""
+    labels = {r.detector for r in results}
+    found: dict[str, list[Result]] = {}
+    for name in names:
+        if (Path(name) / "run.json").is_file():
+            here = Path(name).resolve()
+            found[name] = [r for r in results if r.folder.resolve() == here]
+            if not found[name]:
+                raise UserError(f"{name} is a cell of another results folder, or not finished: name it with --results")
+            continue
+        fits = [label for label in labels if label == name] or [label for label in labels if _short_name(label) == name]
+        if not fits:
+            raise unknown("detector in these results", name, labels)
+        if len(fits) > 1:
+            raise UserError(f"{name!r} may be any of {'; '.join(sorted(fits))}: give it as it stands there")
+        found[name] = [r for r in results if r.detector == fits[0]]
+    return found
+
+
+def _short_name(label: str) -> str:
+    return label.partition(" (")[0]
+
+
+def compare(a: str, b: str, results: Sequence[Result], metric: str | None = None) -> list[Difference]:
+    """Two detectors on every board that has both, or two cells of the same images."""
+    cells = chosen([a, b], results)
+    if all((Path(name) / "run.json").is_file() for name in (a, b)):
+        one, other = cells[a][0], cells[b][0]
+        title = f"{one.spec['dataset']}: {one.folder.name} and {other.folder.name}"
+        return [paired([one], [other], metric or default_metric(one), title)]
+    found = []
+    for board in boards([*cells[a], *cells[b]]):
+        sides = [_of_board(board, cells[name]) for name in (a, b)]
+        if all(sides):
+            found.append(paired(sides[0], sides[1], metric or default_metric(sides[0][0]), board.title))
+    if not found:
+        raise UserError(f"{a} and {b} were never run on the same data with the same attack and budget")
+    return found
+
+
+def _of_board(board: Board, cells: Sequence[Result]) -> list[Result]:
+    folders = {r.folder for r in cells}
+    return [r for _, entry in board.entries for r in entry if r.folder in folders]
+
+
+def default_metric(r: Result) -> str:
+    """What the board of this cell ranks by."""
+    return f"{r.word}_accuracy" if r.stops_at_threshold else f"{r.word}_auroc"
+
+
+class Ranks(NamedTuple):
+    """Detectors over many data sets."""
+
+    blocks: int
+    """Data sets (a category under one attack and budget) that all of them have."""
+    ranks: Mapping[str, float]
+    """Mean rank, 1 is best; ties share."""
+    p: float
+    """Wilcoxon's of two, Friedman's of more."""
+    critical: float | None
+    """Mean ranks that differ by more are told apart at 0.05 (Nemenyi); None for two detectors."""
+
+
+def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str | None = None) -> Ranks | None:
+    """None with too few data sets in common for any verdict."""
+    from scipy import stats
+
+    cells = chosen(names, results)
+    table: dict[tuple[object, ...], dict[str, float]] = {}
+    for board in boards([r for own in cells.values() for r in own]):
+        for name in names:
+            for r in _of_board(board, cells[name]):
+                value = r.metrics.get(metric or default_metric(r))
+                if value is not None:
+                    table.setdefault((*board.key, r.spec["category"]), {})[name] = value.value
+    blocks = np.array([[row[name] for name in names] for row in table.values() if len(row) == len(names)])
+    if len(blocks) < FEWEST_BLOCKS:
+        return None
+    ranks = dict(zip(names, stats.rankdata(-blocks, axis=1).mean(0).tolist(), strict=True))
+    k, n = len(names), len(blocks)
+    if k == 2:
+        same = bool((blocks[:, 0] == blocks[:, 1]).all())
+        p = 1.0 if same else float(stats.wilcoxon(blocks[:, 0], blocks[:, 1], zero_method="zsplit").pvalue)
+        return Ranks(n, ranks, p, None)
+    p = float(stats.friedmanchisquare(*blocks.T).pvalue)
+    q = float(stats.studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2)
+    return Ranks(n, ranks, 1.0 if math.isnan(p) else p, q * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def cliques(ranks: Ranks) -> list[tuple[str, ...]]:
+    """Groups of detectors that the data cannot tell apart, best first; none inside another."""
+    if ranks.critical is None:
+        return []
+    ordered = sorted(ranks.ranks, key=lambda name: ranks.ranks[name])
+    found: list[tuple[str, ...]] = []
+    for i, first in enumerate(ordered):
+        group = tuple(n for n in ordered[i:] if ranks.ranks[n] - ranks.ranks[first] <= ranks.critical)
+        if len(group) > 1 and not any(set(group) <= set(other) for other in found):
+            found.append(group)
+    return found

@@ -1,0 +1,148 @@
+"""Comparisons: paired by image, and over data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Linear, small_data
+from scipy import stats
+
+from bench import Data, ThreatModel, UserError, evaluate
+from bench.compare import Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
+from bench.plots import draw_ranks
+from bench.report import Result, boards, load_results, read_results
+from bench.run import Row
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255") -> Result:
+    """A cell with these robust scores; the first half of the images is normal."""
+    half = len(scores) // 2
+    rows = tuple(Row(f"{i}", int(i >= half), float(s), float(s), 0.0, float(s)) for i, s in enumerate(scores))
+    record = {
+        "kind": "attack", "checks": [], "threshold": {"value": 0.5}, "attack": {"parts": []},
+        "detector": {"unranked": "", "purification": None},
+        "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
+                 "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
+                 "limit": None, "draws": None, "goal": "rank"},
+    }  # fmt: skip
+    return Result(Path(f"{name}-{category}-{eps}"), record, rows)
+
+
+def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
+    labels = np.arange(n) >= n // 2
+    return np.asarray(np.random.default_rng(seed).normal(size=n) + gap * labels)
+
+
+def test_a_detector_is_as_good_as_itself() -> None:
+    found = paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroc")
+    assert list(found.difference) == [0, 0, 0]
+    assert found.p == 1 and found.errors == 0
+
+
+def test_pairing_tells_apart_what_the_intervals_do_not() -> None:
+    a, b = random_scores(0), random_scores(0)
+    b[-30:] -= 0.25  # the same luck, a little worse
+    found = paired([result(a, "a")], [result(b, "b")], "robust_auroc")
+    assert found.a.low < found.b.high  # the intervals overlap
+    assert found.difference.low > 0 and found.p < 0.01 and found.errors > 2
+    assert found.difference.value == pytest.approx(found.a.value - found.b.value)
+    other = paired([result(b, "b")], [result(a, "a")], "robust_auroc")
+    assert other.p == found.p and other.difference.value == -found.difference.value
+
+
+def test_equal_detectors_are_seldom_told_apart() -> None:
+    cells = [(result(random_scores(2 * i), "a"), result(random_scores(2 * i + 1), "b")) for i in range(150)]
+    below = sum(paired([a], [b], "robust_auroc").p < 0.05 for a, b in cells)
+    assert below > 0 and stats.binomtest(below, len(cells), 0.05, alternative="greater").pvalue > 1e-3
+
+
+def test_other_images_are_refused() -> None:
+    with pytest.raises(UserError, match="hold different images"):
+        paired([result(random_scores(0), "a")], [result(random_scores(1, n=40), "b")], "robust_auroc")
+    with pytest.raises(UserError, match="no category in common"):
+        paired([result(random_scores(0), "a", "one")], [result(random_scores(0), "b", "two")], "robust_auroc")
+    with pytest.raises(UserError, match="robust_auroc"):
+        paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroch")
+
+
+def test_bold_is_the_best_and_what_is_not_worse() -> None:
+    good, close, bad = random_scores(0, 3), random_scores(1, 3), random_scores(2, 0)
+    cells = [result(good, "good"), result(close, "close"), result(bad, "bad"), result(good + 0, "failed")]
+    cells[-1].checks.append({"name": "gradient", "passed": False, "sentence": "no"})
+    (board,) = boards(cells)
+    assert not_worse(board, "robust_auroc") == {"good", "close"}
+
+
+def many(names: str, blocks: int, gaps: dict[str, float]) -> list[Result]:
+    return [result(random_scores(97 * i + ord(n), gaps[n]), n, f"c{i}") for n in names for i in range(blocks)]
+
+
+def test_ranks_over_data_sets_are_those_of_the_literature() -> None:
+    cells = many("abcd", 14, {"a": 3, "b": 1.5, "c": 1.5, "d": 0})
+    found = over_data_sets(list("abcd"), cells)
+    assert found is not None and found.blocks == 14
+    assert found.critical == pytest.approx(1.25, abs=0.01)  # Demsar 2006, section 3.2.4: 4 classifiers, 14 data sets
+    values = np.array([[r.metrics["robust_auroc"].value for r in cells if r.detector == n] for n in "abcd"])
+    assert found.p == pytest.approx(stats.friedmanchisquare(*values).pvalue)
+    assert sum(found.ranks.values()) == pytest.approx(10) and min(found.ranks, key=found.ranks.__getitem__) == "a"
+    assert ("b", "c") in cliques(found) or ("c", "b") in cliques(found)
+    two = over_data_sets(["a", "d"], cells)
+    assert two is not None and two.critical is None and two.p == pytest.approx(stats.wilcoxon(*values[[0, 3]]).pvalue)
+    assert over_data_sets(["a", "d"], [r for r in cells if r.spec["category"] in ("c0", "c1", "c2", "c3")]) is None
+
+
+def test_cliques_are_as_large_as_they_can_be() -> None:
+    found = cliques(Ranks(10, {"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.01, 1.0))
+    assert found == [("a", "b"), ("b", "c")]
+
+
+def test_the_diagram_shows_every_rank_and_group() -> None:
+    from matplotlib.figure import Figure
+
+    ranks = Ranks(10, {"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.01, 1.0)
+    axes = draw_ranks(ranks, "robust_auroc", Figure().add_subplot())
+    texts = {t.get_text().strip() for t in axes.texts}
+    assert {"a (1.00)", "b (1.50)", "c (2.20)", "d (4.00)", "critical difference 1.00"} == texts
+    bars = [tuple(np.asarray(line.get_xdata())) for line in axes.lines if line.get_linewidth() == 3]
+    assert bars == [(1.0, 1.5), (1.5, 2.2)]
+
+
+def test_names_are_found_as_people_write_them(tmp_path: Path) -> None:
+    cells = [result(random_scores(0), name) for name in ("advrad", "patchcore")]
+    assert list(chosen(["advrad"], cells)) == ["advrad"]
+    with pytest.raises(UserError, match="patchcore"):
+        chosen(["patchcor"], cells)
+    twice = [*cells, result(random_scores(0), "advrad", eps="1/255")]
+    twice[-1].spec["detector_parameters"] = {"k": 9}
+    twice[0].spec["detector_parameters"] = {"k": 7}
+    with pytest.raises(UserError, match="may be any of"):
+        chosen(["advrad"], twice)
+    assert len(chosen(["advrad (k=9)"], twice)["advrad (k=9)"]) == 1
+
+
+def test_the_command(tmp_path: Path, run_cli: Run) -> None:
+    for category in ("c1", "c2", "c3", "c4", "c5"):
+        bed = small_data()
+        data = Data(bed.name, category, bed.image_size, bed.train, bed.test)
+        evaluate(Linear(), data, "noise-linf", ThreatModel("linf", "8/255"), results=tmp_path)
+        evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "8/255"), results=tmp_path)
+    table = load_results(tmp_path)
+    noise, pgd = (Path(table[table.attack == a].folder.iloc[0]) for a in ("noise", "pgd"))
+    code, out, err = run_cli("compare", noise, pgd, "--results", tmp_path)
+    assert code == 0 and "fewer than 5 in common" in out, err
+    found = compare(str(noise), str(pgd), read_results(tmp_path)[0])[0]
+    first = table[table.category == "c1"].set_index("attack").robust_auroc
+    assert found.difference.value == pytest.approx(first["noise"] - first["pgd"])
+    for arguments, message in (
+        (["Linear"], "two different detectors are needed"),
+        (["Linear", "Linear"], "two different detectors are needed"),
+        (["Linear", "Other"], "no detector in these results named 'Other'"),
+        ([noise, pgd, "--metric", "fame"], "named 'fame'"),
+    ):
+        code, _, err = run_cli("compare", *arguments, "--results", tmp_path)
+        assert code == 2 and message in err and err.count("\n") == 1, err
