@@ -93,10 +93,21 @@ def brackets(results: Sequence[Result]) -> list[Bracket]:
             for category, certificate in certificates.items()
         }
         dataset, size, seed, targets, name, settings = identity
-        shown = ", ".join(f"{k.rpartition('.')[2]}={v}" for k, v in json.loads(settings).items())
+        shown = ", ".join(f"{k}={_start(v)}" for k, v in json.loads(settings).items())
         data = f"{dataset}, {size} px" + f", {targets} images" * (targets != "both") + f", seed {seed}" * bool(seed)
-        found.append(Bracket(data, f"{name} ({shown})" if shown else name, how, radius, certificates, attacks))
+        detector = f"{name} ({shown})" if shown else name
+        found.append(Bracket(data, detector, how, radius, certificates, attacks))
+        attacked = {category for category, cells in attacks.items() if cells}
+        if attacked and attacked != set(certificates):  # the bracket of those that have both ends
+            some = {category: certificates[category] for category in sorted(attacked)}
+            found.append(Bracket(data, detector, how, radius, some, attacks))
     return found
+
+
+def _start(value: Any) -> str:
+    """Of a file, the start of its hash."""
+    text = str(value)
+    return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
 
 
 def compare_bounds(results: Sequence[Result]) -> None:

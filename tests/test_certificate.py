@@ -306,6 +306,18 @@ def test_the_bracket_of_certificate_and_attack(data: Data, tmp_path: Path, run_c
     assert (table[(table.kind == "certificate") & (table.eps == 0.1)].unranked != "").all()
 
 
+def test_a_bracket_is_shown_for_the_categories_that_were_attacked(data: Data, tmp_path: Path) -> None:
+    smoothed = registry.load("detectors", "smoothed").target(Linear(), sigma=0.25)
+    other = Data(data.name, "two", data.image_size, data.train, data.test)
+    for bed in (data, other):
+        certify(smoothed, bed, 0.1, results=tmp_path, **SMALL)
+    evaluate(smoothed, other, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
+    whole, part = brackets(read_results(tmp_path)[0])
+    assert whole.categories == ["one", "two"] and whole.attacked() is None
+    assert part.categories == ["two"] and part.attacked() is not None
+    assert [line["bracket"] for b in (whole, part) for line in b.lines] == ["open", "holds"]
+
+
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
