@@ -1,8 +1,9 @@
 """Metrics from rows alone, each with a stratified bootstrap interval.
 
-A metric is a function of raw scores and labels (1 = anomalous); ties count half, as in scikit-learn. The point
-value is scikit-learn's; the interval resamples normal and anomalous images separately and computes all
-resamples at once from weighted cumulative counts, which a test compares with scikit-learn's sample weights.
+A metric is a function of raw scores and labels (1 = anomalous); ties count half, as in scikit-learn. The point value is
+scikit-learn's (of AUROC, counted over pairs; a test compares). The interval resamples normal and anomalous images
+separately and computes all resamples at once from weighted cumulative counts, which a test compares with
+scikit-learn's sample weights.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bo
         return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
     anomalous, normal = s[y][:, None], s[~y]
     wins = ((anomalous > normal) + (anomalous >= normal).astype(np.float64)) / 2  # a tie is half a win
-    samples = [((w[:, y] @ wins) * w[:, ~y]).sum(1) for w in _weights(y, salt)]
-    return Bootstrap(points(s, y)["auroc"], np.concatenate(samples) / wins.size)
+    samples = [np.einsum("ij,ij->i", w @ wins, v) for w, v in _weights_by_class(y, salt)]
+    return Bootstrap(float(wins.mean()), np.concatenate(samples) / wins.size)
 
 
 class Metrics(Mapping[str, Bootstrap]):
@@ -203,6 +204,21 @@ def _all_weights(labels: bytes, salt: str) -> Floats:
     (weights,) = _chunks(np.frombuffer(labels, dtype=bool), salt)
     weights.flags.writeable = False
     return weights
+
+
+def _weights_by_class(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[tuple[Floats, Floats]]:
+    """(anomalous, normal) parts of the weights."""
+    if RESAMPLES * len(labels) <= CHUNK:
+        yield _all_by_class(labels.tobytes(), salt)
+    else:
+        yield from ((w[:, labels], w[:, ~labels]) for w in _chunks(labels, salt))
+
+
+@lru_cache(maxsize=8)
+def _all_by_class(labels: bytes, salt: str) -> tuple[Floats, Floats]:
+    y = np.frombuffer(labels, dtype=bool)
+    weights = _all_weights(labels, salt)
+    return np.ascontiguousarray(weights[:, y]), np.ascontiguousarray(weights[:, ~y])
 
 
 def _chunks(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
