@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench import Detector, Rng, Wrapper
+from bench import Detector, Hints, Rng, Wrapper
 
 
 class Smoothed(Wrapper):
@@ -62,6 +62,11 @@ class Smoothed(Wrapper):
         """The evidence (B, n) is the draws: the gradient of a quantile is that of one of them."""
         draws = self.draws(x, self.n, rng)
         return self._centre(draws), None if self.percentile is None else draws.mT
+
+    def attack_hints(self) -> Hints:
+        """The gradient of a quantile is that of one draw; the mean over draws has less noise."""
+        hints = super().attack_hints()
+        return hints._replace(objectives=(*hints.objectives, "mean"))
 
     def draws(self, x: Tensor, n: int, rng: Rng | None = None) -> Tensor:
         """(n, B): inner scores of n noisy copies of each image, clipped where there are limits."""
