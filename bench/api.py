@@ -205,7 +205,7 @@ class Subject:
     def origin(self) -> Origin:
         """Of a detector that the caller built."""
         assert isinstance(self.detector, Detector)
-        return _origin(self.detector)
+        return origin_of(self.detector)
 
     @property
     def label(self) -> str:
@@ -250,7 +250,7 @@ def batch_size_for(image_size: int, asked: int | None = None) -> int:
     return asked or max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // image_size**2), 1)
 
 
-def _origin(detector: Detector) -> Origin:
+def origin_of(detector: Detector) -> Origin:
     """Of a detector that the caller built, and of what it is wrapped around."""
     if detector.origin is not None:
         return detector.origin
@@ -261,7 +261,7 @@ def _origin(detector: Detector) -> Origin:
     record = detector.parameters_record
     changed = parameters.identity(parameters.changed(type(detector), record))
     own = Origin(type(detector).__name__, code, parameters.identity(record), changed)
-    return around(own, _origin(detector.inner)) if isinstance(detector, Wrapper) else own
+    return around(own, origin_of(detector.inner)) if isinstance(detector, Wrapper) else own
 
 
 def default_size(dataset: str) -> int | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .report import Result
 
 CHECK = "bracket"
+ENOUGH_DRAWS = 15
+"""`n` of the smoothed detector that was attacked: the mean of medians of fewer draws is too far from the median."""
 PAIRS = {"certified_auroc": "robust_auroc", "certified_accuracy": "robust_accuracy"}
 
 
@@ -71,9 +73,15 @@ class Bracket(NamedTuple):
                 "certified": _text(self.certified()),
                 "attacked": _text(attacked),
                 "by": "; ".join(names),
-                "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else "holds" if attacked else "open",
+                "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else self._verdict(attacked),
             }
         ]
+
+    def _verdict(self, attacked: Estimate | None) -> str:
+        if attacked is None or self.certified() is None:
+            return "open"
+        few = [r for cells in self.attacks.values() for r in cells if not _enough_draws(r)]
+        return f"open (attacked with n below {ENOUGH_DRAWS})" if few else "holds"
 
 
 def _text(estimate: Estimate | None) -> str:
@@ -120,7 +128,7 @@ def compare_bounds(results: Sequence[Result]) -> None:
             continue
         compared, wrong = [], []
         for attack in _attacks_on(certificate, results):
-            if parse_eps(attack.spec["eps"]) > parse_eps(certificate.spec["eps"]):
+            if parse_eps(attack.spec["eps"]) > parse_eps(certificate.spec["eps"]) or not _enough_draws(attack):
                 continue
             for bound, reached in PAIRS.items():
                 low, high = certificate.metrics.get(bound), attack.metrics.get(reached)
@@ -161,14 +169,15 @@ def _sentence(certificate: Result, attack: Result, low: Bootstrap, high: Bootstr
 
 def _attacks_on(certificate: Result, results: Sequence[Result]) -> list[Result]:
     """In l2, on the same smoothed detector and the same images."""
-    where = (*_identity(certificate), certificate.spec["category"], certificate.record["data"]["test"])
+    where = (*_identity(certificate), *_made_of(certificate))
     return [
-        r
-        for r in results
-        if not r.certificate
-        and r.spec["norm"] == "l2"
-        and (*_identity(r), r.spec["category"], r.record["data"]["test"]) == where
+        r for r in results if not r.certificate and r.spec["norm"] == "l2" and (*_identity(r), *_made_of(r)) == where
     ]
+
+
+def _enough_draws(attack: Result) -> bool:
+    found = attack.record["detector"]["parameters"].get(smoothing_key(attack, "n"))
+    return isinstance(found, int) and found >= ENOUGH_DRAWS
 
 
 def _same_threshold(a: Result, b: Result) -> bool:
@@ -184,6 +193,13 @@ def _identity(r: Result) -> tuple[Any, ...]:
     s, draws = r.spec, smoothing_key(r, "n")  # how well a smoothed score is estimated, not what it is
     settings = {k: v for k, v in s["detector_parameters"].items() if k != draws}
     return s["dataset"], s["image_size"], s["seed"], s["targets"], s["detector"], json.dumps(settings, sort_keys=True)
+
+
+def _made_of(r: Result) -> tuple[Any, ...]:
+    """The images, the code and the weights: what makes it the same detector, and not one of the same name."""
+    data, own = r.record["data"], r.record["detector"]
+    weights = json.dumps([own["code"], own["fit"]], sort_keys=True)
+    return r.spec["category"], data["train"], data["test"], weights
 
 
 def _how(r: Result) -> str:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ from scipy import special
 from torch import Tensor
 
 from . import files, parameters, registry, smoothing
-from .api import Subject, batch_size_for, default_size
+from .api import Subject, batch_size_for, default_size, origin_of
 from .checks import OF_A_CERTIFICATE
 from .data import Data
-from .detector import Detector, Wrapper
+from .detector import Detector, Origin, Wrapper
 from .errors import UserError
 from .fitting import Candidate, Tell, cache_folder
+from .fitting import around as around_origin
 from .memory import free_memory
+from .provenance import device_name, versions
 from .rng import Rng
 from .run import COLUMNS, Attack, Cell, Monitor, Ready, Row, RunSpec
 from .score import GOALS, Score
@@ -43,6 +46,8 @@ METHOD = "certificate"
 OUTER = "smoothed"
 """The detector that is certified is this one around the one that was asked for."""
 SIGMA = 0.25
+TAIL_DRAWS = 3  # of the n that the threshold is set on, at least so many beyond the percentile
+SAME_DRAW = 1e-2  # of the spread of scores: a draw repeats up to rounding
 KEEP_EVERY = 2.0  # seconds between two writes of an image's draws
 
 
@@ -51,7 +56,8 @@ class Certificate:
     """How the smoothed score is bounded.
 
     samples: noise draws per image (at most, where the goal is the decision).
-    alpha: chance with which any bound of the data set may fail; every image gets an equal part of it.
+    alpha: chance with which any of the bounds that a number rests on, one per image, may fail; every image gets an
+    equal part of it.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
@@ -88,15 +94,16 @@ def certify(
 
     The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
     pixels, radius too; 0.25 unless the detector is a smoothed one already). Columns: id, label, clean (the smoothed
-    score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 - alpha, all
-    bounds of the data set hold for every image within the radius), low and high (both bounds), low_0 and high_0 (the
-    same at radius 0), certified_radius (how far the image may be moved until its decision at the threshold could be
-    wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the adversary has, and rounded
-    means nothing here (nan). The run record is in `.attrs["run"]`.
+    score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 - alpha, this
+    column holds for every image within the radius, as does each of the others by itself), low and high (both bounds),
+    low_0 and high_0 (the same at radius 0), certified_radius (how far the image may be moved until its decision at the
+    threshold could be wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the
+    adversary has, and rounded means nothing here (nan). The run record is in `.attrs["run"]`.
 
     goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
     stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
-    Draws are kept in the cache: another radius, or more samples, goes on with them. The rest as in `evaluate`.
+    Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
+    pleases is no certificate: choose their number before.) The rest as in `evaluate`.
     """
     import pandas as pd
 
@@ -108,8 +115,7 @@ def certify(
     if isinstance(detector, str):
         detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
     subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
-    noise = Noise.of(subject.built)
-    refuse_impossible(threat, settings, noise, data)
+    refuse_impossible(threat, settings, subject.built, data, goal)
     spec = RunSpec(
         subject.label,
         subject.changed,
@@ -157,11 +163,17 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
     outer = registry.load("detectors", OUTER).target
     given: dict[str, Any] = dict(params or {})
-    if isinstance(detector, outer):  # as it is, but for what is asked
-        given, detector = {**detector.parameters_record, **given}, detector.inner
     if sigma is not None:
         given[outer.noise_parameter] = sigma
+    if isinstance(detector, outer):  # as it is, but for what is asked
+        if all(getattr(detector, name, None) == value for name, value in given.items()):
+            return detector
+        given, detector = {**detector.parameters_record, **given}, detector.inner
     smoothed: Any = parameters.build(outer, {outer.noise_parameter: SIGMA, **given}, OUTER, detector)
+    record = smoothed.parameters_record
+    changed = parameters.identity(parameters.changed(outer, record))
+    own = Origin(OUTER, registry.load("detectors", OUTER).sha256, parameters.identity(record), changed)
+    smoothed.origin = around_origin(own, origin_of(detector))
     for part in _inside(detector):
         known = part.noise_parameter
         if known and getattr(part, known) != smoothed.sigma:
@@ -197,7 +209,9 @@ class Noise(NamedTuple):
     def of(cls, smoothed: Any) -> Noise:
         low = -math.inf if smoothed.low is None else smoothed.low
         high = math.inf if smoothed.high is None else smoothed.high
-        return cls(smoothed.sigma, smoothed.percentile, (low, high))
+        # a score that was clipped in single precision may be beyond the limit by a rounding
+        limits = min(low, float(np.float32(low))), max(high, float(np.float32(high)))
+        return cls(smoothed.sigma, smoothed.percentile, limits)
 
     def center(self, scores: Floats) -> float:
         """The smoothed score, from noisy ones."""
@@ -241,37 +255,53 @@ def parse_radius(text: str | float) -> Fraction:
         raise UserError(str(error).replace("--eps", "--radius")) from None
 
 
-def refuse_impossible(threat: ThreatModel, settings: Certificate, noise: Noise, data: Data) -> None:
-    """A radius at which these draws could bound no score says how many it takes."""
-    alpha = settings.alpha / len(data.test)
+def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
+    """A radius at which these draws could bound no score, or decide nothing, says how many it takes."""
+    alpha, noise = settings.alpha / len(data.test), Noise.of(smoothed)
     if threat.radius > threat.longest((3, data.image_size, data.image_size)):
         raise UserError(
             f"--radius {eps_text(threat.eps)} is longer than any change of a {data.image_size} pixel image in l2; it "
             "is in pixel units in [0, 1]"
         )
-    if noise.percentile is None or noise.largest_radius(alpha, settings.samples) >= threat.radius:
+    p = noise.percentile
+    if p is None:
         return
-    needed = smoothing.fewest_draws(alpha, threat.radius / noise.sigma, noise.percentile)
-    many = f"{needed:,}" if needed < 1e9 else f"{needed:.0e}"
+    if smoothed.n * min(p, 1 - p) < TAIL_DRAWS and p != 0.5:
+        enough = math.ceil(TAIL_DRAWS / min(p, 1 - p)) // 2 * 2 + 1
+        raise UserError(
+            f"the threshold is set on scores of n={smoothed.n} draws, too few for the {p:g}-quantile: give --param "
+            f"{OUTER}.n={enough}"
+        )
+    shift = threat.radius / noise.sigma
+    if goal == "threshold":
+        edges = [float(special.ndtr(special.ndtri(noise.may_be_wrong(label)) - shift)) for label in (0, 1)]
+        needed = max(smoothing.fewest_verdict_draws(alpha, edge) if edge else math.inf for edge in edges)
+        what = "verdict"
+    else:
+        needed, what = smoothing.fewest_draws(alpha, shift, p), "finite bound"
+    if needed <= settings.samples:
+        return
+    many = f"{needed:,}" if needed < 1e9 else "more than a billion"
     raise UserError(
-        f"radius {eps_text(threat.eps)} with sigma {noise.sigma:g} needs at least --samples {many} for any finite "
-        f"bound (alpha {settings.alpha:g} over {len(data.test)} images); {settings.samples} draws reach radius "
+        f"radius {eps_text(threat.eps)} with sigma {noise.sigma:g} needs at least --samples {many} for any {what} "
+        f"(alpha {settings.alpha:g} over {len(data.test)} images); the bounds of {settings.samples} draws reach radius "
         f"{max(noise.largest_radius(alpha, settings.samples), 0):.3f}"
     )
 
 
 def explain_linf(eps: str, image_size: int, sigmas: Sequence[float], settings: Certificate, images: int) -> str:
     """Why there is no certificate in linf, and what one in l2 would have to reach."""
-    radius = float(parse_eps(eps, "linf")) * math.sqrt(3 * image_size**2)
+    exact = float(parse_eps(eps, "linf")) * math.sqrt(3 * image_size**2)
+    radius = math.ceil(exact * 1000) / 1000  # the ball must hold the other one
     reach = max(Noise(s, 0.5, (0, 0)).largest_radius(settings.alpha / images, settings.samples) for s in sigmas)
     verdict = (
-        f"ask for --norm l2 --radius {radius:.3g}"
+        f"ask for --norm l2 --radius {radius:.3f}"
         if reach >= radius
         else f"{settings.samples} draws with sigma {max(sigmas):g} reach {reach:.3g}, so no certificate here covers it"
     )
     return (
         f"certificates are in l2: the smallest l2 ball that holds linf {eps} at {image_size} pixels has radius "
-        f"{radius:.3g} (eps times the root of 3 x {image_size} x {image_size}); {verdict}"
+        f"{radius:.3f} (eps times the root of 3 x {image_size} x {image_size}); {verdict}"
     )
 
 
@@ -329,12 +359,17 @@ class Bounder:
         """Scores of noisy images that are not finite, or all the same, are refused before the work."""
         labels = self.data.test.labels
         some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
-        found = {float(self._draw(i, 0, 1)[0]) for i in some}
-        if len(found) == 1:
+        found = np.array([self._draw(i, 0, 1)[0] for i in some])
+        if (found == found[0]).all():
             raise UserError(
                 f"detector {self.spec.detector} gives {len(some)} different noisy images the same score "
-                f"{found.pop():g}: a constant score ranks nothing"
+                f"{found[0]:g}: a constant score ranks nothing"
             )
+        kept = [self._kept(path)[:1] if (path := self._path(i)) else np.empty(0) for i in some]
+        off = [abs(float(k[0]) - now) for k, now in zip(kept, found, strict=True) if len(k)]
+        if self.folder is not None and off and not max(off) <= SAME_DRAW * float(np.ptp(found)):
+            self.tell(f"{self.spec.detector}: kept draws are not what it gives now; drawing all of them again")
+            shutil.rmtree(self.folder)
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """The rows of these images."""
@@ -386,7 +421,7 @@ class Bounder:
     def draws(self, index: int, count: int | None = None) -> Floats:
         """The first `count` noisy scores of a test image; those that are kept are not drawn again."""
         count = self.settings.samples if count is None else count
-        path = None if self.folder is None else self.folder / f"{_digest(self.data.test.records[index].id)}.f8"
+        path = self._path(index)
         if index not in self.found:
             self.found = {index: np.empty(0) if path is None else self._kept(path)}
         found = self.found[index]
@@ -403,14 +438,19 @@ class Bounder:
         self.found[index] = np.concatenate(new)
         return self.found[index][:count]
 
+    def _path(self, index: int) -> Path | None:
+        """Where the draws of an image are kept."""
+        return None if self.folder is None else self.folder / f"{_digest(self.data.test.records[index].id)}.f8"
+
     @staticmethod
     def _kept(path: Path) -> Floats:
-        """Whole scores only: a kill may have cut the last one."""
+        """Whole scores only: a kill may have cut the last one, and a crash of the machine may have left anything."""
         if not path.exists():
             return np.empty(0)
         with files.says_why(path):
             content = path.read_bytes()
-        return np.frombuffer(content[: len(content) // 8 * 8], dtype="<f8")
+        found = np.frombuffer(content[: len(content) // 8 * 8], dtype="<f8")
+        return found if np.isfinite(found).all() else np.empty(0)
 
     def _draw(self, index: int, first: int, count: int) -> Floats:
         """Scores of one image under the draws first, first + 1, ...; each has a source of its own."""
@@ -426,12 +466,14 @@ class Bounder:
     def _scores(self, image: Tensor, name: str, first: int, count: int) -> Floats:
         rng = Rng(self.spec.seed, [f"{name}\tdraw {j}" for j in range(first, first + count)], METHOD)
         x = image.to(self.ready.device).expand(count, -1, -1, -1)
+        scores = None
         try:
             with torch.no_grad():
                 scores = self.score(x, rng).double().cpu().numpy()
         except torch.OutOfMemoryError:
             if count == 1:
                 raise
+        if scores is None:  # out of the handler, which would keep what filled the memory
             free_memory()
             half = count // 2
             return np.concatenate(
@@ -447,7 +489,7 @@ class Bounder:
     def _folder(self) -> Path | None:
         """Where draws are kept: by everything that they depend on, the weights included."""
         origin, detector = self.ready.origin, self.ready.detector
-        if origin.code == "unknown":
+        if any(origin_of(part).code == "unknown" for part in _inside(detector)):  # defined in a notebook
             return None
         state = hashlib.sha256()
         for name, value in sorted(detector.state_dict().items()):
@@ -459,8 +501,12 @@ class Bounder:
             "code": origin.code,
             "parameters": {k: v for k, v in origin.parameters.items() if k.removeprefix(f"{OUTER}.") not in aside},
             "weights": state.hexdigest(),
+            "train": self.data.train.fingerprint,
             "test": self.data.test.fingerprint,
             "seed": self.spec.seed,
+            "drawn by": own_code(),
+            "versions": versions(),
+            "device": device_name(self.ready.device),
         }
         return cache_folder() / "draws" / _digest(json.dumps(identity, sort_keys=True))
 
@@ -473,6 +519,5 @@ def _digest(text: str) -> str:
 def own_code() -> str:
     """Hash of the code that turns draws into bounds."""
     here = Path(__file__).parent
-    return hashlib.sha256(
-        b"".join((here / name).read_bytes() for name in ("certificate.py", "smoothing.py"))
-    ).hexdigest()
+    names = ("certificate.py", "smoothing.py", "rng.py")
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in names)).hexdigest()

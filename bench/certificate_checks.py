@@ -74,6 +74,7 @@ def checks_of_certificate(
     fewer = replace(settings, samples=min(settings.samples, DRAWS))
     bounder = Bounder(replace(spec, seed=spec.seed + SEED), data, ready, fewer, batch_size)
     bounder.score.passes = Passes()
+    bounder.probe()
     trial = Trial(spec, data, ready, rows, bounder)
     checks = []
     for name, check in CHECKS.items():

@@ -108,7 +108,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     certify.add_argument(
         "--radius",
-        default="0.2",
         metavar="R[,R2..]",
         help="of the l2 ball, in pixel units in [0, 1]; all of them rest on the same draws (default: 0.2)",
     )
@@ -363,7 +362,7 @@ def _certify(options: argparse.Namespace) -> int:
     keep_freed_memory()
     certificate.Certificate(options.samples, options.alpha)
     sigmas = [_sigma(text) for text in _names(options.sigma, "--sigma")]
-    texts = _names(options.radius, "--radius")
+    texts = _names("0.2" if options.radius is None else options.radius, "--radius")
     if options.norm != "l2":
         _refuse_norm(options, sigmas, texts[0])
     radii = sorted({certificate.parse_radius(text): text for text in texts}.items())
@@ -401,6 +400,8 @@ def _refuse_norm(options: argparse.Namespace, sigmas: list[float], eps: str) -> 
 
     if options.norm != "linf":
         raise UserError(f"--norm {options.norm}: certificates by Gaussian noise are in l2")
+    if options.radius is None:
+        raise UserError("--norm linf: give the budget as --radius, for example 2/255, to see what it takes in l2")
     beds = [bed.limited(options.limit) for bed in _beds(options)]
     settings = certificate.Certificate(options.samples, options.alpha)
     images = max(len(bed.test) for bed in beds)

@@ -128,11 +128,18 @@ def compare(a: str, b: str, results: Sequence[Result], metric: str | None = None
         one, other = cells[a][0], cells[b][0]
         title = f"{one.spec['dataset']}: {one.folder.name} and {other.folder.name}"
         return [paired([one], [other], metric or default_metric(one), title)]
-    found = []
+    found: list[Difference] = []
+    lacking: Result | None = None
     for board in boards([*cells[a], *cells[b]]):
         sides = [_of_board(board, cells[name]) for name in (a, b)]
-        if all(sides):
-            found.append(paired(sides[0], sides[1], metric or default_metric(sides[0][0]), board.title))
+        if not all(sides):
+            continue
+        wanted = metric or default_metric(sides[0][0])
+        if all(wanted in r.metrics for side in sides for r in side):
+            found.append(paired(sides[0], sides[1], wanted, board.title))
+        lacking = lacking or sides[0][0]
+    if not found and lacking is not None and metric is not None:
+        raise unknown(f"metric of {lacking.folder}", metric, lacking.metrics)
     if not found:
         raise UserError(f"{a} and {b} were never run on the same data with the same attack and budget")
     return found

@@ -250,7 +250,9 @@ CERTIFICATE = {
         "`bench report` finds an l2 attack on the same smoothed detector, with a budget up to the certified radius, "
         "whose robust AUROC (or accuracy at the same threshold) is below the certified one.",
         "Impossible: the certificate or the attack's row is wrong. Neither is ranked.",
-        "Run `bench check-run` on the attack's cell, and the certificate again with another `--seed`.",
+        "Run `bench check-run` on the attack's cell, and the certificate again with another `--seed`. With a small "
+        "`smoothed.n` (below 15 nothing is compared) the attacked score, a mean of medians of n draws, may be another "
+        "one than the median that is certified: raise it.",
     ),
 }
 

@@ -90,6 +90,7 @@ def write_at(path: Path, offset: int, content: bytes) -> None:
                 os.lseek(handle, offset, os.SEEK_SET)
                 with os.fdopen(handle, "r+b", closefd=False) as file:
                     file.write(content)
+                os.fsync(handle)
         finally:
             os.close(handle)
 

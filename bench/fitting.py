@@ -20,6 +20,7 @@ from . import files, parameters, registry
 from .data import Data
 from .detector import Detector, Origin, Progress, Purifier, Wrapper
 from .errors import UserError, unknown
+from .memory import free_memory
 from .metrics import threshold_at
 from .provenance import choose_device, versions
 from .rng import Rng
@@ -357,10 +358,17 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
     score = Score(detector, name)
     draws = RANDOMIZED_DRAWS if detector.randomized else 1
     scores: list[float] = []
-    for start in range(0, len(held), BATCH_SIZE):
-        rows = range(start, min(start + BATCH_SIZE, len(held)))
+    batch_size = BATCH_SIZE
+    while len(scores) < len(held):
+        rows = range(len(scores), min(len(scores) + batch_size, len(held)))
         rng = Rng(seed, [held.records[i].id for i in rows], "held out")
-        scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
+        try:
+            scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            free_memory()
     return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)
 
 

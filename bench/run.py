@@ -253,13 +253,18 @@ class Cell:
                 return rows, record
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
-            ready = prepare()
-            worker = self._worker(data, ready, attack, batch_size, monitor)
-            if not record:
-                record = self._begin(data, ready, attack, batch_size)
-            self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
-            self._try_again(data, ready, attack, rows, record)
-            self._finish(rows, record)
+            try:
+                ready = prepare()
+                worker = self._worker(data, ready, attack, batch_size, monitor)
+                if not record:
+                    record = self._begin(data, ready, attack, batch_size)
+                self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
+                self._try_again(data, ready, attack, rows, record)
+                self._finish(rows, record)
+            except torch.OutOfMemoryError:  # where no smaller batch helps
+                raise UserError(
+                    f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
+                ) from None
         return rows, record
 
     def _worker(self, data: Data, ready: Ready, attack: Attack, batch_size: int, monitor: Monitor) -> Work:

@@ -71,8 +71,8 @@ class Score:
         try:
             found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
             scores, evidence = found if isinstance(found, tuple) else (found, None)
-        except UserError:
-            raise
+        except (UserError, torch.OutOfMemoryError):
+            raise  # whoever chose the batch takes a smaller one
         except Exception as error:  # a plug-in may raise anything
             raise UserError(f"detector {self.name} failed in score: {where_it_failed(error)}") from error
         if not isinstance(scores, Tensor) or scores.shape != (len(x),) or not scores.is_floating_point():

@@ -12,6 +12,7 @@ lower ones of -f: what is written once here serves both.
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import numpy as np
@@ -44,10 +45,23 @@ def quantile_bounds(scores: npt.ArrayLike, alpha: float, shift: float, p: float 
     )
 
 
-def fewest_draws(alpha: float, shift: float, p: float = 0.5) -> int:
-    """The smallest n for which both bounds are finite: the largest of n scores must be above that quantile."""
-    z = special.ndtri(max(p, 1 - p)) + shift
-    return math.ceil(math.log(alpha) / special.log_ndtr(z))
+def fewest_draws(alpha: float, shift: float, p: float = 0.5) -> float:
+    """The smallest n for which both bounds are finite: the largest of n scores must be above that quantile.
+
+    inf where no computer could draw as many.
+    """
+    chance = special.log_ndtr(special.ndtri(max(p, 1 - p)) + shift)
+    return math.ceil(math.log(alpha) / chance) if chance and math.log(alpha) / chance < 1e300 else math.inf
+
+
+def fewest_verdict_draws(alpha: float, p: float) -> float:
+    """The smallest n after which the sequential test can say that the chance of a wrong draw is below p."""
+    n = 1
+    while decided(0, n, alpha, p) is not True:
+        n *= 2
+        if n > 1e9:
+            return math.inf
+    return bisect.bisect_left(range(n), True, lo=n // 2, key=lambda k: decided(0, max(k, 1), alpha, p) is True)
 
 
 def largest_shift(alpha: float, n: int, p: float = 0.5) -> float:

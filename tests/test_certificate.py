@@ -35,8 +35,10 @@ from bench.bracket import brackets
 from bench.certificate import Bounder, Certificate
 from bench.metrics import conservative
 from bench.report import read_results
+from bench.run import Monitor
 
 Run = Callable[..., tuple[int, str, str]]
+PROBES = 16  # draws of a run and of its checks, at eight images each
 SMALL: dict[str, Any] = {"samples": 150, "alpha": 0.05}
 
 
@@ -118,13 +120,13 @@ def test_one_sided_certificates_bound_the_other_side_where_it_is(data: Data) -> 
 def test_a_second_radius_draws_nothing_and_more_samples_only_what_is_missing(data: Data, calls: list[int]) -> None:
     certify(Linear(), data, 0.1, batch_size=50, **SMALL)
     images = len(data.test)
-    assert sum(calls) == 150 * images + 8  # the probe looks at eight images
+    assert sum(calls) == 150 * images + PROBES
     calls.clear()
     certify(Linear(), data, 0.15, batch_size=50, **SMALL)
-    assert sum(calls) == 8
+    assert sum(calls) == PROBES
     calls.clear()
     certify(Linear(), data, 0.15, batch_size=50, samples=200, alpha=0.05)
-    assert sum(calls) == 50 * images + 8
+    assert sum(calls) == 50 * images + PROBES
 
 
 def test_neither_batches_nor_order_change_a_bound(data: Data) -> None:
@@ -188,7 +190,7 @@ def test_a_kill_in_the_middle_of_an_image_changes_no_byte(
     monkeypatch.setattr(Bounder, "_scores", counted)
     certify(Linear(), data, 0.1, results=tmp_path / "killed", **given)
     assert rows_of(tmp_path / "killed") == expected
-    assert sum(calls) == whole + 8  # only the probe was drawn twice
+    assert sum(calls) == whole + PROBES // 2  # of the run that was killed
 
 
 @pytest.mark.parametrize("inner", [Linear(), NoisyLinear()], ids=["linear", "noisy"])
@@ -318,6 +320,21 @@ def test_a_bracket_is_shown_for_the_categories_that_were_attacked(data: Data, tm
     assert [line["bracket"] for b in (whole, part) for line in b.lines] == ["open", "holds"]
 
 
+def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        smoothed = registry.load("detectors", "smoothed").target(Linear(seed), sigma=0.25)
+        if seed:
+            certify(smoothed, data, 0.1, results=tmp_path, **SMALL)
+        else:
+            evaluate(smoothed, data, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
+    (found,) = brackets(read_results(tmp_path)[0])
+    assert found.attacked() is None
+    few = registry.load("detectors", "smoothed").target(Linear(1), sigma=0.25, n=5)
+    evaluate(few, data, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
+    (found,) = brackets(read_results(tmp_path)[0])
+    assert found.attacked() is not None and found.lines[0]["bracket"] == "open (attacked with n below 15)"
+
+
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -388,7 +405,7 @@ def test_a_denoiser_removes_noise_at_the_step_that_has_it() -> None:
 def test_half_precision_is_another_detector_with_bounds_of_its_own(data: Data) -> None:
     whole = certify(Linear(), data, 0.1, **SMALL)
     half = certify(Linear(), data, 0.1, params={"precision": "bfloat16"}, **SMALL)
-    assert half.attrs["run"]["detector"]["parameters"]["Smoothed.precision"] == "bfloat16"
+    assert half.attrs["run"]["detector"]["parameters"]["smoothed.precision"] == "bfloat16"
     assert np.abs(half.clean - whole.clean).max() < 1
 
 
@@ -428,6 +445,52 @@ def test_a_radius_out_of_reach_says_how_many_draws_it_takes(data: Data) -> None:
     assert certify(Linear(), data, 0.5, sigma=0.25, samples=needed).worst.map(math.isfinite).all()
     with pytest.raises(UserError, match="needs at least"):
         certify(Linear(), data, 0.5, sigma=0.25, samples=needed - 1)
+
+
+def test_draws_that_no_computer_makes_are_refused_as_well(data: Data) -> None:
+    with pytest.raises(UserError, match="more than a billion"):
+        certify(Linear(), data, 0.2, sigma=0.005)
+    with pytest.raises(UserError, match=r"too few for the 0.99-quantile: give --param smoothed.n=301"):
+        certify(Linear(), data, 0.1, params={"center": "0.99"})
+
+
+def test_a_verdict_takes_more_draws_than_a_bound_and_says_so(data: Data) -> None:
+    with pytest.raises(UserError, match="for any verdict") as error:
+        certify(Linear(), data, 0.1, samples=20, goal="threshold")
+    needed = int(str(error.value).partition("--samples ")[2].split()[0])
+    edge = stats.norm.cdf(-0.1 / 0.25)
+    alpha = 0.001 / len(data.test)
+    assert bounds.decided(0, needed, alpha, edge) and not bounds.decided(0, needed - 1, alpha, edge)
+    assert needed > bounds.fewest_draws(alpha, 0.1 / 0.25)
+    certify(Linear(), data, 0.1, samples=needed, goal="threshold")
+
+
+def test_scores_clipped_in_single_precision_are_inside_their_bounds(data: Data) -> None:
+    given = {"center": "mean", "low": 0.0, "high": 26.1}
+    rows = certify(Linear(), data, 0.01, sigma=0.02, samples=200, params=given)
+    assert np.isclose(rows.clean, float(np.float32(26.1)), rtol=1e-12).any()
+    assert all(check["passed"] for check in rows.attrs["run"]["checks"]), rows.attrs["run"]["checks"]
+
+
+class SmallMemory(Linear):
+    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        if len(x) > 8:
+            raise torch.OutOfMemoryError("planted")
+        return super().score(x)
+
+
+def test_too_large_a_batch_is_halved(data: Data) -> None:
+    found, plain = (certify(d, data, 0.1, batch_size=16, **SMALL) for d in (SmallMemory(), Linear()))
+    assert np.allclose(found.worst, plain.worst, rtol=1e-5)
+
+
+def test_kept_draws_that_are_not_the_detectors_are_drawn_again(data: Data, tmp_path: Path) -> None:
+    found = certify(Linear(), data, 0.1, **SMALL)
+    for path in (tmp_path / "cache").rglob("*.f8"):
+        path.write_bytes((np.frombuffer(path.read_bytes(), "<f8") + 1).tobytes())
+    told: list[str] = []
+    again = certify(Linear(), data, 0.1, monitor=Monitor(tell=told.append), **SMALL)
+    assert again.equals(found) and any("drawing all of them again" in sentence for sentence in told)
 
 
 class BreaksInNoise(Linear):

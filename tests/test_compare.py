@@ -70,6 +70,20 @@ def test_other_images_are_refused() -> None:
         paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroch")
 
 
+def test_boards_without_the_metric_are_left_out() -> None:
+    cells = [result(random_scores(i), name, eps=eps) for i, (name, eps) in enumerate(
+        (n, e) for n in "ab" for e in ("1/255", "2/255"))]  # fmt: skip
+    for r in cells:
+        r.record["kind"] = "certificate" if r.spec["eps"] == "1/255" else "attack"
+        r.spec["attack"] = r.record["kind"]
+    cells = [r if r.record["kind"] == "attack" else Result(r.folder, r.record, tuple(
+        row._replace(more={"low_0": row.clean, "high_0": row.clean}) for row in r.rows)) for r in cells]  # fmt: skip
+    assert len(compare("a", "b", cells)) == 2
+    assert len(compare("a", "b", cells, "robust_auroc")) == len(compare("a", "b", cells, "certified_auroc")) == 1
+    with pytest.raises(UserError, match="fame"):
+        compare("a", "b", cells, "fame")
+
+
 def test_bold_is_the_best_and_what_is_not_worse() -> None:
     good, close, bad = random_scores(0, 3), random_scores(1, 3), random_scores(2, 0)
     cells = [result(good, "good"), result(close, "close"), result(bad, "bad"), result(good + 0, "failed")]

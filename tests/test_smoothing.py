@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
@@ -30,9 +30,10 @@ def test_ranks_are_the_first_that_the_binomial_allows(n: int, shift: float, conf
     assert (None if mirrored is None else n + 1 - mirrored) == low
 
 
+@settings(deadline=None)
 @given(alpha=st.floats(1e-9, 0.3), shift=st.floats(0, 3), p=st.floats(0.1, 0.9))
 def test_the_fewest_draws_are_enough_and_one_less_is_not(alpha: float, shift: float, p: float) -> None:
-    n = smoothing.fewest_draws(alpha, shift, p)
+    n = int(smoothing.fewest_draws(alpha, shift, p))
     scores = np.arange(n, dtype=float)
     assert all(map(math.isfinite, smoothing.quantile_bounds(scores, alpha, shift, p)))
     assert n == 1 or not all(map(math.isfinite, smoothing.quantile_bounds(scores[1:], alpha * 0.999, shift, p)))
@@ -41,6 +42,11 @@ def test_the_fewest_draws_are_enough_and_one_less_is_not(alpha: float, shift: fl
     assert smoothing.fewest_draws(alpha, reach + 1e-3, p) > n
 
 
+def test_a_shift_beyond_all_draws_takes_infinitely_many() -> None:
+    assert smoothing.fewest_draws(0.001, 80.0) == smoothing.fewest_verdict_draws(0.001, 1e-12) == math.inf
+
+
+@settings(deadline=None)
 @given(seed=st.integers(0, 999), shift=st.floats(0, 1.5), further=st.floats(0, 1), alpha=st.floats(1e-4, 0.1))
 def test_bounds_hold_the_centre_and_grow_with_the_radius(seed: int, shift: float, further: float, alpha: float) -> None:
     scores = np.random.default_rng(seed).exponential(size=200)
