@@ -15,7 +15,7 @@ OURS, CONTROL = "bench", "control"
 
 CELL = (
     "detector", "detector_parameters", "detector_code", "dataset", "category", "image_size", "limit", "batch_size",
-    "seed", "passes", "draws", "norm", "eps",
+    "seed", "repeats", "passes", "draws", "norm", "eps",
 )  # fmt: skip
 """What rows that are compared have in common."""
 
@@ -71,7 +71,7 @@ def method(row: Row) -> str:
 
 
 def key(row: Row, names: Sequence[str] = KEY) -> str:
-    return json.dumps([row.get(name) for name in names], sort_keys=True)
+    return json.dumps([row.get(name, 1 if name == "repeats" else None) for name in names], sort_keys=True)
 
 
 def read(path: Path) -> list[Row]:
@@ -116,6 +116,8 @@ def judged(members: Sequence[Row]) -> list[Row]:
                 note = f"does nothing on {' and '.join(idle)} images: not better than random noise"
         if row["status"] == "done" and row.get("overstep", 0) > 1e-6:
             note = "; ".join(filter(None, (note, f"overstepped by {row['overstep']:.2g}, projected")))
+        if len(row.get("aurocs", ())) > 1:
+            note = "; ".join(filter(None, (note, f"of seeds: {', '.join(f'{a:.3f}' for a in row['aurocs'])}")))
         result.append({**row, "compared": compared, "note": note})
     return result
 

@@ -36,6 +36,7 @@ from bench.fitting import RANDOMIZED_DRAWS, Candidate
 from bench.memory import PeakMemory, keep_freed_memory
 from bench.parameters import parse_assignments
 from bench.run import Attacked, Ready, RunSpec, Worker
+from bench.run import Row as ImageRow
 from bench.threat import eps_text
 
 THREATS = "linf:2/255,l2:0.2,l2:0.5"
@@ -89,6 +90,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--passes", type=int, default=40, help="forward + backward passes per image (and draw)")
     parser.add_argument("--draws", type=int, default=RANDOMIZED_DRAWS, help="per step, where a detector is randomized")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="seeds of attack and scoring on one fitted detector; AUROC is their mean"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="side_by_side", help="OUT.jsonl, OUT.md and OUT.csv are written")
     parser.add_argument("--again", action="store_true", help="run rows that failed before once more")
@@ -120,6 +124,7 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
                     "limit": options.limit,
                     "batch_size": options.batch_size,
                     "seed": options.seed,
+                    "repeats": options.repeats,
                     "passes": options.passes,
                     "draws": options.draws,
                     "norm": threat.norm,
@@ -210,7 +215,6 @@ class Measured:
 def measured(row: Row) -> dict[str, Any]:
     """Attacks all images as the harness does: verified, scored with the harness's own draws, never worse than clean."""
     attack = attack_of(row)
-    threat = ThreatModel(row["norm"], row["eps"])
     data = bench.load_data(
         row["dataset"], category=row["category"], root=row["data_root"], image_size=row["image_size"]
     ).limited(row["limit"])
@@ -218,35 +222,45 @@ def measured(row: Row) -> dict[str, Any]:
     detector = candidate.fitted(data)
     assert detector.origin is not None
     ready = Ready(detector, detector.origin, candidate.threshold(data), [], detector.device)
-    spec = RunSpec(
-        row["name"], row["detector_parameters"], row["attack"], {}, threat, data.name, data.category,
-        data.image_size, None, row["seed"], row["limit"], None,
-    )  # fmt: skip
     counted = Measured(attack)
-    worker = Worker(spec, data, ready, counted)
     warm_up(attack, data, ready)
     memory = PeakMemory(detector.device)
     before = memory.mebibytes()
-    results = []
-    for start in range(0, len(data.test), row["batch_size"]):
-        results += worker.batch(range(start, min(start + row["batch_size"], len(data.test))))
-    peak, images = memory.mebibytes(), len(results)
-    labels = [r.label for r in results]
-    gains = {label: [(1 - 2 * label) * (r.worst - r.clean) for r in results if r.label == label] for label in (0, 1)}
+    repeats = [attacked(row, seed, data, ready, counted) for seed in range(row["seed"], row["seed"] + row["repeats"])]
+    peak, images = memory.mebibytes(), len(data.test)
+    labels = data.test.labels
+    aurocs = [float(roc_auc_score(labels, [r.worst for r in results])) for results in repeats]
+    gains = {
+        label: [(1 - 2 * label) * (r.worst - r.clean) for results in repeats for r in results if r.label == label]
+        for label in (0, 1)
+    }
     return {
         "images": images,
-        "clean_auroc": float(roc_auc_score(labels, [r.clean for r in results])),
-        "auroc": float(roc_auc_score(labels, [r.worst for r in results])),
+        "clean_auroc": float(roc_auc_score(labels, [r.clean for r in repeats[0]])),
+        "auroc": sum(aurocs) / len(aurocs),
+        "aurocs": aurocs,
         "gain_normal": sum(gains[0]) / len(gains[0]),
         "gain_anomalous": sum(gains[1]) / len(gains[1]),
-        "forwards": counted.forwards / images,
-        "backwards": counted.backwards / images,
-        "seconds": round(counted.seconds, 3),
+        "forwards": counted.forwards / images / len(repeats),
+        "backwards": counted.backwards / images / len(repeats),
+        "seconds": round(counted.seconds / len(repeats), 3),
         "peak_memory": peak,
         "added_memory": None if peak is None or before is None else peak - before,
         "overstep": max(attack.overstep, default=0.0) if isinstance(attack, PeerAttack) else 0.0,
         "threads": torch.get_num_threads(),
     }
+
+
+def attacked(row: Row, seed: int, data: Data, ready: Ready, attack: Measured) -> list[ImageRow]:
+    spec = RunSpec(
+        row["name"], row["detector_parameters"], row["attack"], {}, ThreatModel(row["norm"], row["eps"]), data.name,
+        data.category, data.image_size, None, seed, row["limit"], None,
+    )  # fmt: skip
+    worker = Worker(spec, data, ready, attack)
+    results = []
+    for start in range(0, len(data.test), row["batch_size"]):
+        results += worker.batch(range(start, min(start + row["batch_size"], len(data.test))))
+    return results
 
 
 def attack_of(row: Row) -> Any:
