@@ -1,23 +1,23 @@
 """Metrics from rows alone, each with a stratified bootstrap interval.
 
-A metric is a function of raw scores and labels (1 = anomalous); ties count half, as in scikit-learn. The point value is
-scikit-learn's (of AUROC, counted over pairs; a test compares). The interval resamples normal and anomalous images
-separately and computes all resamples at once from weighted cumulative counts, which a test compares with
-scikit-learn's sample weights.
+A metric is a function of raw scores and labels (1 = anomalous); ties count half, as in scikit-learn. The interval
+resamples normal and anomalous images separately and computes all resamples at once, from counted pairs or weighted
+cumulative counts: scikit-learn takes one at a time. Tests compare values and resamples with scikit-learn's.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 LEVEL = 0.95
 BOOTSTRAP_SEED = 20240808
 CHUNK = 2**22  # weights held at a time: resamples x images
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Weighted counts at or above each threshold, the highest threshold first: (resamples, thresholds) each."""
+    """Weighted counts at or above each threshold, the highest threshold first: (thresholds, resamples) each."""
 
     hits: Floats
     alarms: Floats
@@ -43,23 +43,25 @@ class Curves(NamedTuple):
 
 def auroc(curves: Curves) -> Floats:
     """Area under the ROC curve: the chance that an anomalous image scores above a normal one."""
-    tpr, fpr = _rates(curves)
-    return np.asarray(np.trapezoid(tpr, fpr, axis=1))
+    tpr, fpr = (np.vstack([np.zeros_like(rate[:1]), rate]) for rate in _rates(curves))
+    return np.asarray(np.trapezoid(tpr, fpr, axis=0))
 
 
 def average_precision(curves: Curves) -> Floats:
     """Sum over thresholds of precision times the gain in recall."""
-    tpr, _ = _rates(curves)
-    flagged = curves.hits + curves.alarms
-    precision = np.divide(curves.hits, flagged, out=np.ones_like(flagged), where=flagged > 0)
-    return np.asarray((np.diff(tpr, axis=1) * precision[:, 1:]).sum(1))
+    precision = curves.hits + curves.alarms
+    np.maximum(precision, 1, out=precision)  # 0 above the first image that is in a resample
+    np.divide(curves.hits, precision, out=precision)
+    first = precision[0] * curves.hits[0]
+    others = np.einsum("ij,ij->j", precision[1:], curves.hits[1:] - curves.hits[:-1])
+    return np.asarray((first + others) / curves.hits[-1])
 
 
 def fpr_at_95_tpr(curves: Curves) -> Floats:
     """Least share of normal images flagged by a threshold that flags at least 95 % of the anomalous ones."""
-    tpr, fpr = _rates(curves)
-    first = (tpr >= 0.95 - 1e-12).argmax(1)
-    return np.asarray(fpr[np.arange(len(fpr)), first])
+    enough = (0.95 - 1e-6) * curves.hits[-1]  # less than one image short of it, in any precision
+    first = (curves.hits >= enough).argmax(0)
+    return np.asarray(curves.alarms[first, np.arange(len(first))] / curves.alarms[-1])
 
 
 METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
@@ -72,11 +74,20 @@ class Bootstrap(NamedTuple):
     samples: Floats
 
     def estimate(self) -> Estimate:
-        tail = 100 * (1 - LEVEL) / 2
-        # between two samples of which one is infinite there is nothing to interpolate
-        infinite = bool(np.isinf(self.samples).any())
-        low, high = np.percentile(self.samples, [tail, 100 - tail], method="nearest" if infinite else "linear")
-        return Estimate(self.value, float(low), float(high))
+        ordered = np.sort(self.samples)
+        tail = (1 - LEVEL) / 2
+        return Estimate(self.value, _quantile(ordered, tail), _quantile(ordered, 1 - tail))
+
+
+def _quantile(ordered: Floats, share: float) -> float:
+    """Of sorted numbers, as numpy's: interpolated, but not between two of which one is infinite."""
+    if np.isnan(ordered[-1]):
+        return float("nan")
+    place = share * (len(ordered) - 1)
+    below, above = float(ordered[int(place)]), float(ordered[min(int(place) + 1, len(ordered) - 1)])
+    if np.isinf(ordered[-1]):
+        return float(ordered[round(place)])
+    return below + (place - int(place)) * (above - below)
 
 
 def mean(parts: Sequence[Bootstrap]) -> Bootstrap:
@@ -91,24 +102,37 @@ def ranking(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> dic
     """
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
-        return dict.fromkeys(METRICS, Bootstrap(np.nan, np.full(RESAMPLES, np.nan)))
-    resampled: dict[str, list[Floats]] = {name: [] for name in METRICS}
+        return dict.fromkeys(METRICS, _unknown())
+    found: dict[str, list[Floats]] = {name: [] for name in METRICS if name != "auroc"}
     for weights in _weights(y, salt):
         curves = _curves(s, y, weights)
-        for name, metric in METRICS.items():
-            resampled[name].append(metric(curves))
-    return {name: Bootstrap(value, np.concatenate(resampled[name])) for name, value in points(s, y).items()}
+        for name, resampled in found.items():
+            resampled.append(METRICS[name](curves))
+    whole = points(s, y)
+    others = {name: Bootstrap(whole[name], np.concatenate(parts)) for name, parts in found.items()}
+    return {"auroc": auroc_of(s, y, salt), **others}
 
 
 def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bootstrap:
-    """The AUROC of `ranking` alone, from the same resamples, by counting pairs: several times as fast."""
+    """The AUROC of `ranking` alone, by counting pairs."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
-        return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
-    anomalous, normal = s[y][:, None], s[~y]
-    wins = ((anomalous > normal) + (anomalous >= normal).astype(np.float64)) / 2  # a tie is half a win
-    samples = [np.einsum("ij,ij->i", w @ wins, v) for w, v in _weights_by_class(y, salt)]
-    return Bootstrap(float(wins.mean()), np.concatenate(samples) / wins.size)
+        return _unknown()
+    wins = _wins(s, y)
+    exact = wins.size < 2**22  # whole and half numbers up to there, in single precision
+    wins = wins.astype(np.float32) if exact else wins
+    samples = [np.einsum("ij,ij->j", w[y], wins @ w[~y]) for w in _weights(y, salt)]
+    return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples) / wins.size)
+
+
+def _wins(scores: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
+    """(anomalous, normal): 1 where the anomalous image is above the normal one, 1/2 where they tie."""
+    anomalous, normal = scores[labels][:, None], scores[~labels]
+    return ((anomalous > normal) + (anomalous >= normal).astype(np.float64)) / 2
+
+
+def _unknown() -> Bootstrap:
+    return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
 
 
 class Metrics(Mapping[str, Bootstrap]):
@@ -140,25 +164,21 @@ def conservative(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
     return np.asarray(2.0 * places + ~y)
 
 
-def points(scores: Floats, labels: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """The point values, by scikit-learn."""
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    return {
-        "auroc": float(roc_auc_score(labels, scores)),
-        "ap": float(average_precision_score(labels, scores)),
-        "fpr95": float(fpr[(tpr >= 0.95 - 1e-12).argmax()]),
-    }
+def points(scores: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
+    """The values themselves; a test compares them with scikit-learn's."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    curves = _curves(s, y, np.ones((len(y), 1)))
+    values = {name: float(metric(curves)[0]) for name, metric in METRICS.items() if name != "auroc"}
+    return {"auroc": float(_wins(s, y).mean()), **values}
 
 
 def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, salt: str = "") -> Bootstrap:
     """Share of images on the right side of a threshold fixed beforehand; a score equal to it counts as normal."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if np.isnan(threshold):
-        return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
-    right = ((s > threshold) == y).astype(np.float64)
-    samples = np.concatenate([weights @ right for weights in _weights(y, salt)]) / len(s)
+        return _unknown()
+    right = ((s > threshold) == y).astype(np.float32)
+    samples = np.concatenate([right @ weights for weights in _weights(y, salt)]) / len(s)
     return Bootstrap(float(right.mean()), samples)
 
 
@@ -166,13 +186,13 @@ def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:
     """The median of one class's numbers, which may be inf; nan where there are none."""
     v = np.sort(np.asarray(values, dtype=np.float64))
     if not len(v):
-        return Bootstrap(np.nan, np.full(RESAMPLES, np.nan))
+        return _unknown()
     found = []
     for weights in _weights(np.zeros(len(v), dtype=bool), salt):
-        below = weights.cumsum(1)
+        below = weights.cumsum(0)
         # the two middle ones of each resample, or twice the one
-        lower = v[(below >= len(v) / 2).argmax(1)]
-        upper = v[(below >= len(v) // 2 + 1).argmax(1)]
+        lower = v[(below >= len(v) / 2).argmax(0)]
+        upper = v[(below >= len(v) // 2 + 1).argmax(0)]
         found.append((lower + upper) / 2)
     return Bootstrap(float(np.median(v)), np.concatenate(found))
 
@@ -191,14 +211,14 @@ def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> fl
 
 
 def _weights(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
-    """How often each image is in each resample (resamples, images), in chunks; both classes keep their sizes."""
+    """How often each image is in each resample (images, resamples), in chunks; both classes keep their sizes."""
     if RESAMPLES * len(labels) <= CHUNK:
         yield _all_weights(labels.tobytes(), salt)
     else:
         yield from _chunks(labels, salt)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _all_weights(labels: bytes, salt: str) -> Floats:
     """In one chunk: the cells of a category share them."""
     (weights,) = _chunks(np.frombuffer(labels, dtype=bool), salt)
@@ -206,43 +226,35 @@ def _all_weights(labels: bytes, salt: str) -> Floats:
     return weights
 
 
-def _weights_by_class(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[tuple[Floats, Floats]]:
-    """(anomalous, normal) parts of the weights."""
-    if RESAMPLES * len(labels) <= CHUNK:
-        yield _all_by_class(labels.tobytes(), salt)
-    else:
-        yield from ((w[:, labels], w[:, ~labels]) for w in _chunks(labels, salt))
-
-
-@lru_cache(maxsize=8)
-def _all_by_class(labels: bytes, salt: str) -> tuple[Floats, Floats]:
-    y = np.frombuffer(labels, dtype=bool)
-    weights = _all_weights(labels, salt)
-    return np.ascontiguousarray(weights[:, y]), np.ascontiguousarray(weights[:, ~y])
-
-
 def _chunks(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
     rng = np.random.default_rng([BOOTSTRAP_SEED, *salt.encode()])
     per_chunk = max(CHUNK // len(labels), 1)
     for done in range(0, RESAMPLES, per_chunk):
-        weights = np.zeros((min(per_chunk, RESAMPLES - done), len(labels)))
+        count = min(per_chunk, RESAMPLES - done)
+        weights = np.zeros((len(labels), count), dtype=np.float32)
         for label in (False, True):
             index = np.flatnonzero(labels == label)
             if len(index):
-                chances = np.full(len(index), 1 / len(index))
-                weights[:, index] = rng.multinomial(len(index), chances, size=len(weights))
+                weights[index] = rng.multinomial(len(index), np.full(len(index), 1 / len(index)), size=count).T
         yield weights
 
 
 def _curves(scores: Floats, labels: npt.NDArray[np.bool_], weights: Floats) -> Curves:
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    ordered, y = weights[:, order], labels[order]
-    start = np.zeros((len(weights), 1))
-    hits = np.hstack([start, np.cumsum(ordered * y, axis=1)[:, last_of_tie]])
-    alarms = np.hstack([start, np.cumsum(ordered * ~y, axis=1)[:, last_of_tie]])
+    y = labels[order]
+    hits, alarms = (_added_up(weights[order] * one[:, None].astype(weights.dtype)) for one in (y, ~y))
+    if len(last_of_tie) < len(order):
+        hits, alarms = hits[last_of_tie], alarms[last_of_tie]
     return Curves(hits, alarms)
 
 
+def _added_up(counts: Floats) -> Floats:
+    """The cumulative sum down the rows, in place: numpy's goes column by column."""
+    for above, row in itertools.pairwise(counts):
+        row += above
+    return counts
+
+
 def _rates(curves: Curves) -> tuple[Floats, Floats]:
-    return curves.hits / curves.hits[:, -1:], curves.alarms / curves.alarms[:, -1:]
+    return curves.hits / curves.hits[-1], curves.alarms / curves.alarms[-1]

@@ -21,7 +21,7 @@ from .checks import generator_states
 from .data import Data
 from .fitting import RANDOMIZED_DRAWS
 from .memory import free_memory
-from .metrics import Bootstrap, accuracy, ranking
+from .metrics import Bootstrap, accuracy, auroc_of
 from .rng import Rng
 from .run import Attack, Attacked, Kept, Ready, Row, RunSpec, Worker
 from .score import Passes, Score
@@ -190,7 +190,7 @@ class Trial:
         salt = f"{self.spec.dataset}/{self.spec.category}"
         if self.at_threshold:
             return accuracy(self.worst_rows, self.labels, self.ready.threshold.value, salt)
-        return ranking(self.worst_rows, self.labels, salt)["auroc"]
+        return auroc_of(self.worst_rows, self.labels, salt)
 
     @property
     def metric(self) -> str:

@@ -16,7 +16,6 @@ from bench.metrics import (
     _curves,
     _weights,
     accuracy,
-    auroc_of,
     mean,
     points,
     ranking,
@@ -41,9 +40,9 @@ def test_the_bootstrap_computes_what_scikit_learn_computes_with_weights(
     scores, labels = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
     if not labels.any() or labels.all():
         return
-    weights = next(iter(_weights(labels, "salt")))[which : which + 1]
+    weights = next(iter(_weights(labels, "salt")))[:, which : which + 1].astype(np.float64)
     curves = _curves(scores, labels, weights)
-    w = weights[0]
+    w = weights[:, 0]
     fpr, tpr, _ = roc_curve(labels, scores, sample_weight=w, drop_intermediate=False)
     assert METRICS["auroc"](curves)[0] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
     assert METRICS["ap"](curves)[0] == pytest.approx(average_precision_score(labels, scores, sample_weight=w))
@@ -51,12 +50,25 @@ def test_the_bootstrap_computes_what_scikit_learn_computes_with_weights(
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
-@settings(deadline=None, max_examples=30)
-def test_counting_pairs_is_the_area_under_the_curve(pairs: list[tuple[int, bool]]) -> None:
+@settings(deadline=None, max_examples=60)
+def test_values_and_resamples_are_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
     scores, labels = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
-    fast, slow = auroc_of(scores, labels, "salt"), ranking(scores, labels, "salt")["auroc"]
-    assert np.allclose(fast.samples, slow.samples, equal_nan=True)
-    assert fast.value == pytest.approx(slow.value, abs=1e-12, nan_ok=True)  # which is scikit-learn's
+    found = ranking(scores, labels, "salt")
+    if not labels.any() or labels.all():
+        assert all(np.isnan(one.value) for one in found.values())
+        return
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    expected = {
+        "auroc": roc_auc_score(labels, scores),
+        "ap": average_precision_score(labels, scores),
+        "fpr95": fpr[(tpr >= 0.95 - 1e-12).argmax()],
+    }
+    assert points(scores, labels) == pytest.approx(expected, abs=1e-12)
+    assert {name: one.value for name, one in found.items()} == pytest.approx(expected, abs=1e-12)
+    weights = np.concatenate(list(_weights(labels, "salt")), axis=1)
+    curves = _curves(scores, labels, weights.astype(np.float64))
+    for name, one in found.items():
+        assert np.allclose(one.samples, METRICS[name](curves), atol=1e-5)
 
 
 def test_metrics_are_computed_once_and_only_if_they_are_wanted() -> None:
@@ -73,9 +85,9 @@ def test_metrics_are_computed_once_and_only_if_they_are_wanted() -> None:
 
 def test_resamples_keep_the_size_of_both_classes() -> None:
     labels = np.array([0] * 7 + [1] * 5, bool)
-    weights = np.concatenate(list(_weights(labels, "")))
-    assert weights.shape == (RESAMPLES, 12)
-    assert (weights[:, ~labels].sum(1) == 7).all() and (weights[:, labels].sum(1) == 5).all()
+    weights = np.concatenate(list(_weights(labels, "")), axis=1)
+    assert weights.shape == (12, RESAMPLES)
+    assert (weights[~labels].sum(0) == 7).all() and (weights[labels].sum(0) == 5).all()
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -98,6 +110,15 @@ def test_intervals_repeat_and_categories_are_resampled_independently() -> None:
     assert abs(np.corrcoef(a.samples, b.samples)[0, 1]) < 0.1
     both, one = mean([a, b]).estimate(), a.estimate()
     assert (both.high - both.low) < 0.8 * (one.high - one.low)  # 1 / sqrt 2, if independent
+
+
+@given(st.lists(st.floats(-5, 5) | st.just(np.inf), min_size=1, max_size=60))
+@settings(deadline=None, max_examples=60)
+def test_intervals_are_numpys_percentiles(samples: list[float]) -> None:
+    found = Bootstrap(0.0, np.array(samples)).estimate()
+    method = "nearest" if np.isinf(samples).any() else "linear"
+    assert (found.low, found.high) == pytest.approx(np.percentile(samples, [2.5, 97.5], method=method))
+    assert np.isnan(Bootstrap(0.0, np.array([*samples, np.nan])).estimate().low)
 
 
 def test_a_missing_class_is_nan_not_a_number() -> None:

@@ -323,7 +323,7 @@ def test_the_median_is_numpys_in_every_resample(n: int) -> None:
     assert found.value == np.median(values) and len(found.samples) == RESAMPLES
     from bench.metrics import _weights
 
-    weights = np.concatenate(list(_weights(np.zeros(n, dtype=bool), "salt"))).astype(int)
+    weights = np.concatenate(list(_weights(np.zeros(n, dtype=bool), "salt")), axis=1).T.astype(int)
     expected = [np.median(np.repeat(np.sort(values), w)) for w in weights[:200]]
     assert found.samples[:200] == pytest.approx(expected)
     infinite = median(np.append(values, [np.inf] * (n + 1))).estimate()
