@@ -1,0 +1,1 @@
+"""Published figures, reported.csv, installed as bench.results: see README.md."""
