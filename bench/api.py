@@ -177,11 +177,14 @@ def evaluate(
     return frame
 
 
-def load_results(path: str | Path = "results") -> pd.DataFrame:
-    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance."""
-    from .report import load_results
+def load_results(path: str | Path = "results", filters: Sequence[str] = ()) -> pd.DataFrame:
+    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
 
-    return load_results(Path(path))
+    filters: such as `detector=advrad` or `eps=2/255`; several values of one key are alternatives.
+    """
+    from .cells import load_results
+
+    return load_results(Path(path), filters)
 
 
 def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:

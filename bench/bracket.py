@@ -8,10 +8,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .metrics import Bootstrap, Estimate, mean
-from .threat import eps_text, parse_eps
+from .threat import eps_text
 
 if TYPE_CHECKING:
-    from .report import Result
+    from .cells import Result
 
 CHECK = "bracket"
 ENOUGH_DRAWS = 15
@@ -50,7 +50,13 @@ class Bracket(NamedTuple):
         return min(cells, key=lambda r: r.metrics["robust_auroc"].value, default=None)
 
     @property
-    def lines(self) -> list[dict[str, str]]:
+    def scope(self) -> str:
+        """The categories in words."""
+        count = len(self.categories)
+        return f"mean of {count} categories" if count > 1 else self.categories[0]
+
+    @property
+    def line(self) -> dict[str, str]:
         """A row of the table."""
         strongest = [self._strongest(category) for category in self.categories]
         names = dict.fromkeys(r.attack for r in strongest if r) if all(strongest) else ()
@@ -61,21 +67,18 @@ class Bracket(NamedTuple):
             for check in r.checks
             if check["name"] == CHECK and not check["passed"]
         }
-        count = len(self.categories)
         attacked = self.attacked()
-        return [
-            {
-                "data": f"{self.data}, " + (f"mean of {count} categories" if count > 1 else self.categories[0]),
-                "detector": self.detector,
-                "certificate": self.how or "defaults",
-                "l2 radius": eps_text(self.radius),
-                "clean": _text(self.certified("clean_auroc")),
-                "certified": _text(self.certified()),
-                "attacked": _text(attacked),
-                "by": "; ".join(names),
-                "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else self._verdict(attacked),
-            }
-        ]
+        return {
+            "data": f"{self.data}, {self.scope}",
+            "detector": self.detector,
+            "certificate": self.how or "defaults",
+            "l2 radius": eps_text(self.radius),
+            "clean": _text(self.certified("clean_auroc")),
+            "certified": _text(self.certified()),
+            "attacked": _text(attacked),
+            "by": "; ".join(names),
+            "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else self._verdict(attacked),
+        }
 
     def _verdict(self, attacked: Estimate | None) -> str:
         if attacked is None or self.certified() is None:
@@ -90,20 +93,22 @@ def _text(estimate: Estimate | None) -> str:
 
 def brackets(results: Sequence[Result]) -> list[Bracket]:
     """Every certificate with the attacks on the same detector, by radius."""
+    from .cells import with_settings
+
+    attacks_on = _attacks(results)
     groups: dict[tuple[Any, ...], dict[str, Result]] = {}
     for r in results:
         if r.certificate:
-            groups.setdefault((*_identity(r), _how(r), parse_eps(r.spec["eps"])), {})[r.spec["category"]] = r
+            groups.setdefault((*_identity(r), _how(r), r.eps), {})[r.category] = r
     found = []
     for (*identity, how, radius), certificates in sorted(groups.items()):
         attacks = {
-            category: [r for r in _attacks_on(certificate, results) if parse_eps(r.spec["eps"]) == radius]
+            category: [r for r in attacks_on.get(_made_of(certificate), ()) if r.eps == radius]
             for category, certificate in certificates.items()
         }
         dataset, size, seed, targets, name, settings = identity
-        shown = ", ".join(f"{k}={_start(v)}" for k, v in json.loads(settings).items())
         data = f"{dataset}, {size} px" + f", {targets} images" * (targets != "both") + f", seed {seed}" * bool(seed)
-        detector = f"{name} ({shown})" if shown else name
+        detector = with_settings(name, json.loads(settings))
         found.append(Bracket(data, detector, how, radius, certificates, attacks))
         attacked = {category for category, cells in attacks.items() if cells}
         if attacked and attacked != set(certificates):  # the bracket of those that have both ends
@@ -112,31 +117,24 @@ def brackets(results: Sequence[Result]) -> list[Bracket]:
     return found
 
 
-def _start(value: Any) -> str:
-    """Of a file, the start of its hash."""
-    text = str(value)
-    return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
-
-
 def compare_bounds(results: Sequence[Result]) -> None:
     """Adds the check `bracket` to the certificates, and to every attack that one of them contradicts.
 
     An attack of a smaller ball bounds the worst case of a larger one, so every radius up to the certificate's counts.
     """
+    attacks_on = _attacks(results)
     for certificate in results:
         if not certificate.certificate:
             continue
         compared, wrong = [], []
-        for attack in _attacks_on(certificate, results):
-            if parse_eps(attack.spec["eps"]) > parse_eps(certificate.spec["eps"]) or not _enough_draws(attack):
+        for attack in attacks_on.get(_made_of(certificate), ()):
+            if attack.eps > certificate.eps or not _enough_draws(attack):
                 continue
             for bound, reached in PAIRS.items():
                 low, high = certificate.metrics.get(bound), attack.metrics.get(reached)
-                if (
-                    low is None
-                    or high is None
-                    or (bound.endswith("accuracy") and not _same_threshold(certificate, attack))
-                ):
+                if low is None or high is None:
+                    continue
+                if bound.endswith("accuracy") and not _same_threshold(certificate, attack):
                     continue
                 sentence = _sentence(certificate, attack, low, high, bound)
                 compared.append(sentence)
@@ -167,12 +165,14 @@ def _sentence(certificate: Result, attack: Result, low: Bootstrap, high: Bootstr
     )
 
 
-def _attacks_on(certificate: Result, results: Sequence[Result]) -> list[Result]:
-    """In l2, on the same smoothed detector and the same images."""
-    where = (*_identity(certificate), *_made_of(certificate))
-    return [
-        r for r in results if not r.certificate and r.spec["norm"] == "l2" and (*_identity(r), *_made_of(r)) == where
-    ]
+def _attacks(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
+    """Those in l2 by the smoothed detector and the images, if there is any certificate to set them beside."""
+    found: dict[tuple[Any, ...], list[Result]] = {}
+    if any(r.certificate for r in results):
+        for r in results:
+            if not r.certificate and r.spec["norm"] == "l2":
+                found.setdefault(_made_of(r), []).append(r)
+    return found
 
 
 def _enough_draws(attack: Result) -> bool:
@@ -196,10 +196,10 @@ def _identity(r: Result) -> tuple[Any, ...]:
 
 
 def _made_of(r: Result) -> tuple[Any, ...]:
-    """The images, the code and the weights: what makes it the same detector, and not one of the same name."""
+    """With the images, the code and the weights: the same detector, and not one of the same name."""
     data, own = r.record["data"], r.record["detector"]
     weights = json.dumps([own["code"], own["fit"]], sort_keys=True)
-    return r.spec["category"], data["train"], data["test"], weights
+    return *_identity(r), r.category, data["train"], data["test"], weights
 
 
 def _how(r: Result) -> str:

@@ -29,6 +29,8 @@ examples:
 """
 
 
+BOARDS_SHOWN = 8
+
 CERTIFY_EXAMPLES = """\
 examples:
   bench certify --detector autoencoder --sigma 0.12,0.25 --radius 0.1,0.2,0.5 --samples 1000 --alpha 0.001
@@ -136,6 +138,23 @@ def build_parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="tables, LEADERBOARD.md, CSV and plots from results")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the results folder)")
+    report.add_argument(
+        "--format", default="md,csv", metavar="F[,F2..]", help="of md, csv, json, parquet (default: md,csv)"
+    )
+    report.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="K=V[,K2=V2..]",
+        help="only cells that fit, e.g. detector=advrad,eps=2/255; the same key again is an alternative (repeatable)",
+    )
+    report.add_argument(
+        "--sort",
+        default="",
+        metavar="COLUMN",
+        help="a metric (clean_auroc), a cost (seconds) or detector, best first; =-COLUMN the other way round",
+    )
     report.set_defaults(act=_report)
 
     compare = commands.add_parser(
@@ -492,19 +511,18 @@ def _summary(root: Path, beds: list[Data]) -> None:
     """The boards of what was just run."""
     from rich.console import Console
 
-    from .report import boards, find_cells, rich_table
+    from .boards import boards, rich_table
+    from .cells import find_cells
 
     folder = root / beds[0].name
-    try:
-        results, _ = find_cells(folder)
-    except UserError as error:
-        _complain(str(error))
-        return
+    results, _, damaged = find_cells(folder)
+    for sentence in damaged:
+        _complain(sentence)
     if not results:
         return
     categories = {bed.category for bed in beds}
     console = Console()
-    for board in boards([r for r in results if r.spec["category"] in categories]):
+    for board in boards([r for r in results if r.category in categories]):
         console.print(rich_table(board))
     console.print(f"{len(results)} finished cells in {folder}; `bench report` writes the leaderboard", style="dim")
 
@@ -512,21 +530,31 @@ def _summary(root: Path, beds: list[Data]) -> None:
 def _report(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from .boards import boards, rich_table
     from .bracket import broken_brackets
-    from .report import boards, rich_table, write_report
+    from .cells import Filters
+    from .memory import keep_freed_memory
+    from .report import write_report
 
-    results, notes, written = write_report(options.results)
+    keep_freed_memory()
+    filters = Filters(options.filter) if options.filter else None
+    (results, notes, damaged), written = write_report(
+        options.results, options.out, _names(options.format, "--format"), filters, options.sort
+    )
     console = Console()
-    for board in boards(results):
+    shown = boards(results, options.sort)
+    for board in shown[:BOARDS_SHOWN]:
         console.print(rich_table(board))
-    for note in notes:
-        console.print(note, style="yellow")
+    if len(shown) > BOARDS_SHOWN:
+        console.print(f"and {len(shown) - BOARDS_SHOWN} more tables, in the files", style="dim")
+    for note in (*damaged, *notes):
+        console.print(note, style="yellow", highlight=False)
     violations = broken_brackets(results)
     for violation in violations:
         console.print(f"impossible: {violation}", style="red", highlight=False)
     for path in written:
         console.print(f"written: {path}", style="dim", highlight=False)
-    return 1 if violations else 0
+    return 1 if violations or damaged else 0
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -534,14 +562,14 @@ def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from .cells import read_results
     from .compare import cliques, compare, over_data_sets
     from .plots import write_ranks
-    from .report import read_results
 
     names = list(dict.fromkeys(options.names))
     if len(names) < 2:
         raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
-    results, _ = read_results(options.results)
+    results = read_results(options.results).results
     console = Console()
     for other in names[1:]:
         table = Table(title=f"{names[0]} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)

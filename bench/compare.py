@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .boards import Board, boards
+from .cells import Result
 from .errors import UserError, unknown
 from .metrics import Bootstrap, Estimate, mean
-from .report import Board, Result, boards
 
 LEVEL = 0.05
 FEWEST_BLOCKS = 5
@@ -39,13 +40,13 @@ class Difference(NamedTuple):
 
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
     """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric."""
-    cells_a, cells_b = ({r.spec["category"]: r for r in cells} for cells in (a, b))
+    cells_a, cells_b = ({r.category: r for r in cells} for cells in (a, b))
     shared = sorted(set(cells_a) & set(cells_b))
     if not shared:
         raise UserError(f"{a[0].detector} and {b[0].detector} have no category in common")
     for category in shared:
         one, other = cells_a[category], cells_b[category]
-        if [row.id for row in one.rows] != [row.id for row in other.rows]:
+        if one.table.ids != other.table.ids:
             raise UserError(
                 f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
             )
@@ -71,17 +72,16 @@ def _metric(r: Result, metric: str) -> Bootstrap:
     return r.metrics[metric]
 
 
-def not_worse(board: Board, metric: str) -> set[str]:
-    """The detector with the highest mean, and those that are not significantly worse on the same categories.
+def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
+    """Of detectors and their cells, that with the highest mean and those that are not significantly worse.
 
-    Of those that are ranked and have every category of the board.
+    Of those that have the metric in every category that any of them has.
     """
+    categories = {r.category for cells in entries.values() for r in cells}
     whole = {
         name: cells
-        for name, cells in board.entries
-        if name not in board.unranked
-        and len(cells) == len(board.categories)
-        and all(metric in r.metrics for r in cells)
+        for name, cells in entries.items()
+        if len(cells) == len(categories) and all(metric in r.metrics for r in cells)
     }
     if not whole:
         return set()
@@ -127,14 +127,14 @@ def compare(a: str, b: str, results: Sequence[Result], metric: str | None = None
     if all((Path(name) / "run.json").is_file() for name in (a, b)):
         one, other = cells[a][0], cells[b][0]
         title = f"{one.spec['dataset']}: {one.folder.name} and {other.folder.name}"
-        return [paired([one], [other], metric or default_metric(one), title)]
+        return [paired([one], [other], metric or one.ranked_by, title)]
     found: list[Difference] = []
     lacking: Result | None = None
     for board in boards([*cells[a], *cells[b]]):
         sides = [_of_board(board, cells[name]) for name in (a, b)]
         if not all(sides):
             continue
-        wanted = metric or default_metric(sides[0][0])
+        wanted = metric or sides[0][0].ranked_by
         if all(wanted in r.metrics for side in sides for r in side):
             found.append(paired(sides[0], sides[1], wanted, board.title))
         lacking = lacking or sides[0][0]
@@ -148,11 +148,6 @@ def compare(a: str, b: str, results: Sequence[Result], metric: str | None = None
 def _of_board(board: Board, cells: Sequence[Result]) -> list[Result]:
     folders = {r.folder for r in cells}
     return [r for _, entry in board.entries for r in entry if r.folder in folders]
-
-
-def default_metric(r: Result) -> str:
-    """What the board of this cell ranks by."""
-    return f"{r.word}_accuracy" if r.stops_at_threshold else f"{r.word}_auroc"
 
 
 class Ranks(NamedTuple):
@@ -177,9 +172,9 @@ def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str 
     for board in boards([r for own in cells.values() for r in own]):
         for name in names:
             for r in _of_board(board, cells[name]):
-                value = r.metrics.get(metric or default_metric(r))
+                value = r.metrics.get(metric or r.ranked_by)
                 if value is not None:
-                    table.setdefault((*board.key, r.spec["category"]), {})[name] = value.value
+                    table.setdefault((*board.key, r.category), {})[name] = value.value
     blocks = np.array([[row[name] for name in names] for row in table.values() if len(row) == len(names)])
     if len(blocks) < FEWEST_BLOCKS:
         return None

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 from . import files
 from .bracket import Bracket, brackets, smoothing_key
+from .cells import short
 from .compare import Ranks, cliques
 from .metrics import Estimate, mean
-from .report import short
-from .threat import eps_text, parse_eps
+from .threat import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .report import Result
+    from .cells import Result
 
 # Okabe & Ito: told apart by readers with any colour vision, and in grey by the markers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -52,7 +52,7 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
         name = f"{r.detector} (not ranked)" if r.unranked else r.detector
         by_eps = groups.setdefault(key, {}).setdefault(name, {})
-        by_eps.setdefault(parse_eps(r.spec["eps"]), {})[r.spec["category"]] = r
+        by_eps.setdefault(r.eps, {})[r.category] = r
     found: dict[tuple[str, str, str, str], dict[str, list[Point]]] = {}
     for key, detectors in groups.items():
         for name, by_eps in sorted(detectors.items()):
@@ -213,7 +213,7 @@ def radii(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, npt.NDAr
     not the radius; of several budgets the largest is shown.
     """
     groups: dict[tuple[str, str], dict[str, dict[str, Result]]] = {}
-    for r in sorted(results, key=lambda r: parse_eps(r.spec["eps"])):
+    for r in sorted(results, key=lambda r: r.eps):
         if r.radii is None:
             continue
         s = r.spec
@@ -282,8 +282,7 @@ def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket
         changed = first.spec["detector_parameters"].items()
         others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
         shown = ", ".join(f"{k}={short(v)}" for k, v in others.items())
-        where = "mean of " + str(len(bracket.categories)) + " categories"
-        title = f"{bracket.data}, {where if len(bracket.categories) > 1 else bracket.categories[0]}: {name}"
+        title = f"{bracket.data}, {bracket.scope}: {name}"
         title += f" ({shown})" * bool(shown) + f"\n{bracket.how}" * bool(bracket.how)
         found.setdefault(title, {}).setdefault(f"sigma {sigma:g}", []).append(bracket)
     return found
@@ -367,6 +366,12 @@ def write_ranks(ranks: Ranks, title: str, folder: Path) -> Path:
     figure = _figure((8, 0.4 * len(ranks.ranks) + 1.8))
     draw_ranks(ranks, title, figure.add_subplot())
     return _save(figure, folder, f"ranks {title} {' '.join(ranks.ranks)}")
+
+
+def write_all(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Every figure that these results have something for."""
+    kinds = (write_curves, write_purification, write_radii, write_brackets)
+    return [path for kind in kinds for path in kind(results, folder)]
 
 
 def _figure(inches: tuple[float, float] = (6.4, 4.2)) -> Figure:

@@ -648,7 +648,12 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
-    """The rows of a finished cell, after their hash has been compared with the record."""
+    """The rows of a finished cell."""
+    return from_csv(read_samples(folder, record), folder / "samples.csv")
+
+
+def read_samples(folder: Path, record: dict[str, Any]) -> str:
+    """samples.csv of a finished cell, after its hash has been compared with the record."""
     path = folder / "samples.csv"
     try:
         content = path.read_bytes()
@@ -659,7 +664,7 @@ def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
             f"{path} was changed after it was written (its sha256 is not the one in run.json); "
             "run the cell again with --force"
         )
-    return from_csv(content.decode("utf-8"), path)
+    return content.decode("utf-8")
 
 
 @contextlib.contextmanager

@@ -331,10 +331,11 @@ def test_bad_input_is_one_line(
 
 
 def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) -> None:
-    from bench.report import boards, by_part, read_results, table
+    from bench.boards import boards, by_part, table
+    from bench.cells import read_results
 
     evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
-    results, _ = read_results(tmp_path)
+    results = read_results(tmp_path).results
     (board,) = boards(results)
     assert results[0].spec["attack_parameters"] == {"steps": 4, "queries": 6, "transfer": False}
     shown, parts = table(board).iloc[0], by_part(board).iloc[0]

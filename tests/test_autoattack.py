@@ -19,8 +19,9 @@ from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
 from bench.api import make_attack
+from bench.cells import read_results
 from bench.metrics import accuracy
-from bench.report import read_results, write_report
+from bench.report import write_report
 
 SMALL = {"steps": 10, "queries": 20, "ascent_steps": 5}
 PLAIN, CONTINUED = "autoattack", "autoattack then apgd"
@@ -144,7 +145,7 @@ def test_its_own_accuracy_is_reported(data: Data, tmp_path: Any) -> None:
     threat = ThreatModel("linf", "8/255", "normal")
     frame = evaluate(Linear(), data, "autoattack", threat, attack_params=SMALL, results=tmp_path)
     assert frame.broken.isna().tolist() == (frame.label == 1).tolist()
-    (result,), _ = read_results(tmp_path)
+    (result,) = read_results(tmp_path).results
     tau = result.record["threshold"]["value"]
     expected = accuracy(frame[PLAIN], frame.label, tau).value
     assert result.metrics["autoattack_accuracy"].value == pytest.approx(expected)

@@ -32,9 +32,9 @@ from bench import (
 )
 from bench import smoothing as bounds
 from bench.bracket import brackets
+from bench.cells import read_results
 from bench.certificate import Bounder, Certificate
 from bench.metrics import conservative
-from bench.report import read_results
 from bench.run import Monitor
 
 Run = Callable[..., tuple[int, str, str]]
@@ -317,7 +317,7 @@ def test_a_bracket_is_shown_for_the_categories_that_were_attacked(data: Data, tm
     whole, part = brackets(read_results(tmp_path)[0])
     assert whole.categories == ["one", "two"] and whole.attacked() is None
     assert part.categories == ["two"] and part.attacked() is not None
-    assert [line["bracket"] for b in (whole, part) for line in b.lines] == ["open", "holds"]
+    assert [line["bracket"] for line in (whole.line, part.line)] == ["open", "holds"]
 
 
 def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -
     few = registry.load("detectors", "smoothed").target(Linear(1), sigma=0.25, n=5)
     evaluate(few, data, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
     (found,) = brackets(read_results(tmp_path)[0])
-    assert found.attacked() is not None and found.lines[0]["bracket"] == "open (attacked with n below 15)"
+    assert found.attacked() is not None and found.line["bracket"] == "open (attacked with n below 15)"
 
 
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:

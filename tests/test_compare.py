@@ -11,9 +11,10 @@ from conftest import Linear, small_data
 from scipy import stats
 
 from bench import Data, ThreatModel, UserError, evaluate
+from bench.boards import boards
+from bench.cells import Result, Table, load_results, read_results
 from bench.compare import Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
 from bench.plots import draw_ranks
-from bench.report import Result, boards, load_results, read_results
 from bench.run import Row
 
 Run = Callable[..., tuple[int, str, str]]
@@ -30,7 +31,7 @@ def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/2
                  "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
                  "limit": None, "draws": None, "goal": "rank"},
     }  # fmt: skip
-    return Result(Path(f"{name}-{category}-{eps}"), record, rows)
+    return Result(Path(f"{name}-{category}-{eps}"), record, Table.of(rows))
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -76,8 +77,8 @@ def test_boards_without_the_metric_are_left_out() -> None:
     for r in cells:
         r.record["kind"] = "certificate" if r.spec["eps"] == "1/255" else "attack"
         r.spec["attack"] = r.record["kind"]
-    cells = [r if r.record["kind"] == "attack" else Result(r.folder, r.record, tuple(
-        row._replace(more={"low_0": row.clean, "high_0": row.clean}) for row in r.rows)) for r in cells]  # fmt: skip
+    for r in cells:
+        r.table.columns["low_0"] = r.table.columns["high_0"] = r.table.columns["clean"]
     assert len(compare("a", "b", cells)) == 2
     assert len(compare("a", "b", cells, "robust_auroc")) == len(compare("a", "b", cells, "certified_auroc")) == 1
     with pytest.raises(UserError, match="fame"):
@@ -89,7 +90,8 @@ def test_bold_is_the_best_and_what_is_not_worse() -> None:
     cells = [result(good, "good"), result(close, "close"), result(bad, "bad"), result(good + 0, "failed")]
     cells[-1].checks.append({"name": "gradient", "passed": False, "sentence": "no"})
     (board,) = boards(cells)
-    assert not_worse(board, "robust_auroc") == {"good", "close"}
+    ranked = {name: own for name, own in board.entries if name not in board.unranked}
+    assert not_worse(ranked, "robust_auroc") == {"good", "close"}
 
 
 def many(names: str, blocks: int, gaps: dict[str, float]) -> list[Result]:

@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load, registry
+from bench.boards import boards, table
+from bench.cells import find_cells
 from bench.fitting import Candidate, cache_folder, split
+from bench.leaderboard import markdown
 from bench.plots import _figure, _save, purification
-from bench.report import boards, find_cells, markdown, table, write_report
+from bench.report import write_report
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -260,7 +263,7 @@ def test_purification_levels_are_plotted_with_the_plain_detector_as_level_0(tmp_
         evaluate("diffpure+autoencoder", data, "pgd-linf", params={**TINY, "t": t}, **common)
     evaluate("autoencoder", data, "pgd-linf", params={"steps": 3}, **common)
     evaluate("autoencoder", data, "pgd-linf", params={"steps": 2}, **common)
-    found, _ = find_cells(results)
+    found = find_cells(results).results
     curves = purification(found)
     assert [(parameter, [level.value for level in levels]) for (_, parameter), levels in curves.items()] == [
         ("diffpure.t", [0, 5, 50])
@@ -268,7 +271,7 @@ def test_purification_levels_are_plotted_with_the_plain_detector_as_level_0(tmp_
     bare = next(r for r in found if r.spec["detector_parameters"] == {"steps": 3})
     (levels,) = curves.values()
     assert levels[0].clean.value == bare.metrics["clean_auroc"].value
-    written = write_report(results)[2]
+    written = write_report(results).written
     assert [p.name for p in written if p.name.startswith("purification-diffpure-autoencoder")]
 
 
@@ -283,7 +286,7 @@ def test_a_purifier_is_run_and_reported_whatever_its_level(level: str, tmp_path:
     for value in (0.5, 0.7):
         purified = Own(Linear(), factor=value)
         evaluate(purified, small_data(), results=tmp_path, attack_params={"steps": 1}, draws=1)
-    written = [p.name for p in write_report(tmp_path)[2]]
+    written = [p.name for p in write_report(tmp_path).written]
     assert any(name.startswith("purification") for name in written) == (level == "factor")
 
 
@@ -297,7 +300,7 @@ def test_checks_are_stored_with_every_run_and_shown(tmp_path: Path) -> None:
     evaluate("autoencoder", small_data(size=16), "pgd-linf", params={"steps": 3}, results=results)
     record = json.loads(next(results.rglob("run.json")).read_text())
     assert {c["name"] for c in record["checks"]} >= {"gradient", "rows", "randomness", "state"}
-    found, notes = find_cells(results)
+    found, notes, _ = find_cells(results)
     assert all(c["sentence"] in markdown(found, notes) for c in record["checks"])
 
 
@@ -348,7 +351,7 @@ def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Pat
         "run", "--detector", f"{tmp_path / 'cut.py'}:Cut,{tmp_path / 'whole.py'}:Brightness", *options
     )
     assert code == 0 and "Cut (not" in out
-    found, notes = find_cells(tmp_path / "r")
+    found, notes, _ = find_cells(tmp_path / "r")
     (board,) = boards(found)
     assert [name.split()[0] for name, _ in board.entries] == ["Brightness", "Cut"]
     assert table(board)["rank"].tolist()[0] == "1" and table(board)["rank"].tolist()[1] != "2"
@@ -358,7 +361,7 @@ def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Pat
 def test_random_weights_are_never_ranked(tmp_path: Path) -> None:
     toy = {**target("patchcore").toy_parameters, "neighbours": 1}
     evaluate("patchcore", small_data(size=32), params=toy, results=tmp_path, attack_params={"steps": 1})
-    found, notes = find_cells(tmp_path)
+    found, notes, _ = find_cells(tmp_path)
     assert found[0].unranked == ["random weights"]
     assert "random weights" in markdown(found, notes)
 

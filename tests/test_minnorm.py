@@ -17,9 +17,10 @@ from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
 from bench.api import make_attack
+from bench.cells import read_results
 from bench.metrics import LEVEL, RESAMPLES, accuracy, median
 from bench.plots import radii, still_right
-from bench.report import read_results, write_report
+from bench.report import write_report
 from bench.run import Row, from_csv, to_csv
 
 Run = Callable[..., tuple[int, str, str]]
@@ -285,7 +286,7 @@ def test_the_report_shows_radii_and_ranks_nothing_by_them(tmp_path: Path, data: 
     evaluate(Linear(), data, "fab", ThreatModel("linf", "2/255"), results=tmp_path, attack_params=steps)
     evaluate(Linear(), data, "pgd", ThreatModel("linf", "2/255"), results=tmp_path, goal="threshold")
     evaluate(Linear(), data, "pgd", ThreatModel("linf", "2/255"), results=tmp_path)
-    results, _, written = write_report(tmp_path)
+    (results, _, _), written = write_report(tmp_path)
     board = (tmp_path / "LEADERBOARD.md").read_text()
     assert board.count("This attack leaves an image alone") == 2 and board.count("*median radius*:") == 1
     assert "pgd (goal=threshold)" in board

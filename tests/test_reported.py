@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import UserError, registry
-from bench.report import CERTIFIED, COLUMNS
+from bench.boards import CERTIFIED, COLUMNS
 from bench.reported import METRICS, WHOLE, beside, reported
 
 HEADER = "detector,dataset,category,image_size,metric,value,norm,eps,attack,source,where,note"

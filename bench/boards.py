@@ -1,0 +1,262 @@
+"""Leaderboards: cells that may be compared, as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .cells import Result
+from .errors import unknown
+from .metrics import Bootstrap, mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Board:
+    """One leaderboard: cells that may be compared, because only the detector (and the category) differs."""
+
+    title: str
+    key: tuple[Any, ...]
+    entries: tuple[tuple[str, tuple[Result, ...]], ...]
+    """Detector and its cells, one per category; best robust AUROC first, or robust accuracy where the attack stops at
+    the threshold, and what must not be ranked last."""
+
+    @property
+    def categories(self) -> list[str]:
+        return sorted({r.category for r in self.cells})
+
+    @property
+    def cells(self) -> list[Result]:
+        """Of all its detectors."""
+        return [r for _, results in self.entries for r in results]
+
+    @property
+    def word(self) -> str:
+        """`robust` or `certified`: what all its cells hold."""
+        return self.cells[0].word
+
+    @property
+    def stops_at_threshold(self) -> bool:
+        """Its cells, which share an attack, are about decisions, not scores."""
+        return self.cells[0].stops_at_threshold
+
+    @property
+    def ranked_by(self) -> str:
+        """The metric whose mean decides the order."""
+        return self.cells[0].ranked_by
+
+    @cached_property
+    def unranked(self) -> dict[str, list[str]]:
+        """Detector -> why it is not ranked."""
+        reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
+        return {name: why for name, why in reasons.items() if why}
+
+
+def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
+    """Grouped by data set, size, attack, budget and seed; `sort` as in `order`, by default what the board ranks by."""
+    groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
+    for r in results:
+        s = r.spec
+        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(r.eps), s["targets"], s["seed"])
+        groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
+    found = []
+    for key, entries in sorted(groups.items()):
+        dataset, size, attack, norm, _, targets, seed = key
+        spec = next(iter(entries.values()))[0].spec
+        title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
+        title += f", {targets} images attacked" if targets != "both" else ""
+        title += f", seed {seed}" if seed else ""
+        board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))
+        names = order(entries, sort or board.ranked_by)
+        names.sort(key=lambda name: name in board.unranked and not sort)
+        found.append(Board(title, key, tuple((name, tuple(entries[name])) for name in names)))
+    return found
+
+
+COSTS: dict[str, Callable[[Result], float | None]] = {
+    "seconds": lambda r: r.record["seconds"],
+    "fit_seconds": lambda r: (r.record["detector"]["fit"] or {}).get("seconds"),
+    "passes": lambda r: r.record["forwards"] + r.record["backwards"],
+    "weights": lambda r: r.record["detector"].get("weights"),
+    "peak_memory_mib": lambda r: r.record["peak_memory"],
+}
+
+
+def order(entries: Mapping[str, Sequence[Result]], sort: str) -> list[str]:
+    """Detectors by `detector`, a cost or the mean of a metric, the best first; `-` before it turns that round.
+
+    Who lacks it comes last. Raises UserError for what no cell has.
+    """
+    by = sort.removeprefix("-")
+    known = {name for cells in entries.values() for r in cells for name in r.metrics} | set(COSTS) | {"detector"}
+    if by not in known:
+        raise unknown("column for --sort", by, known)
+    if by == "detector":
+        return sorted(entries, reverse=sort != by)
+    values: dict[str, float] = {}
+    for name, cells in entries.items():
+        if by in COSTS:
+            costs = [value for r in cells if (value := COSTS[by](r)) is not None]
+            values[name] = sum(costs) / len(costs) if costs else math.nan
+        else:
+            values[name] = -mean_of(cells, by).value if all(by in r.metrics for r in cells) else math.nan
+        if by.endswith("fpr95"):
+            values[name] *= -1
+    sign = 1 if sort == by else -1
+    return sorted(entries, key=lambda name: (math.isnan(values[name]), sign * values[name]))
+
+
+def mean_of(results: Sequence[Result], metric: str) -> Bootstrap:
+    """Over the categories."""
+    return mean([r.metrics[metric] for r in results])
+
+
+COLUMNS = {
+    "clean AUROC": "clean_auroc",
+    "robust AUROC": "robust_auroc",
+    "normal only": "normal_only_auroc",
+    "anomalous only": "anomalous_only_auroc",
+    "rounded": "rounded_auroc",
+    "clean AP": "clean_ap",
+    "robust AP": "robust_ap",
+    "clean FPR95": "clean_fpr95",
+    "robust FPR95": "robust_fpr95",
+    "clean acc.": "clean_accuracy",
+    "robust acc.": "robust_accuracy",
+}
+CERTIFIED = {
+    "clean AUROC": "clean_auroc",
+    "certified AUROC": "certified_auroc",
+    "normal only": "normal_only_auroc",
+    "anomalous only": "anomalous_only_auroc",
+    "clean acc.": "clean_accuracy",
+    "certified acc.": "certified_accuracy",
+    "normal right": "certified_normal_right",
+    "anomalous right": "certified_anomalous_right",
+    "certified radius, normal": "certified_radius_normal",
+    "certified radius, anomalous": "certified_radius_anomalous",
+}
+AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robust_anomalous_right"}
+AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
+RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
+DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
+NOT_RANKED = "–"  # noqa: RUF001
+BOLD = ("clean AUROC", "robust AUROC", "certified AUROC", "robust acc.", "certified acc.")
+DECISIONS = ("clean acc.", "robust acc.", "certified acc.", "normal right", "anomalous right")
+WITH_INTERVAL = ("clean AUROC", "robust AUROC", "certified AUROC", "normal only", "anomalous only")
+
+
+def columns_of(board: Board) -> dict[str, str]:
+    """Title -> metric."""
+    return CERTIFIED if board.word == "certified" else COLUMNS | further(board)
+
+
+def further(board: Board) -> dict[str, str]:
+    """Columns that only some attacks fill."""
+    wanted = AT_THRESHOLD if board.stops_at_threshold else {}
+    for columns in (DRAWS, AUTOATTACK, RADII):
+        if any(metric in r.metrics for r in board.cells for metric in columns.values()):
+            wanted = wanted | columns
+    return wanted
+
+
+def table(board: Board) -> pd.DataFrame:
+    """A board as text, one row per detector; means over categories, AUROC with its 95 % interval."""
+    everything = len(board.categories)
+    lines = []
+    for rank, (name, results) in enumerate(board.entries, 1):
+        line = {
+            "rank": NOT_RANKED if name in board.unranked else str(rank),
+            "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
+        }
+        for title, metric in columns_of(board).items():
+            line[title] = shown(results, metric, title in (*WITH_INTERVAL, *RADII))
+        lines.append(line | cost(results))
+    return pd.DataFrame(lines)
+
+
+def shown(results: Sequence[Result], metric: str, interval: bool) -> str:
+    """The mean over these cells as text; a dash where one of them lacks the metric: this side was not attacked."""
+    if any(metric not in r.metrics for r in results):
+        return NOT_RANKED
+    estimate = mean_of(results, metric).estimate()
+    return str(estimate) if interval else f"{estimate.value:.3f}"
+
+
+def cost(results: Sequence[Result]) -> dict[str, str]:
+    """Of the attacks on all categories of a detector: passes, seconds, memory, and how large the detector is."""
+    images = sum(len(r.table.ids) for r in results)
+    forwards, backwards = (sum(r.record[k] for r in results) for k in ("forwards", "backwards"))
+    fits = [r.record["detector"]["fit"] for r in results]
+    memory = [r.record["peak_memory"] for r in results if r.record["peak_memory"]]
+    weights = [r.record["detector"].get("weights") for r in results]
+    return {
+        "passes per image": f"{forwards / images:.0f} + {backwards / images:.0f}",
+        "fit seconds": f"{sum(fit['seconds'] for fit in fits if fit):.0f}",
+        "attack seconds": f"{sum(r.record['seconds'] for r in results):.0f}",
+        "peak GiB": f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED,
+        "M weights": NOT_RANKED if None in weights else f"{max(weights) / 1e6:.2f}",
+    }
+
+
+def by_category(board: Board) -> pd.DataFrame:
+    """What the board ranks by, clean and after the attack (or as certified), per category."""
+    lines = []
+    metrics = (f"clean_{board.ranked_by.rpartition('_')[2]}", board.ranked_by)
+    for name, results in board.entries:
+        cells = {r.category: r for r in results}
+        line = {"detector": name}
+        for category in board.categories:
+            r = cells.get(category)
+            values = [] if r is None else [r.metrics[m].value for m in metrics if m in r.metrics]
+            line[category] = " → ".join(f"{v:.3f}" for v in values)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def by_part(board: Board) -> pd.DataFrame:
+    """Robust AUROC of every part of an attack that is made of several, mean over categories; empty if none is."""
+    parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
+    if not parts:
+        return pd.DataFrame()
+    lines = [
+        {
+            "detector": name,
+            **{part: shown(results, f"{part}_auroc", False) for part in parts},
+            "worst of all": shown(results, "robust_auroc", False),
+        }
+        for name, results in board.entries
+    ]
+    return pd.DataFrame(lines)
+
+
+def rich_table(board: Board) -> Table:
+    """A board for a terminal of 80 columns; LEADERBOARD.md has more of them."""
+    from rich import box
+    from rich.table import Table
+
+    count = len(board.categories)
+    scope = f"mean over {count} categories" if count > 1 else board.categories[0]
+    found = Table(
+        title=f"{board.title} ({scope})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+    found.add_column("detector", overflow="fold")
+    about = DECISIONS if board.stops_at_threshold else WITH_INTERVAL
+    titles = [title for title in about if title in columns_of(board)]
+    for title in titles:
+        found.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in table(board)[["rank", "detector", *titles]].itertuples(index=False):
+        name = f"{row[1]} (not ranked)" if row[0] == NOT_RANKED else row[1]
+        found.add_row(name, *(cell.replace(" ", "\n", 1) for cell in row[2:]))
+    return found
