@@ -34,7 +34,7 @@ from .fitting import around as around_origin
 from .memory import free_memory
 from .provenance import device_name, versions
 from .rng import Rng
-from .run import COLUMNS, Attack, Cell, Monitor, Ready, Row, RunSpec
+from .run import COLUMNS, PROBE_IMAGES, Attack, Cell, Monitor, Ready, Row, RunSpec, refuse_constant
 from .score import GOALS, Score
 from .smoothing import Floats
 from .threat import ThreatModel, eps_text, parse_eps
@@ -357,14 +357,9 @@ class Bounder:
 
     def probe(self) -> None:
         """Scores of noisy images that are not finite, or all the same, are refused before the work."""
-        labels = self.data.test.labels
-        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        some = self.data.test.of_each_class(PROBE_IMAGES)
         found = np.array([self._draw(i, 0, 1)[0] for i in some])
-        if (found == found[0]).all():
-            raise UserError(
-                f"detector {self.spec.detector} gives {len(some)} different noisy images the same score "
-                f"{found[0]:g}: a constant score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, found.tolist(), f"{len(some)} different noisy images")
         kept = [self._kept(path)[:1] if (path := self._path(i)) else np.empty(0) for i in some]
         off = [abs(float(k[0]) - now) for k, now in zip(kept, found, strict=True) if len(k)]
         if self.folder is not None and off and not max(off) <= SAME_DRAW * float(np.ptp(found)):

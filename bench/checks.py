@@ -104,8 +104,7 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
 
 def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
     """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
-    labels = data.test.labels
-    some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:RUN_IMAGES]]
+    some = data.test.of_each_class(RUN_IMAGES)
     probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
     return [run_check(name, probe) for name in names or OF_A_RUN]
 

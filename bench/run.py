@@ -39,6 +39,7 @@ SCHEMA = 3
 """Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 
 
+PROBE_IMAGES = 4  # of each class, scored before the work
 ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
 
 
@@ -422,12 +423,7 @@ class Cell:
             )
 
     def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
-        clean = [row.clean for row in rows]
-        if min(clean) == max(clean):
-            raise UserError(
-                f"detector {self.spec.detector} gives every test image the score {clean[0]:g}: a constant "
-                "score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
         record |= {"status": "finished", "finished": _now()}
         if self.folder is not None:
             samples = (self.folder / "samples.csv").read_bytes()
@@ -465,16 +461,11 @@ class Worker:
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
-        labels = self.data.test.labels
-        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        some = self.data.test.of_each_class(PROBE_IMAGES)
         x = self.data.test.images(some).to(self.ready.device)
         rng = self._rng(some)
         scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
-        if len(set(scores.tolist())) == 1:
-            raise UserError(
-                f"detector {self.spec.detector} gives {len(some)} different images the same score "
-                f"{scores[0].item():g}: a constant score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, scores.tolist(), f"{len(some)} different images")
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """Rows of these test images. `worst` is never better for the detector than `clean`, or than what a smaller
@@ -596,6 +587,14 @@ class Worker:
                     f"{self.data.test.records[index].id} the score {value}; scores must be finite"
                 )
         return scores
+
+
+def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:
+    """A UserError if these `images` have one and the same score."""
+    if len(set(scores)) == 1:
+        raise UserError(
+            f"detector {detector} gives {images} the same score {scores[0]:g}: a constant score ranks nothing"
+        )
 
 
 def takes_starts(attack: Attack) -> bool:
