@@ -14,7 +14,7 @@ from .checks import OF_A_RUN, checks_of_run
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, around, attacked_images, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, around, folder_of, held_out_threshold
 from .provenance import choose_device
 from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, RunSpec
 from .score import GOALS
@@ -165,7 +165,7 @@ def evaluate(
     def images_of(ball: ThreatModel) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         fingerprints = [data.train.fingerprint, data.test.fingerprint]
-        return attacked_images([replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
+        return folder_of("attacked", [replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
     kept = Kept(images_of(threat) if keep_images else None, None if before is None else images_of(before))

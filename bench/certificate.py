@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -29,7 +28,7 @@ from .checks import OF_A_CERTIFICATE
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError
-from .fitting import Candidate, Tell, cache_folder
+from .fitting import Candidate, Tell, folder_of
 from .fitting import around as around_origin
 from .memory import free_memory
 from .provenance import device_name, versions
@@ -435,7 +434,7 @@ class Bounder:
 
     def _path(self, index: int) -> Path | None:
         """Where the draws of an image are kept."""
-        return None if self.folder is None else self.folder / f"{_digest(self.data.test.records[index].id)}.f8"
+        return None if self.folder is None else self.folder / f"{files.digest(self.data.test.records[index].id)}.f8"
 
     @staticmethod
     def _kept(path: Path) -> Floats:
@@ -503,11 +502,7 @@ class Bounder:
             "versions": versions(),
             "device": device_name(self.ready.device),
         }
-        return cache_folder() / "draws" / _digest(json.dumps(identity, sort_keys=True))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+        return folder_of("draws", identity)
 
 
 @functools.cache

@@ -155,8 +155,7 @@ class RunSpec:
 
 def _suffix(**settings: Any) -> str:
     changed = {name: value for name, value in settings.items() if value not in ({}, None, 0)}
-    text = json.dumps(changed, sort_keys=True)
-    return f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if changed else ""
+    return f"-{files.digest(json.dumps(changed, sort_keys=True), 8)}" if changed else ""
 
 
 class Ready(NamedTuple):
@@ -182,7 +181,7 @@ class Kept:
         """One file per image, whole or not at all."""
         if self.folder is not None:
             for name, image in zip(ids, images.cpu().numpy(), strict=True):
-                files.write_array(self.folder / f"{_digest(name)}.npy", image)
+                files.write_array(self.folder / f"{files.digest(name)}.npy", image)
 
     def smaller(self, ids: Sequence[str], x: Tensor) -> Tensor | None:
         """The images of the smaller ball, in place of x where there are any; None if there are none at all."""
@@ -190,14 +189,10 @@ class Kept:
             return None
         found, images = False, x.clone()
         for i, name in enumerate(ids):
-            array = files.read_array(self.smaller_folder / f"{_digest(name)}.npy")
+            array = files.read_array(self.smaller_folder / f"{files.digest(name)}.npy")
             if array is not None and array.shape == tuple(x.shape[1:]):
                 found, images[i] = True, torch.from_numpy(array).to(x)
         return images if found else None
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @dataclass
