@@ -23,7 +23,7 @@ from scipy import special
 from torch import Tensor
 
 from . import files, parameters, registry, smoothing
-from .api import Subject, batch_size_for, default_size, origin_of
+from .api import Subject, batch_size_for, frame_of, origin_of
 from .checks import OF_A_CERTIFICATE
 from .data import Data
 from .detector import Detector, Origin, Wrapper
@@ -33,8 +33,8 @@ from .fitting import around as around_origin
 from .memory import free_memory
 from .provenance import device_name, versions
 from .rng import Rng
-from .run import COLUMNS, PROBE_IMAGES, Attack, Cell, Monitor, Ready, Row, RunSpec, refuse_constant
-from .score import GOALS, Score
+from .run import PROBE_IMAGES, Attack, Cell, Monitor, Ready, Row, RunSpec, refuse_constant
+from .score import Score
 from .smoothing import Floats
 from .threat import ThreatModel, eps_text, parse_eps
 
@@ -104,41 +104,20 @@ def certify(
     Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
     pleases is no certificate: choose their number before.) The rest as in `evaluate`.
     """
-    import pandas as pd
-
     settings = Certificate(samples, alpha)
     threat = ThreatModel("l2", parse_radius(radius), targets)
-    if goal not in GOALS:
-        raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     full, data = data, data.limited(limit)
     if isinstance(detector, str):
         detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
     subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
+    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
+    spec = subject.spec(METHOD, attack, threat, full, limit, goal)
     refuse_impossible(threat, settings, subject.built, data, goal)
-    spec = RunSpec(
-        subject.label,
-        subject.changed,
-        METHOD,
-        parameters.changed(Certificate, {"samples": samples, "alpha": alpha}),
-        threat,
-        data.name,
-        data.category,
-        data.image_size,
-        default_size(data.name),
-        seed,
-        limit if len(data.test) < len(full.test) else None,
-        None,
-        goal,
-    )
     folder = None if results is None else spec.folder(Path(results))
     cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
-    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
     rows, record = cell.run(data, lambda: subject.ready(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
-    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
-    frame = frame.join(pd.DataFrame([row.more for row in rows]))
-    frame.attrs["run"] = record
-    return frame
+    return frame_of(rows, record)
 
 
 def candidate(
@@ -257,11 +236,7 @@ def parse_radius(text: str | float) -> Fraction:
 def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
     """A radius at which these draws could bound no score, or decide nothing, says how many it takes."""
     alpha, noise = settings.alpha / len(data.test), Noise.of(smoothed)
-    if threat.radius > threat.longest((3, data.image_size, data.image_size)):
-        raise UserError(
-            f"--radius {eps_text(threat.eps)} is longer than any change of a {data.image_size} pixel image in l2; it "
-            "is in pixel units in [0, 1]"
-        )
+    threat.refuse_longer(data.image_size, "--radius")
     p = noise.percentile
     if p is None:
         return
