@@ -41,6 +41,8 @@ from .threat import ThreatModel, eps_text, parse_eps
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .beliefs import Outcome
+
 METHOD = "certificate"
 OUTER = "smoothed"
 """The detector that is certified is this one around the one that was asked for."""
@@ -291,12 +293,10 @@ class CertificateCell(Cell):
     def _at_once(self, batch_size: int) -> int:
         return 1  # a batch is one image under many draws
 
-    def _try_again(self, data: Data, ready: Ready, attack: Any, rows: list[Row], record: dict[str, Any]) -> None:
+    def _checks(self, data: Data, ready: Ready, attack: Any, rows: list[Row], record: dict[str, Any]) -> Outcome:
         from .certificate_checks import checks_of_certificate
 
-        found = checks_of_certificate(self.spec, data, ready, attack, rows, record["batch_size"])
-        record["checks"] += [check._asdict() for check in found.checks]
-        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+        return checks_of_certificate(self.spec, data, ready, attack, rows, record["batch_size"])
 
 
 class Bounder:

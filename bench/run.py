@@ -33,6 +33,7 @@ from .score import Goal, Passes, Score, where_it_failed
 from .threat import ThreatModel, eps_text
 
 if TYPE_CHECKING:
+    from .beliefs import Outcome
     from .checks import Check
 
 SCHEMA = 3
@@ -308,13 +309,16 @@ class Cell:
 
     def _try_again(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
-        from .beliefs import checks_of_cell
-
-        found = checks_of_cell(self.spec, data, ready, attack, rows, self.kept)
+        found = self._checks(data, ready, attack, rows, record)
         record["checks"] += [check._asdict() for check in found.checks]
         record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+
+    def _checks(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> Outcome:
+        from .beliefs import checks_of_cell
+
         before = self.kept.smaller_folder
         record["smaller_ball"] = before.name if before is not None and before.is_dir() else None
+        return checks_of_cell(self.spec, data, ready, attack, rows, self.kept)
 
     def _begin(self, data: Data, ready: Ready, attack: Attack, batch_size: int) -> dict[str, Any]:
         detector = ready.detector
