@@ -141,7 +141,8 @@ def candidate(
 
 def around(detector: Detector, sigma: float | None = None, params: Mapping[str, Any] | None = None) -> Detector:
     """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
-    outer = registry.load("detectors", OUTER).target
+    plugin = registry.load("detectors", OUTER)
+    outer = plugin.target
     given: dict[str, Any] = dict(params or {})
     if sigma is not None:
         given[outer.noise_parameter] = sigma
@@ -152,7 +153,7 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     smoothed: Any = parameters.build(outer, {outer.noise_parameter: SIGMA, **given}, OUTER, detector)
     record = smoothed.parameters_record
     changed = parameters.identity(parameters.changed(outer, record))
-    own = Origin(OUTER, registry.load("detectors", OUTER).sha256, parameters.identity(record), changed)
+    own = Origin(OUTER, plugin.sha256, parameters.identity(record), changed)
     smoothed.origin = around_origin(own, origin_of(detector))
     for part in _inside(detector):
         known = part.noise_parameter
@@ -381,9 +382,9 @@ class Bounder:
                 if verdict is not None:
                     scores = scores[:n]
                     break
-        side = math.inf if record.label else -math.inf
         edge = float(np.nextafter(self.threshold, math.inf)) if record.label else self.threshold
-        worst = edge if verdict else -side
+        beyond = -math.inf if record.label else math.inf
+        worst = edge if verdict else beyond
         more = {"draws": float(len(scores))}
         return Row(record.id, record.label, noise.center(scores), worst, radius, math.nan, more), len(scores)
 

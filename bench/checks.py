@@ -101,8 +101,8 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
     yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
     images = data.test.images(range(len(data.test))).to(detector.device)
     probe = Probe(detector, images, data.test.ids, data)
-    for name in CHECKS:
-        yield run_check(name, CHECKS[name], probe)
+    for name, check in CHECKS.items():
+        yield run_check(name, check, probe)
 
 
 def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
