@@ -1,4 +1,4 @@
-"""The standard evaluation: the attacks that every detector meets, so that figures compare. Version standard-v1.
+"""The standard evaluation: the attacks that every detector meets, so that figures compare. Version standard-v2.
 
 Whoever publishes a robust AUROC of this benchmark runs this. A change that can change a number is a new version.
 """
@@ -68,7 +68,7 @@ class Standard:
     queries: int = 1000
     draws: int = EOT_DRAWS
     transfer: bool = True
-    version: Literal["standard-v1"] = "standard-v1"
+    version: Literal["standard-v2"] = "standard-v2"
 
     sources: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
     """Of transfer attacks, for the record."""

@@ -14,9 +14,9 @@ from .checks import OF_A_RUN, checks_of_run
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, around, attacked_images, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, around, folder_of, held_out_threshold
 from .provenance import choose_device
-from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, RunSpec
+from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, Row, RunSpec
 from .score import GOALS
 from .threat import NORMS, Norm, ThreatModel
 
@@ -118,42 +118,18 @@ def evaluate(
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
-    import pandas as pd
-
     method, norm, maker, attack_code = make_attack(attack, attack_params)
     if threat is None:
         threat = ThreatModel(norm or "linf", "2/255")
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
-    if threat.radius > threat.longest((3, data.image_size, data.image_size)):
-        unit = "counts pixels" if threat.norm == "l0" else "is in pixel units in [0, 1]"
-        raise UserError(
-            f"--eps {threat.eps} is longer than any change of a {data.image_size} pixel image in {threat.norm}; "
-            f"eps {unit}"
-        )
+    threat.refuse_longer(data.image_size)
     batch_size = batch_size_for(data.image_size, batch_size)
-    if goal not in GOALS:
-        raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
     full, data = data, data.limited(limit)
     subject = Subject(Candidate(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed)
-    given = {name: getattr(maker, name) for name in parameters.accepted(type(maker)) if hasattr(maker, name)}
-    spec = RunSpec(
-        subject.label,
-        subject.changed,
-        method,
-        parameters.identity(parameters.changed(type(maker), given)),
-        threat,
-        data.name,
-        data.category,
-        data.image_size,
-        default_size(data.name),
-        seed,
-        limit if len(data.test) < len(full.test) else None,
-        draws,
-        goal,
-    )
+    spec = subject.spec(method, maker, threat, full, limit, goal, draws)
 
     def prepare() -> Ready:
         if getattr(maker, "needs_gradient", True) and not subject.differentiable:
@@ -165,12 +141,19 @@ def evaluate(
     def images_of(ball: ThreatModel) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         fingerprints = [data.train.fingerprint, data.test.fingerprint]
-        return attacked_images([replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
+        return folder_of("attacked", [replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
     kept = Kept(images_of(threat) if keep_images else None, None if before is None else images_of(before))
     cell = Cell(spec, folder, subject.code, attack_code, kept)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
+    return frame_of(rows, record)
+
+
+def frame_of(rows: Sequence[Row], record: dict[str, Any]) -> pd.DataFrame:
+    """One row per test image; the run record is in `.attrs["run"]`."""
+    import pandas as pd
+
     frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
     frame = frame.join(pd.DataFrame([row.more for row in rows]))
     frame.attrs["run"] = record
@@ -233,6 +216,36 @@ class Subject:
     def differentiable(self) -> bool:
         """What the classes declare, and what the parameters make of it: known before a fit that may be long."""
         return self.detector.differentiable and self.built.differentiable
+
+    def spec(
+        self,
+        method: str,
+        attack: Attack,
+        threat: ThreatModel,
+        data: Data,
+        limit: int | None,
+        goal: str,
+        draws: int | None = None,
+    ) -> RunSpec:
+        """Of a cell on at most `limit` of the test images of `data`."""
+        if goal not in GOALS:
+            raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
+        given = {name: getattr(attack, name) for name in parameters.accepted(type(attack)) if hasattr(attack, name)}
+        return RunSpec(
+            self.label,
+            self.changed,
+            method,
+            parameters.identity(parameters.changed(type(attack), given)),
+            threat,
+            data.name,
+            data.category,
+            data.image_size,
+            default_size(data.name),
+            self.seed,
+            limit if limit is not None and limit < len(data.test) else None,
+            draws,
+            goal,
+        )
 
     def ready(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Ready:
         """Fitted, with its threshold and what was checked of it."""

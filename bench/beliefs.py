@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from . import registry
-from .checks import STANDARD_ERRORS, Check, tie_sentence
+from .checks import STANDARD_ERRORS, Check, run_check, stopped, tie_sentence
 from .data import Data
 from .metrics import points
 from .run import Attack, Kept, Ready, Row, RunSpec
-from .score import Passes, where_it_failed
+from .score import Passes
 from .threat import TOLERANCE, ThreatModel
 from .trial import ERRORS, MARGIN, POINT, SAME, Ahead, Trial
 
@@ -58,21 +58,9 @@ def checks_of_cell(
     try:
         trial = Trial(spec, data, ready, attack, rows, kept or Kept())
     except Exception as error:  # of a plug-in's `prepare`, say
-        return Outcome([_failed(name, error) for name in CHECKS], 0.0, Passes())
-    checks = [_checked(name, trial) for name in CHECKS]
+        return Outcome([stopped(name, error) for name in CHECKS], 0.0, Passes())
+    checks = [run_check(name, check, trial) for name, check in CHECKS.items()]
     return Outcome(checks, round(time.monotonic() - started, 3), trial.passes)
-
-
-def _checked(name: str, trial: Trial) -> Check:
-    try:
-        with torch.random.fork_rng():
-            return Check(name, *CHECKS[name](trial))
-    except Exception as error:
-        return _failed(name, error)
-
-
-def _failed(name: str, error: Exception) -> Check:
-    return Check(name, False, f"could not be checked: {where_it_failed(error)}")
 
 
 def budget_is_kept(trial: Trial) -> tuple[bool, str]:

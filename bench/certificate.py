@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import shutil
 import time
@@ -24,23 +23,25 @@ from scipy import special
 from torch import Tensor
 
 from . import files, parameters, registry, smoothing
-from .api import Subject, batch_size_for, default_size, origin_of
+from .api import Subject, batch_size_for, frame_of, origin_of
 from .checks import OF_A_CERTIFICATE
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError
-from .fitting import Candidate, Tell, cache_folder
+from .fitting import Candidate, Tell, folder_of
 from .fitting import around as around_origin
 from .memory import free_memory
 from .provenance import device_name, versions
 from .rng import Rng
-from .run import COLUMNS, Attack, Cell, Monitor, Ready, Row, RunSpec
-from .score import GOALS, Score
+from .run import PROBE_IMAGES, Attack, Cell, Monitor, Ready, Row, RunSpec, refuse_constant
+from .score import Score
 from .smoothing import Floats
 from .threat import ThreatModel, eps_text, parse_eps
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .beliefs import Outcome
 
 METHOD = "certificate"
 OUTER = "smoothed"
@@ -105,41 +106,20 @@ def certify(
     Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
     pleases is no certificate: choose their number before.) The rest as in `evaluate`.
     """
-    import pandas as pd
-
     settings = Certificate(samples, alpha)
     threat = ThreatModel("l2", parse_radius(radius), targets)
-    if goal not in GOALS:
-        raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
     full, data = data, data.limited(limit)
     if isinstance(detector, str):
         detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
     subject = Subject(detector if isinstance(detector, Candidate) else around(detector, sigma, params), seed)
+    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
+    spec = subject.spec(METHOD, attack, threat, full, limit, goal)
     refuse_impossible(threat, settings, subject.built, data, goal)
-    spec = RunSpec(
-        subject.label,
-        subject.changed,
-        METHOD,
-        parameters.changed(Certificate, {"samples": samples, "alpha": alpha}),
-        threat,
-        data.name,
-        data.category,
-        data.image_size,
-        default_size(data.name),
-        seed,
-        limit if len(data.test) < len(full.test) else None,
-        None,
-        goal,
-    )
     folder = None if results is None else spec.folder(Path(results))
     cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
-    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
     rows, record = cell.run(data, lambda: subject.ready(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
-    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
-    frame = frame.join(pd.DataFrame([row.more for row in rows]))
-    frame.attrs["run"] = record
-    return frame
+    return frame_of(rows, record)
 
 
 def candidate(
@@ -161,7 +141,8 @@ def candidate(
 
 def around(detector: Detector, sigma: float | None = None, params: Mapping[str, Any] | None = None) -> Detector:
     """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
-    outer = registry.load("detectors", OUTER).target
+    plugin = registry.load("detectors", OUTER)
+    outer = plugin.target
     given: dict[str, Any] = dict(params or {})
     if sigma is not None:
         given[outer.noise_parameter] = sigma
@@ -172,7 +153,7 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     smoothed: Any = parameters.build(outer, {outer.noise_parameter: SIGMA, **given}, OUTER, detector)
     record = smoothed.parameters_record
     changed = parameters.identity(parameters.changed(outer, record))
-    own = Origin(OUTER, registry.load("detectors", OUTER).sha256, parameters.identity(record), changed)
+    own = Origin(OUTER, plugin.sha256, parameters.identity(record), changed)
     smoothed.origin = around_origin(own, origin_of(detector))
     for part in _inside(detector):
         known = part.noise_parameter
@@ -258,11 +239,7 @@ def parse_radius(text: str | float) -> Fraction:
 def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
     """A radius at which these draws could bound no score, or decide nothing, says how many it takes."""
     alpha, noise = settings.alpha / len(data.test), Noise.of(smoothed)
-    if threat.radius > threat.longest((3, data.image_size, data.image_size)):
-        raise UserError(
-            f"--radius {eps_text(threat.eps)} is longer than any change of a {data.image_size} pixel image in l2; it "
-            "is in pixel units in [0, 1]"
-        )
+    threat.refuse_longer(data.image_size, "--radius")
     p = noise.percentile
     if p is None:
         return
@@ -317,12 +294,10 @@ class CertificateCell(Cell):
     def _at_once(self, batch_size: int) -> int:
         return 1  # a batch is one image under many draws
 
-    def _try_again(self, data: Data, ready: Ready, attack: Any, rows: list[Row], record: dict[str, Any]) -> None:
+    def _checks(self, data: Data, ready: Ready, attack: Any, rows: list[Row], record: dict[str, Any]) -> Outcome:
         from .certificate_checks import checks_of_certificate
 
-        found = checks_of_certificate(self.spec, data, ready, attack, rows, record["batch_size"])
-        record["checks"] += [check._asdict() for check in found.checks]
-        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+        return checks_of_certificate(self.spec, data, ready, attack, rows, record["batch_size"])
 
 
 class Bounder:
@@ -357,14 +332,9 @@ class Bounder:
 
     def probe(self) -> None:
         """Scores of noisy images that are not finite, or all the same, are refused before the work."""
-        labels = self.data.test.labels
-        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        some = self.data.test.of_each_class(PROBE_IMAGES)
         found = np.array([self._draw(i, 0, 1)[0] for i in some])
-        if (found == found[0]).all():
-            raise UserError(
-                f"detector {self.spec.detector} gives {len(some)} different noisy images the same score "
-                f"{found[0]:g}: a constant score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, found.tolist(), f"{len(some)} different noisy images")
         kept = [self._kept(path)[:1] if (path := self._path(i)) else np.empty(0) for i in some]
         off = [abs(float(k[0]) - now) for k, now in zip(kept, found, strict=True) if len(k)]
         if self.folder is not None and off and not max(off) <= SAME_DRAW * float(np.ptp(found)):
@@ -412,9 +382,9 @@ class Bounder:
                 if verdict is not None:
                     scores = scores[:n]
                     break
-        side = math.inf if record.label else -math.inf
         edge = float(np.nextafter(self.threshold, math.inf)) if record.label else self.threshold
-        worst = edge if verdict else -side
+        beyond = -math.inf if record.label else math.inf
+        worst = edge if verdict else beyond
         more = {"draws": float(len(scores))}
         return Row(record.id, record.label, noise.center(scores), worst, radius, math.nan, more), len(scores)
 
@@ -440,7 +410,7 @@ class Bounder:
 
     def _path(self, index: int) -> Path | None:
         """Where the draws of an image are kept."""
-        return None if self.folder is None else self.folder / f"{_digest(self.data.test.records[index].id)}.f8"
+        return None if self.folder is None else self.folder / f"{files.digest(self.data.test.records[index].id)}.f8"
 
     @staticmethod
     def _kept(path: Path) -> Floats:
@@ -508,11 +478,7 @@ class Bounder:
             "versions": versions(),
             "device": device_name(self.ready.device),
         }
-        return cache_folder() / "draws" / _digest(json.dumps(identity, sort_keys=True))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+        return folder_of("draws", identity)
 
 
 @functools.cache

@@ -15,12 +15,12 @@ from torch import Tensor
 from .api import make_attack
 from .beliefs import Outcome
 from .certificate import Bounder, Certificate, with_draws
-from .checks import Check
+from .checks import run_check
 from .data import Data
 from .metrics import conservative, points
 from .rng import Rng
 from .run import Ready, Row, RunSpec
-from .score import Passes, Score, where_it_failed
+from .score import Passes, Score
 
 IMAGES = 2  # of each class
 DRAWS = 500  # at most, at each of them
@@ -76,13 +76,7 @@ def checks_of_certificate(
     bounder.score.passes = Passes()
     bounder.probe()
     trial = Trial(spec, data, ready, rows, bounder)
-    checks = []
-    for name, check in CHECKS.items():
-        try:
-            with torch.random.fork_rng():
-                checks.append(Check(name, *check(trial)))
-        except Exception as error:
-            checks.append(Check(name, False, f"could not be checked: {where_it_failed(error)}"))
+    checks = [run_check(name, check, trial) for name, check in CHECKS.items()]
     return Outcome(checks, round(time.monotonic() - started, 3), bounder.score.passes)
 
 

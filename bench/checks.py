@@ -12,7 +12,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +47,9 @@ STANDARD_ERRORS = 6  # between two means of few draws
 STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
 NOT_DIFFERENTIABLE = "declared not differentiable: only attacks that need no gradient are offered"
 NO_PATH = "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
+
+
+Examined = TypeVar("Examined")  # by a check
 
 
 class Check(NamedTuple):
@@ -98,26 +101,29 @@ def check_detector(candidate: Candidate, image_size: int | None = None) -> Itera
     yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
     images = data.test.images(range(len(data.test))).to(detector.device)
     probe = Probe(detector, images, data.test.ids, data)
-    for name in CHECKS:
-        yield run_check(name, probe)
+    for name, check in CHECKS.items():
+        yield run_check(name, check, probe)
 
 
 def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
     """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
-    labels = data.test.labels
-    some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:RUN_IMAGES]]
+    some = data.test.of_each_class(RUN_IMAGES)
     probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
-    return [run_check(name, probe) for name in names or OF_A_RUN]
+    return [run_check(name, CHECKS[name], probe) for name in names or OF_A_RUN]
 
 
-def run_check(name: str, probe: Probe) -> Check:
+def run_check(name: str, check: Callable[[Examined], tuple[bool, str]], examined: Examined) -> Check:
     """One check; what stops it is a failure of its own."""
     try:
         with torch.random.fork_rng():
-            passed, sentence = CHECKS[name](probe)
+            return Check(name, *check(examined))
     except Exception as error:
-        passed, sentence = False, f"could not be checked: {where_it_failed(error)}"
-    return Check(name, passed, sentence)
+        return stopped(name, error)
+
+
+def stopped(name: str, error: Exception) -> Check:
+    """A check that could not be made has failed."""
+    return Check(name, False, f"could not be checked: {where_it_failed(error)}")
 
 
 def parameters_are_kept(probe: Probe) -> tuple[bool, str]:

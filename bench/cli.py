@@ -286,12 +286,22 @@ def _names(text: str, what: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _run(options: argparse.Namespace) -> int:
-    from . import api
+def _before_work(options: argparse.Namespace) -> None:
+    """Refuses a device or a results folder that cannot be used; from here on, freed memory is kept."""
     from .memory import keep_freed_memory
-    from .threat import ThreatModel
+    from .provenance import choose_device
 
     keep_freed_memory()
+    choose_device(options.device)
+    if options.results.exists() and not options.results.is_dir():
+        raise UserError(f"--results {options.results} is a file; a folder is expected")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import api
+    from .screen import Screen
+    from .threat import ThreatModel
+
     # everything that can be wrong is looked at before any work
     attacks = [
         (name, api.make_attack(name, _assigned(options.attack_param))[1]) for name in _names(options.attack, "--attack")
@@ -302,13 +312,7 @@ def _run(options: argparse.Namespace) -> int:
         for eps in _names(options.eps, "--eps")
     ]
     pairs.sort(key=lambda pair: pair[1].eps)  # a larger ball starts from the smaller one's result
-    from .provenance import choose_device
-
-    choose_device(options.device)
-    if options.results.exists() and not options.results.is_dir():
-        raise UserError(f"--results {options.results} is a file; a folder is expected")
-    from .screen import Screen
-
+    _before_work(options)
     with Screen() as screen:
         candidates = _candidates(options, _names(options.detector, "--detector"), screen)
         beds = _beds(options)
@@ -374,20 +378,15 @@ def _cells(
 
 def _certify(options: argparse.Namespace) -> int:
     from . import certificate
-    from .memory import keep_freed_memory
-    from .provenance import choose_device
     from .screen import Screen
 
-    keep_freed_memory()
     certificate.Certificate(options.samples, options.alpha)
     sigmas = [_sigma(text) for text in _names(options.sigma, "--sigma")]
     texts = _names("0.2" if options.radius is None else options.radius, "--radius")
     if options.norm != "l2":
         _refuse_norm(options, sigmas, texts[0])
     radii = sorted({certificate.parse_radius(text): text for text in texts}.items())
-    choose_device(options.device)
-    if options.results.exists() and not options.results.is_dir():
-        raise UserError(f"--results {options.results} is a file; a folder is expected")
+    _before_work(options)
     if options.center is not None:
         options.param.append(f"{certificate.OUTER}.center={options.center}")
     outer = f"{certificate.OUTER}+"

@@ -110,6 +110,10 @@ class TestSet(ImageSet):
         record = self.records[index]
         return self.image(index), record.label, record.id
 
+    def of_each_class(self, count: int) -> list[int]:
+        """Indices of the first `count` images of each class, normal ones before anomalous ones."""
+        return [i for label in (0, 1) for i in [j for j, y in enumerate(self.labels) if y == label][:count]]
+
     def first(self, limit: int) -> TestSet:
         """`limit` images with both labels in their proportion, evenly spread over the set."""
         if limit >= len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -33,6 +34,11 @@ def writing(path: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def digest(text: str, digits: int = 24) -> str:
+    """A file name for any text: the first hex digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,10 +41,9 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("adv-anomaly-bench"))
 
 
-def attacked_images(identity: Any) -> Path:
-    """The cache folder of one cell's attacked images; `identity` is everything, as JSON, that they depend on."""
-    text = json.dumps(identity, sort_keys=True)
-    return cache_folder() / "attacked" / hashlib.sha256(text.encode()).hexdigest()[:24]
+def folder_of(kind: str, identity: Any) -> Path:
+    """The cache folder of what is kept of one cell; `identity` is everything, as JSON, that it depends on."""
+    return cache_folder() / kind / files.digest(json.dumps(identity, sort_keys=True))
 
 
 class Threshold(NamedTuple):
@@ -237,7 +236,7 @@ class Candidate:
             "parameters": recipe,
             "image_size": data.image_size,
         }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        digest = files.digest(json.dumps(key, sort_keys=True), 16)
         place = f"{data.name}-{data.category}-{data.image_size}px"
         name = self.plugin.name.replace(":", "-")  # a colon is no file name everywhere
         return cache_folder() / "fitted" / place / f"{name}-{digest}"

@@ -33,12 +33,14 @@ from .score import Goal, Passes, Score, where_it_failed
 from .threat import ThreatModel, eps_text
 
 if TYPE_CHECKING:
+    from .beliefs import Outcome
     from .checks import Check
 
 SCHEMA = 3
 """Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 
 
+PROBE_IMAGES = 4  # of each class, scored before the work
 ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
 
 
@@ -154,8 +156,7 @@ class RunSpec:
 
 def _suffix(**settings: Any) -> str:
     changed = {name: value for name, value in settings.items() if value not in ({}, None, 0)}
-    text = json.dumps(changed, sort_keys=True)
-    return f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}" if changed else ""
+    return f"-{files.digest(json.dumps(changed, sort_keys=True), 8)}" if changed else ""
 
 
 class Ready(NamedTuple):
@@ -181,7 +182,7 @@ class Kept:
         """One file per image, whole or not at all."""
         if self.folder is not None:
             for name, image in zip(ids, images.cpu().numpy(), strict=True):
-                files.write_array(self.folder / f"{_digest(name)}.npy", image)
+                files.write_array(self.folder / f"{files.digest(name)}.npy", image)
 
     def smaller(self, ids: Sequence[str], x: Tensor) -> Tensor | None:
         """The images of the smaller ball, in place of x where there are any; None if there are none at all."""
@@ -189,14 +190,10 @@ class Kept:
             return None
         found, images = False, x.clone()
         for i, name in enumerate(ids):
-            array = files.read_array(self.smaller_folder / f"{_digest(name)}.npy")
+            array = files.read_array(self.smaller_folder / f"{files.digest(name)}.npy")
             if array is not None and array.shape == tuple(x.shape[1:]):
                 found, images[i] = True, torch.from_numpy(array).to(x)
         return images if found else None
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @dataclass
@@ -312,13 +309,16 @@ class Cell:
 
     def _try_again(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
-        from .beliefs import checks_of_cell
-
-        found = checks_of_cell(self.spec, data, ready, attack, rows, self.kept)
+        found = self._checks(data, ready, attack, rows, record)
         record["checks"] += [check._asdict() for check in found.checks]
         record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+
+    def _checks(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> Outcome:
+        from .beliefs import checks_of_cell
+
         before = self.kept.smaller_folder
         record["smaller_ball"] = before.name if before is not None and before.is_dir() else None
+        return checks_of_cell(self.spec, data, ready, attack, rows, self.kept)
 
     def _begin(self, data: Data, ready: Ready, attack: Attack, batch_size: int) -> dict[str, Any]:
         detector = ready.detector
@@ -422,12 +422,7 @@ class Cell:
             )
 
     def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
-        clean = [row.clean for row in rows]
-        if min(clean) == max(clean):
-            raise UserError(
-                f"detector {self.spec.detector} gives every test image the score {clean[0]:g}: a constant "
-                "score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
         record |= {"status": "finished", "finished": _now()}
         if self.folder is not None:
             samples = (self.folder / "samples.csv").read_bytes()
@@ -465,16 +460,11 @@ class Worker:
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
-        labels = self.data.test.labels
-        some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:4]]
+        some = self.data.test.of_each_class(PROBE_IMAGES)
         x = self.data.test.images(some).to(self.ready.device)
         rng = self._rng(some)
         scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
-        if len(set(scores.tolist())) == 1:
-            raise UserError(
-                f"detector {self.spec.detector} gives {len(some)} different images the same score "
-                f"{scores[0].item():g}: a constant score ranks nothing"
-            )
+        refuse_constant(self.spec.detector, scores.tolist(), f"{len(some)} different images")
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """Rows of these test images. `worst` is never better for the detector than `clean`, or than what a smaller
@@ -596,6 +586,14 @@ class Worker:
                     f"{self.data.test.records[index].id} the score {value}; scores must be finite"
                 )
         return scores
+
+
+def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:
+    """A UserError if these `images` have one and the same score."""
+    if len(set(scores)) == 1:
+        raise UserError(
+            f"detector {detector} gives {images} the same score {scores[0]:g}: a constant score ranks nothing"
+        )
 
 
 def takes_starts(attack: Attack) -> bool:

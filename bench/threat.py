@@ -114,6 +114,15 @@ class ThreatModel:
         values = math.prod(shape)
         return {"linf": 1.0, "l2": values**0.5, "l1": float(values), "l0": float(values // shape[0])}[self.norm]
 
+    def refuse_longer(self, image_size: int, option: str = "--eps") -> None:
+        """UserError if the budget, given as `option`, is longer than any change of an image of so many pixels."""
+        if self.radius > self.longest((3, image_size, image_size)):
+            unit = "counts pixels" if self.norm == "l0" else "is in pixel units in [0, 1]"
+            raise UserError(
+                f"{option} {eps_text(self.eps)} is longer than any change of a {image_size} pixel image in "
+                f"{self.norm}; {option[2:]} {unit}"
+            )
+
     def project(self, x: Tensor, x0: Tensor) -> Tensor:
         """The nearest image to x that is in the ball around x0 and in [0, 1]; x0 itself must be in [0, 1]."""
         if self.norm == "linf":

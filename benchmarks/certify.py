@@ -12,10 +12,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 
 import torch
+from overhead import timed
 
 import bench
 from bench.certificate import Bounder, Certificate, around
@@ -86,12 +85,6 @@ def main() -> None:
         command += ["--images", str(options.images), *(part for text in options.param for part in ("--param", text))]
         peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         print(f"peak memory with {samples} draws: {peak} MiB")
-
-
-def timed(run: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -54,8 +54,7 @@ def cosines(detector: Detector, x: Tensor, ids: list[str]) -> list[float]:
 
 def line(name: str, detector: Detector, data: Data) -> str:
     """One row of the table: the detector as it is, and rippled."""
-    labels = data.test.labels
-    some = [i for label in (0, 1) for i in [j for j, y in enumerate(labels) if y == label][:IMAGES]]
+    some = data.test.of_each_class(IMAGES)
     x, ids = data.test.images(some).to(detector.device), [data.test.ids[i] for i in some]
     scores, _ = gradient(detector, x, ids)
     planted = Rippled(detector, float(scores.max() - scores.min()) / 2)
