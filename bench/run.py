@@ -341,6 +341,7 @@ class Cell:
                 "unranked": detector.unranked,
                 "purification": _purification(detector, ready.origin),
                 "fit": ready.origin.fit,
+                "weights": _weights(detector),
             },
             "attack": {
                 "code": self.attack_code,
@@ -695,6 +696,12 @@ def _set_aside(folder: Path) -> Iterator[None]:
                     (aside / name).replace(folder / name)
             aside.rmdir()
         raise
+
+
+def _weights(detector: Detector) -> int:
+    """How many numbers it holds: parameters and floating-point buffers, a memory bank among them."""
+    buffers = (buffer for buffer in detector.buffers() if buffer.is_floating_point())
+    return sum(tensor.numel() for tensor in (*detector.parameters(), *buffers))
 
 
 def _attack_parameters(attack: Attack) -> dict[str, Any]:
