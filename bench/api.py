@@ -17,6 +17,7 @@ from .errors import UserError, unknown
 from .fitting import BATCH_SIZE, Candidate, around, folder_of, held_out_threshold
 from .provenance import choose_device
 from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, Row, RunSpec
+from .saved_images import refuse_less_than_one
 from .score import GOALS
 from .threat import NORMS, Norm, ThreatModel
 
@@ -96,6 +97,7 @@ def evaluate(
     goal: str = "rank",
     smaller: Sequence[ThreatModel] = (),
     keep_images: bool = False,
+    save_images: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     force: bool = False,
@@ -112,12 +114,17 @@ def evaluate(
     threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
     smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
     of them, and never ends up with less.
+    save_images: of each class that is attacked, keep as many of the images whose score moved most, and of the hardest
+    ones, below the cell's folder in `results`, whose README says how. It changes no number.
 
     threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
+    refuse_less_than_one(save_images)
+    if save_images is not None and results is None:
+        raise UserError("save_images keeps images beside the rows of a cell: give a folder as results")
     method, norm, maker, attack_code = make_attack(attack, attack_params)
     if threat is None:
         threat = ThreatModel(norm or "linf", "2/255")
@@ -138,14 +145,17 @@ def evaluate(
 
     folder = None if results is None else spec.folder(Path(results))
 
-    def images_of(ball: ThreatModel) -> Path:
+    def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
-        fingerprints = [data.train.fingerprint, data.test.fingerprint]
-        return folder_of("attacked", [replace(spec, threat=ball).record(), subject.code, attack_code, *fingerprints])
+        sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
+        return folder_of(kind, [replace(spec, threat=ball).record(), *sources, *more])
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
-    kept = Kept(images_of(threat) if keep_images else None, None if before is None else images_of(before))
-    cell = Cell(spec, folder, subject.code, attack_code, kept)
+    own = images_of(threat) if keep_images else None
+    if folder is not None and save_images is not None and own is None:  # for this cell alone
+        own = images_of(threat, "to be saved", str(folder.resolve()))
+    kept = Kept(own, None if before is None else images_of(before), until_finished=not keep_images)
+    cell = Cell(spec, folder, subject.code, attack_code, kept, save_images)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
     return frame_of(rows, record)
 

@@ -85,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="GOAL",
         help="rank (default): as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy",
     )
+    run.add_argument(
+        "--save-images",
+        type=int,
+        metavar="N",
+        help="of each attacked class, keep the N images whose score moved most and the N hardest ones, clean and "
+        "attacked, below the cell's folder (default: none)",
+    )
     run.set_defaults(act=_run)
 
     certify = commands.add_parser(
@@ -299,10 +306,12 @@ def _before_work(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from . import api
+    from .saved_images import refuse_less_than_one
     from .screen import Screen
     from .threat import ThreatModel
 
     # everything that can be wrong is looked at before any work
+    refuse_less_than_one(options.save_images)
     attacks = [
         (name, api.make_attack(name, _assigned(options.attack_param))[1]) for name in _names(options.attack, "--attack")
     ]
@@ -368,6 +377,7 @@ def _cells(
                     goal=options.goal,
                     smaller=[ball for ball in sweep if ball.eps < threat.eps],
                     keep_images=any(ball.eps > threat.eps for ball in sweep),
+                    save_images=options.save_images,
                     batch_size=options.batch_size,
                     force=options.force,
                     monitor=monitor,

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """A NumPy file."""
     with writing(path) as partial, partial.open("wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """A compressed NumPy archive; the same arrays give the same bytes."""
+    with writing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def read_array(path: Path) -> NDArray[Any] | None:

@@ -42,6 +42,7 @@ SCHEMA = 3
 
 PROBE_IMAGES = 4  # of each class, scored before the work
 ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
+SAVED = "images"  # folder below a cell: what --save-images keeps
 
 
 class Row(NamedTuple):
@@ -170,13 +171,15 @@ class Ready(NamedTuple):
 
 
 class Kept:
-    """Attacked images of one cell on the disk: a larger ball of the same sweep starts from them.
+    """Attacked images of one cell on the disk: a larger ball of the same sweep starts from them, and some are saved
+    when the cell is finished.
 
     folder: where those of this cell go; None keeps nothing. smaller_folder: those of the next smaller ball.
+    until_finished: no larger ball needs them; they are deleted when the cell is finished.
     """
 
-    def __init__(self, folder: Path | None = None, smaller_folder: Path | None = None):
-        self.folder, self.smaller_folder = folder, smaller_folder
+    def __init__(self, folder: Path | None = None, smaller_folder: Path | None = None, until_finished: bool = False):
+        self.folder, self.smaller_folder, self.until_finished = folder, smaller_folder, until_finished
 
     def put(self, ids: Sequence[str], images: Tensor) -> None:
         """One file per image, whole or not at all."""
@@ -190,10 +193,24 @@ class Kept:
             return None
         found, images = False, x.clone()
         for i, name in enumerate(ids):
-            array = files.read_array(self.smaller_folder / f"{files.digest(name)}.npy")
-            if array is not None and array.shape == tuple(x.shape[1:]):
-                found, images[i] = True, torch.from_numpy(array).to(x)
+            image = _read(self.smaller_folder, name, x[i])
+            if image is not None:
+                found, images[i] = True, image
         return images if found else None
+
+    def get(self, name: str, x: Tensor) -> Tensor | None:
+        """The image of this cell that was made from x (3, H, W); None if it is not there, or not whole."""
+        return None if self.folder is None else _read(self.folder, name, x)
+
+    def discard(self) -> None:
+        """The cell is finished."""
+        if self.folder is not None and self.until_finished:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(folder: Path, name: str, x: Tensor) -> Tensor | None:
+    array = files.read_array(folder / f"{files.digest(name)}.npy")
+    return torch.from_numpy(array).to(x) if array is not None and array.shape == tuple(x.shape) else None
 
 
 @dataclass
@@ -229,6 +246,8 @@ class Cell:
     detector_code: str
     attack_code: str
     kept: Kept = field(default_factory=Kept)
+    save_images: int | None = None
+    """Of each class, as many of the most moved and of the hardest images are written below `folder`."""
 
     def run(
         self,
@@ -247,6 +266,7 @@ class Cell:
         with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
             rows, record = self._continue(data)
             if record.get("status") == "finished":
+                self._say_what_is_missing(rows, record, monitor)
                 return rows, record
             if rows:
                 monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
@@ -257,7 +277,9 @@ class Cell:
                     record = self._begin(data, ready, attack, batch_size)
                 self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
                 self._try_again(data, ready, attack, rows, record)
+                self._save_images(worker, rows, record)
                 self._finish(rows, record)
+                self.kept.discard()
             except torch.OutOfMemoryError:  # where no smaller batch helps
                 raise UserError(
                     f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
@@ -306,6 +328,29 @@ class Cell:
                 files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
                 files.write_json(self.folder / "run.json", record)
             monitor.on_rows(len(rows), total)
+
+    def _save_images(self, worker: Work, rows: list[Row], record: dict[str, Any]) -> None:
+        """Before the record says finished; what an earlier attempt has left is replaced."""
+        if self.folder is None:
+            return
+        if (self.folder / SAVED).is_dir():
+            with files.says_why(self.folder / SAVED):
+                shutil.rmtree(self.folder / SAVED)
+        if self.save_images is not None:
+            from .saved_images import save
+
+            assert isinstance(worker, Worker)
+            saved = save(self.folder, worker, rows, self.save_images)
+            record["images"] = saved.images
+            record["warnings"] += saved.warnings
+
+    def _say_what_is_missing(self, rows: list[Row], record: dict[str, Any], monitor: Monitor) -> None:
+        if self.folder is not None and self.save_images is not None:
+            from .saved_images import what_is_missing
+
+            missing = what_is_missing(self.folder, rows, record, self.spec.threat, self.save_images)
+            if missing:
+                monitor.tell(missing)
 
     def _try_again(self, data: Data, ready: Ready, attack: Attack, rows: list[Row], record: dict[str, Any]) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
@@ -672,7 +717,7 @@ def _set_aside(folder: Path) -> Iterator[None]:
 
     After a kill or Ctrl-C it is still there, and the next run of the same cell goes on with the new one.
     """
-    names = ("run.json", "samples.csv")
+    names = ("run.json", "samples.csv", SAVED)
     aside = folder / ASIDE
     present = (folder / "run.json").exists()
     if present:
@@ -685,17 +730,24 @@ def _set_aside(folder: Path) -> Iterator[None]:
                         (folder / name).replace(aside / name)
             else:
                 for name in names:
-                    (folder / name).unlink(missing_ok=True)
+                    _remove(folder / name)
     try:
         yield
     except UserError:
         if (aside / "run.json").exists():
             for name in names:
-                (folder / name).unlink(missing_ok=True)
+                _remove(folder / name)
                 if (aside / name).exists():
                     (aside / name).replace(folder / name)
             aside.rmdir()
         raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _weights(detector: Detector) -> int:

@@ -41,7 +41,7 @@ class Screen:
         self.bars.stop()
 
     def tell(self, message: str) -> None:
-        self.console.print(message, highlight=False, markup=False)
+        self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def cell(self, label: str) -> Iterator[Monitor]:
