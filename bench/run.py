@@ -422,6 +422,8 @@ class Cell:
             )
 
     def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
+        from .verify import metrics_of
+
         clean = [row.clean for row in rows]
         if min(clean) == max(clean):
             raise UserError(
@@ -432,6 +434,7 @@ class Cell:
         if self.folder is not None:
             samples = (self.folder / "samples.csv").read_bytes()
             record["samples_sha256"] = hashlib.sha256(samples).hexdigest()
+            record["metrics"] = metrics_of(self.folder, record, rows)
             files.write_json(self.folder / "run.json", record)
             if (self.folder / ASIDE).is_dir():  # what --force replaced
                 shutil.rmtree(self.folder / ASIDE)
