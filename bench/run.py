@@ -422,8 +422,6 @@ class Cell:
             )
 
     def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
-        from .verify import metrics_of
-
         clean = [row.clean for row in rows]
         if min(clean) == max(clean):
             raise UserError(
@@ -663,6 +661,13 @@ def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
             "run the cell again with --force"
         )
     return from_csv(content.decode("utf-8"), path)
+
+
+def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:
+    """The point value of every metric that a report makes of these rows."""
+    from .report import Result
+
+    return {name: metric.value for name, metric in Result(folder, record, tuple(rows)).metrics.items()}
 
 
 @contextlib.contextmanager

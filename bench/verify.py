@@ -28,7 +28,7 @@ from .errors import UserError
 from .fitting import BATCH_SIZE, RANDOMIZED_DRAWS, Candidate
 from .provenance import versions
 from .rng import Rng
-from .run import Cell, Row, read_record
+from .run import Cell, Row, metrics_of, read_record
 from .schema import read_samples, wrong_record, wrong_rows
 from .score import Score
 from .threat import TOLERANCE, ThreatModel
@@ -50,13 +50,6 @@ class Verified(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.status:7} {self.name}: {self.sentence}"
-
-
-def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:
-    """The point values of every metric that the report knows of these rows."""
-    from .report import Result
-
-    return {name: metric.value for name, metric in Result(folder, record, tuple(rows)).metrics.items()}
 
 
 def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified]:
@@ -169,13 +162,16 @@ def _threat(record: Mapping[str, Any]) -> ThreatModel:
 def code_is_installed(record: Mapping[str, Any], given: Given) -> Verified:
     """What is installed here and is not what the run had: its numbers may be others here."""
     spec, said = record["spec"], []
-    try:
-        if _candidate(record, given).code != record["detector"]["code"]:
-            said.append(f"the code of detector {spec['detector']} is not that of the run")
-        if _attack_code(record, given) != record["attack"]["code"]:
-            said.append(f"the code of attack {spec['attack']} is not that of the run")
-    except UserError as error:
-        said.append(f"code not compared: {error}")
+    for kind, code_here in (
+        ("detector", lambda: _candidate(record, given).code),
+        ("attack", lambda: _attack_code(record, given)),
+    ):
+        try:
+            if code_here() != record[kind]["code"]:
+                said.append(f"the code of {kind} {spec[kind]} is not that of the run")
+        except UserError as error:
+            reason = str(error).partition(" Known: ")[0]
+            said.append(f"the code of {kind} {spec[kind]} is not compared: {reason} (--{kind} FILE:CLASS)")
     here = versions()
     said += [
         f"{package} {here.get(package) or 'absent'} here, {then or 'absent'} in the run"

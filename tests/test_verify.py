@@ -81,7 +81,9 @@ def test_a_whole_folder_is_verified_cell_by_cell(published: Path, run_cli: Run, 
     cells = [str(path.parent) for path in sorted(published.rglob("run.json"))]
     assert (code, err) == (0, "") and len(cells) == 4
     assert [line for line in out.splitlines() if line in cells] == cells
-    assert "note    code: code not compared: no detector named 'Mean'" in out  # without --detector
+    assert (
+        "note    code: the code of detector Mean is not compared: no detector named 'Mean'" in out
+    )  # without --detector
 
 
 def test_metrics_are_those_of_the_report(published: Path) -> None:
