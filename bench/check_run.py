@@ -91,10 +91,10 @@ def check_run(folder: Path, given: Given) -> Iterator[Rechecked]:
         root=given.data_root,
         image_size=spec["image_size"],
     ).limited(spec["limit"])
-    values = _with_files(spec["detector_parameters"], given.params, "--param")
+    values = with_files(spec["detector_parameters"], given.params, "--param")
     candidate = Candidate(given.detector or spec["detector"], values, spec["seed"], given.device, tell=given.tell)
     certified = record["kind"] == "certificate"
-    attack_values = _with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
+    attack_values = with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
     if certified:
         method, attack, attack_code = METHOD, cast(Attack, Certificate(**spec["attack_parameters"])), own_code()
     else:
@@ -141,7 +141,7 @@ def check_run(folder: Path, given: Given) -> Iterator[Rechecked]:
         yield Rechecked(check, stored.get(check.name))
 
 
-def _with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:
+def with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:
     """The stored parameters; a file is stored as its hash, so the user says where it lies."""
     for name, value in values.items():
         if isinstance(value, str) and value.startswith("sha256:") and name not in given:

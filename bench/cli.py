@@ -1,10 +1,10 @@
-"""The command line: bench run, certify, report, compare, list, check-detector, check-run."""
+"""The command line: bench run, certify, report, compare, list, check-detector, check-run, verify, submit."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,10 +14,12 @@ from .errors import UserError
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from .check_run import Given, Rechecked
     from .data import Data
     from .fitting import Candidate
     from .screen import Screen
     from .threat import ThreatModel
+    from .verify import Verified
 
 EXAMPLES = """\
 examples:
@@ -206,15 +208,48 @@ def build_parser() -> argparse.ArgumentParser:
         "1 if one fails or its verdict is not the stored one, 2 on bad input.",
     )
     again.add_argument("path", type=Path, metavar="PATH", help="a cell's folder (with run.json), or a folder of cells")
-    again.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images, where the cell had one")
-    again.add_argument("--param", action="append", default=[], metavar="K=FILE", help="a parameter that was a file")
+    _add_given(again)
     again.add_argument("--attack-param", action="append", default=[], metavar="K=FILE", help="the same, of the attack")
-    again.add_argument("--detector", metavar="FILE:CLASS", help="where the detector came from a file")
-    again.add_argument("--attack", metavar="FILE:CLASS", help="where the attack came from a file")
-    again.add_argument("--dataset", metavar="FILE", help="where the data set came from a file")
-    again.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
     again.set_defaults(act=_check_run)
+
+    verify = commands.add_parser(
+        "verify",
+        help="do the files of a cell still say what was computed? one line per test",
+        description="Computes every published metric of a cell from its rows, looks at hashes, budgets and columns, "
+        "and scores its stored images again. Exit code 0 if nothing differs, 1 if something does, 2 on bad input.",
+    )
+    verify.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="PATH",
+        help="a cell's folder, a folder of cells, or a submission (default: results)",
+    )
+    verify.add_argument("--no-scores", action="store_true", help="fit nothing and score nothing")
+    _add_given(verify)
+    verify.set_defaults(act=_verify, attack_param=[])
+
+    submit = commands.add_parser(
+        "submit",
+        help="pack finished cells into one file, for others' leaderboards",
+        description="Verifies one cell, or all finished ones below a folder, as `bench verify --no-scores` does, and "
+        "packs them into one file. Exit code 2, and no file, if one is not what its record says.",
+    )
+    submit.add_argument("path", type=Path, metavar="PATH", help="a cell's folder (with run.json), or a folder of cells")
+    submit.add_argument("--out", type=Path, default=Path("submission.zip"), metavar="FILE.zip")
+    submit.set_defaults(act=_submit)
     return parser
+
+
+def _add_given(parser: argparse.ArgumentParser) -> None:
+    """What `check-run` and `verify` have in common: where things lie that a cell names."""
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the images, where the cell had one")
+    parser.add_argument("--param", action="append", default=[], metavar="K=FILE", help="a parameter that was a file")
+    parser.add_argument("--detector", metavar="FILE:CLASS", help="where the detector came from a file")
+    parser.add_argument("--attack", metavar="FILE:CLASS", help="where the attack came from a file")
+    parser.add_argument("--dataset", metavar="FILE", help="where the data set came from a file")
+    parser.add_argument("--device", default="auto", metavar="DEV", help="auto (default), cpu, cuda:0, ...")
 
 
 def _add_test_bed(parser: argparse.ArgumentParser) -> None:
@@ -645,9 +680,32 @@ def _list_checks(as_json: bool) -> int:
 
 
 def _check_run(options: argparse.Namespace) -> int:
-    from .check_run import Given, cells_below, check_run
+    from .check_run import cells_below, check_run
 
-    given = Given(
+    given = _given(options)
+    return _each_cell([(str(cell), cell) for cell in cells_below(options.path)], lambda cell: check_run(cell, given))
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .submit import cells_in
+    from .verify import verify
+
+    given = _given(options)
+    return _each_cell(cells_in(options.path), lambda cell: verify(cell, given, not options.no_scores))
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from .submit import submit
+
+    for line in submit(options.path, options.out):
+        print(line, flush=True)
+    return 0
+
+
+def _given(options: argparse.Namespace) -> Given:
+    from .check_run import Given
+
+    return Given(
         _assigned(options.param),
         _assigned(options.attack_param),
         options.detector,
@@ -657,15 +715,20 @@ def _check_run(options: argparse.Namespace) -> int:
         options.device,
         lambda message: print(message, file=sys.stderr),
     )
-    cells = cells_below(options.path)
+
+
+def _each_cell(
+    cells: Sequence[tuple[str, Path]], lines_of: Callable[[Path], Iterator[Rechecked] | Iterator[Verified]]
+) -> int:
+    """Print the lines of every cell, which is named where there are several; the exit code."""
     worst = 0
-    for cell in cells:
+    for name, cell in cells:
         if len(cells) > 1:
-            print(cell, flush=True)
+            print(name, flush=True)
         try:
-            for line in check_run(cell, given):
+            for line in lines_of(cell):
                 print(line, flush=True)
-                worst = max(worst, int(line.status != "pass"))
+                worst = max(worst, int(line.status in ("FAIL", "changed")))
         except UserError as error:
             _complain(str(error))
             worst = 2

@@ -473,6 +473,7 @@ class Cell:
         if self.folder is not None:
             samples = (self.folder / "samples.csv").read_bytes()
             record["samples_sha256"] = hashlib.sha256(samples).hexdigest()
+            record["metrics"] = metrics_of(self.folder, record, rows)
             files.write_json(self.folder / "run.json", record)
             if (self.folder / ASIDE).is_dir():  # what --force replaced
                 shutil.rmtree(self.folder / ASIDE)
@@ -709,6 +710,13 @@ def read_samples(folder: Path, record: dict[str, Any]) -> str:
             "run the cell again with --force"
         )
     return content.decode("utf-8")
+
+
+def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:
+    """The point value of every metric that a report makes of these rows."""
+    from .report import Result
+
+    return {name: metric.value for name, metric in Result(folder, record, tuple(rows)).metrics.items()}
 
 
 @contextlib.contextmanager

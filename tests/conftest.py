@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +161,94 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, captured.out, captured.err
 
     return run
+
+
+PLUGIN = '''
+import torch
+from bench import Detector
+
+class Mean(Detector):
+    """Distance to the mean normal image."""
+
+    def __init__(self, power: int = 2):
+        super().__init__()
+        self.power = power
+        self.register_buffer("mean", torch.zeros(1))
+
+    def fit(self, normal):
+        self.mean = torch.cat(list(normal)).mean(0)
+
+    def score(self, x):
+        return (x - self.mean).abs().pow(self.power).flatten(1).sum(1)
+
+class Noisy(Mean):
+    """The same under noise."""
+
+    randomized = True
+
+    def score(self, x, rng=None):
+        noise = torch.randn_like(x) if rng is None else rng.normal(x)
+        return super().score(x + 0.02 * noise)
+'''
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `images/widget`, `mine.py` (Mean and Noisy), `cache`, `results` of both under attack in two balls,
+    and `attacked/NAME`: the images of the smaller ball."""
+    from bench.cli import main
+
+    root = tmp_path_factory.mktemp("ran")
+    tree = make_tree(root / "images" / "widget")
+    (root / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        for name in ("Mean", "Noisy"):
+            code = main([
+                "run", "--detector", f"{root}/mine.py:{name}", "--eps", "4/255,8/255", "--dataset", "folder",
+                "--data-root", str(tree), "--image-size", "16", "--results", str(root / "results"),
+            ])  # fmt: skip
+            assert code == 0
+            (kept,) = (root / "cache").rglob("attacked")
+            kept.rename(root / f"attacked {name}")
+    return root
+
+
+@pytest.fixture
+def published(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The results of `ran`, to be changed; every fourth image of the smaller ball is stored beside its row."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(ran / "cache", tmp_path / "cache")
+    shutil.copytree(ran / "results", tmp_path / "results")
+    data = bench.load_data("folder", category="widget", root=ran / "images" / "widget", image_size=16)
+    for name in ("Mean", "Noisy"):
+        (folder,) = (tmp_path / "results").rglob(f"{name}*/pgd-linf-4_255")
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        (folder / "images").mkdir()
+        record["images"] = [
+            stored_image(folder, data, i, next((ran / f"attacked {name}").rglob(f"{digest(data.test.ids[i])}.npy")))
+            for i in range(0, len(data.test), 4)
+        ]
+        (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return tmp_path / "results"
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:24]
+
+
+def stored_image(folder: Path, data: Data, index: int, attacked: Path) -> dict[str, Any]:
+    """A test image before and after the attack, stored in a cell's folder: its entry in run.json."""
+    record = data.test.records[index]
+    file = folder / "images" / f"{digest(record.id)}.npz"
+    np.savez_compressed(file, clean=data.test.image(index).numpy(), attacked=np.load(attacked))
+    return {
+        "id": record.id,
+        "label": record.label,
+        "why": "every fourth",
+        "file": f"images/{file.name}",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
 
 
 assert bench.__file__ is not None

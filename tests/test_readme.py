@@ -31,6 +31,22 @@ def test_the_example_detector_works_as_typed(
     assert code == 0 and "PCA" in out, err
 
 
+def test_the_commands_of_a_submission_run_in_their_order(
+    run_cli: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(block("python", "class PCA"), encoding="utf-8")
+    commands = [*block("bash", "bench submit").splitlines(), *block("bash", "bench verify pca.zip").splitlines()]
+    assert [command.split()[1] for command in commands] == ["check-detector", "run", "verify", "submit", "verify"]
+    for command in commands:
+        arguments = command.removeprefix("bench ").replace("standard-linf", "pgd-linf").split()  # in seconds
+        code, out, err = run_cli(*arguments, *["--limit", "8"] * (arguments[0] == "run"))
+        assert code == 0, (command, out, err)
+    assert out.count("pass    metrics: ") == 3  # a cell for each texture
+
+
 def test_the_python_example_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = block("python", "import bench\n").splitlines()
@@ -51,7 +67,7 @@ def test_every_command_of_the_readme_parses() -> None:
     from bench.cli import build_parser
 
     shell = "".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
-    commands = re.findall(r"\bbench ((?:run|report|list|check-detector)[^\n#&`]*)", shell)
+    commands = re.findall(r"\bbench ((?:run|report|list|check-detector|verify|submit)[^\n#&`]*)", shell)
     assert len(commands) >= 6
     for command in commands:
         build_parser().parse_args(command.split())

@@ -1,0 +1,356 @@
+"""`bench verify`: do a cell's files still say what was computed, and do its stored images get the scores it claims?
+
+Unlike `bench check-run`, nothing is attacked, and a detector is needed only where images are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import registry
+from .api import load_data
+from .certificate import own_code
+from .check_run import Given, with_files
+from .data import Data
+from .errors import UserError
+from .fitting import BATCH_SIZE, RANDOMIZED_DRAWS, Candidate
+from .provenance import versions
+from .rng import Rng
+from .run import Cell, Row, metrics_of, read_record
+from .schema import read_samples, wrong_record, wrong_rows
+from .score import Score
+from .threat import TOLERANCE, ThreatModel
+from .trial import SAME
+
+METRIC_TOLERANCE = 1e-9  # relative: another scikit-learn may add in another order
+ROUNDING = 1e-6  # relative: a distance, added up on another device
+ARRAYS = {"clean", "attacked"}
+MAPS = {"map_clean", "map_attacked"}
+IMAGE_BYTES = 256 * 2**20  # of one stored image, unpacked
+
+
+class Verified(NamedTuple):
+    """One test. `note` says what may explain a difference, `skip` what could not be looked at; neither is a failure."""
+
+    status: Literal["pass", "FAIL", "note", "skip"]
+    name: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.status:7} {self.name}: {self.sentence}"
+
+
+def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified]:
+    """Every test of a cell, one at a time; after a failed `schema` none follows.
+
+    Raises UserError for a cell that is not finished or was written by another version and, with `scores`, where images
+    are stored whose detector cannot be built and fitted here.
+    """
+    record = read_record(folder)
+    if record.get("status") == "running":
+        raise UserError(f"{folder} is not finished ({record.get('rows')} rows); the same `bench run` goes on with it")
+    try:
+        wrong = wrong_record(record)
+        rows, digest = ([], "") if wrong else read_samples(folder)
+        wrong = wrong or wrong_rows(rows, record)
+    except UserError as error:
+        wrong = str(error)
+    if wrong:
+        yield Verified("FAIL", "schema", wrong)
+        return
+    columns = 6 + len(rows[0].more)
+    yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
+    yield rows_are_those(digest, record)
+    yield metrics_are_those(metrics_of(folder, record, rows), record)
+    yield budget_is_kept(rows, record) if record["kind"] == "attack" else bounds_are_ordered(rows, record)
+    yield code_is_installed(record, given)
+    if not record.get("images"):
+        yield Verified("skip", "images", "none are stored")
+        return
+    yield from verify_images(folder, record, rows, given, scores)
+
+
+def rows_are_those(digest: str, record: Mapping[str, Any]) -> Verified:
+    """The hash that the run wrote beside its rows."""
+    if digest == record["samples_sha256"]:
+        return Verified("pass", "rows", f"samples.csv is what the run wrote (sha256 {digest[:8]})")
+    was = record["samples_sha256"][:8]
+    return Verified("FAIL", "rows", f"samples.csv was changed after the run: its sha256 is {digest[:8]}, not {was}")
+
+
+def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any]) -> Verified:
+    """Every published metric, from the rows once more."""
+    stored: dict[str, float] | None = record.get("metrics")
+    if stored is None:
+        return Verified("skip", "metrics", "not recorded: the cell was finished before metrics were")
+    for name in sorted({*found, *stored}):
+        if name not in stored or name not in found:
+            where = "run.json, and the rows have none" if name in stored else "the rows, and run.json has none"
+            return Verified("FAIL", "metrics", f"{name} is in {where}")
+        if not _same(found[name], stored[name]):
+            return Verified("FAIL", "metrics", f"{name} is {found[name]!r} by the rows, {stored[name]!r} in run.json")
+    return Verified("pass", "metrics", f"{len(stored)} metrics follow from the rows")
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=METRIC_TOLERANCE) or (math.isnan(a) and math.isnan(b))
+
+
+def budget_is_kept(rows: Sequence[Row], record: Mapping[str, Any]) -> Verified:
+    """No image further than it may be moved, and none better for the detector than before."""
+    radii, name = _radii(record), f"{record['spec']['norm']} {record['spec']['eps']}"
+    for row in rows:
+        sign = 1 - 2 * row.label
+        if not 0 <= row.distance <= radii[row.label] + TOLERANCE * (radii[row.label] > 0):
+            far = f"{row.distance:.6g} away, and may be {radii[row.label]:.6g} ({name})"
+            return Verified("FAIL", "budget", f"{row.id} is {far}")
+        moved = sign * (row.worst - row.clean)
+        if moved < 0 or (moved > 0 and not radii[row.label]):
+            way = "better for the detector than" if moved < 0 else "another than the clean one, and nobody may move it:"
+            return Verified("FAIL", "budget", f"{row.id} has a score {way} {row.clean:.6g}: {row.worst:.6g}")
+    furthest = max(row.distance for row in rows)
+    return Verified("pass", "budget", f"no image is further than {furthest:.6g} ({name}), none gains by the attack")
+
+
+def bounds_are_ordered(rows: Sequence[Row], record: Mapping[str, Any]) -> Verified:
+    """Of a certificate: every bound on its side, and `worst` the one that counts."""
+    radii, threshold = _radii(record), record["threshold"]["value"]
+    for row in rows:
+        if row.distance != radii[row.label]:
+            return Verified("FAIL", "bounds", f"{row.id} has radius {row.distance:.6g}, not {radii[row.label]:.6g}")
+        if record["spec"]["goal"] == "threshold":
+            edge = math.nextafter(threshold, math.inf) if row.label else threshold
+            if row.worst not in (edge, -math.inf if row.label else math.inf):
+                return Verified("FAIL", "bounds", f"{row.id} has {row.worst:.6g} as its verdict, which is none")
+            continue
+        low, high, low_0, high_0 = (row.more[name] for name in ("low", "high", "low_0", "high_0"))
+        ordered = [low, low_0, row.clean, high_0, high]
+        if not all(a <= b or math.isclose(a, b, rel_tol=METRIC_TOLERANCE) for a, b in pairwise(ordered)):
+            shown = ", ".join(f"{value:.6g}" for value in ordered)
+            return Verified("FAIL", "bounds", f"{row.id} has bounds out of order: {shown}")
+        if row.worst != (low if row.label else high):
+            return Verified("FAIL", "bounds", f"{row.id} has {row.worst:.6g} in column worst, which is not its bound")
+        if row.more["certified_radius"] < 0:
+            return Verified("FAIL", "bounds", f"{row.id} has the radius {row.more['certified_radius']:.6g}")
+    what = "verdicts are verdicts" if record["spec"]["goal"] == "threshold" else "bounds are in order"
+    return Verified("pass", "bounds", f"{len(rows)} {what}")
+
+
+def _radii(record: Mapping[str, Any]) -> tuple[float, float]:
+    """How far a normal and an anomalous image may be moved."""
+    threat = _threat(record)
+    normal, anomalous = threat.controls(torch.tensor([0, 1])).tolist()
+    return threat.radius * normal, threat.radius * anomalous
+
+
+def _threat(record: Mapping[str, Any]) -> ThreatModel:
+    return ThreatModel(record["spec"]["norm"], record["spec"]["eps"], record["spec"]["targets"])
+
+
+def code_is_installed(record: Mapping[str, Any], given: Given) -> Verified:
+    """What is installed here and is not what the run had: its numbers may be others here."""
+    spec, said = record["spec"], []
+    for kind, code_here in (
+        ("detector", lambda: _candidate(record, given).code),
+        ("attack", lambda: _attack_code(record, given)),
+    ):
+        try:
+            if code_here() != record[kind]["code"]:
+                said.append(f"the code of {kind} {spec[kind]} is not that of the run")
+        except UserError as error:
+            reason = str(error).partition(" Known: ")[0]
+            said.append(f"the code of {kind} {spec[kind]} is not compared: {reason} (--{kind} FILE:CLASS)")
+    here = versions()
+    said += [
+        f"{package} {here.get(package) or 'absent'} here, {then or 'absent'} in the run"
+        for package, then in record["versions"].items()
+        if here.get(package) != then
+    ]
+    if said:
+        return Verified("note", "code", "; ".join(said))
+    return Verified("pass", "code", "detector, attack and package versions are those of the run")
+
+
+def _attack_code(record: Mapping[str, Any], given: Given) -> str:
+    if record["kind"] == "certificate":
+        return own_code()
+    name = record["spec"]["attack"]
+    if given.attack is not None and (plugin := registry.load("attacks", given.attack)).name == name:
+        return plugin.sha256
+    return registry.load("attacks", name).sha256
+
+
+def _candidate(record: Mapping[str, Any], given: Given, values: Mapping[str, Any] | None = None) -> Candidate:
+    """The detector of the cell; one that was given from a file stands for the cells that have its name."""
+    spec = record["spec"]
+    names = [spec["detector"]] if given.detector is None else [given.detector, spec["detector"]]
+    candidates = [Candidate(name, values or {}, spec["seed"], given.device, tell=given.tell) for name in names]
+    return candidates[0] if candidates[0].label == spec["detector"] else candidates[-1]
+
+
+class Stored(NamedTuple):
+    """A stored image and its row: float (3, H, W) in [0, 1]."""
+
+    row: Row
+    clean: Tensor
+    attacked: Tensor
+
+
+def verify_images(
+    folder: Path, record: Mapping[str, Any], rows: Sequence[Row], given: Given, scores: bool
+) -> Iterator[Verified]:
+    """The stored images of a cell: what they are, that they are the data set's, and their scores."""
+    by_id = {row.id: row for row in rows}
+    stored: list[Stored] = []
+    for entry in record["images"]:
+        found = _read_image(folder, entry, by_id.get(entry["id"]), record)
+        if isinstance(found, str):
+            yield Verified("FAIL", "images", f"{entry['file']} ({entry['id']}) {found}")
+            return
+        stored.append(found)
+    yield Verified("pass", "images", f"{len(stored)} stored images are whole, and as far away as their rows say")
+    bed = _Bed(record, given)
+    found_here = clean_images_are_the_data(stored, bed, record, rows)
+    yield found_here
+    if scores and found_here.status != "FAIL":
+        yield scores_are_those(stored, bed.data, record, rows, given)
+
+
+def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record: Mapping[str, Any]) -> Stored | str:
+    """The image, or what is wrong with it."""
+    path = folder / entry["file"]
+    if row is None or row.label != entry["label"]:
+        return "has no row of that id and label"
+    try:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            return "was changed after the run: its sha256 is not the one in run.json"
+        arrays = _arrays(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return "is not a whole npz file"
+    if not set(arrays) >= ARRAYS or not set(arrays) <= ARRAYS | MAPS:
+        return f"holds the arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(ARRAYS))}, perhaps maps"
+    size = record["spec"]["image_size"]
+    for name, array in arrays.items():
+        if name in ARRAYS and (array.dtype != np.float32 or array.shape != (3, size, size)):
+            return f"has {name} as {array.dtype} {array.shape}; expected float32 (3, {size}, {size})"
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            return f"has values in {name} that are not finite"
+    found = Stored(row, torch.from_numpy(arrays["clean"]), torch.from_numpy(arrays["attacked"]))
+    threat = _threat(record)
+    if wrong := threat.violation(found.clean[None], found.clean[None]):
+        return f"has a clean image that {wrong}"
+    if wrong := threat.violation(found.attacked[None], found.clean[None]):
+        return f"has an attacked image that {wrong}"
+    distance = threat.distance(found.attacked[None], found.clean[None]).item()
+    if not math.isclose(distance, row.distance, rel_tol=ROUNDING):
+        return f"is moved by {distance:.9g}, and its row says {row.distance:.9g}"
+    return found
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > IMAGE_BYTES:
+            raise ValueError(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise ValueError(path)
+    return found
+
+
+class _Bed:
+    """The data set of a cell, as far as it is here."""
+
+    def __init__(self, record: Mapping[str, Any], given: Given):
+        self.record, self.given = record, given
+
+    @cached_property
+    def data(self) -> Data:
+        """Raises UserError where the data set is not here."""
+        spec = self.record["spec"]
+        return load_data(
+            self.given.dataset or spec["dataset"],
+            category=spec["category"],
+            root=self.given.data_root,
+            image_size=spec["image_size"],
+        ).limited(spec["limit"])
+
+
+def clean_images_are_the_data(
+    stored: Sequence[Stored], bed: _Bed, record: Mapping[str, Any], rows: Sequence[Row]
+) -> Verified:
+    """The stored clean images beside those of the data set that is here."""
+    spec = record["spec"]
+    where = f"{spec['dataset']}/{spec['category']}"
+    try:
+        data = bed.data
+    except UserError as error:
+        return Verified("skip", "data", f"not compared with the images of {where}: {error}")
+    if Cell._data_record(data) != record["data"]:
+        return Verified("FAIL", "data", f"the images of {where} here are not those of the run")
+    if [row.id for row in rows] != data.test.ids or [row.label for row in rows] != data.test.labels:
+        return Verified("FAIL", "data", f"the ids and labels of the rows are not those of {where}")
+    index = {name: i for i, name in enumerate(data.test.ids)}
+    for image in stored:
+        off = float((image.clean - data.test.image(index[image.row.id])).abs().max())
+        if off > TOLERANCE:
+            return Verified("FAIL", "data", f"the clean image of {image.row.id} is {off:.3g} off that of {where}")
+    return Verified("pass", "data", f"{len(stored)} clean images are those of {where}")
+
+
+def scores_are_those(
+    stored: Sequence[Stored], data: Data, record: Mapping[str, Any], rows: Sequence[Row], given: Given
+) -> Verified:
+    """The stored images, scored again under the noise of the run: `clean` and `worst` to SAME of the spread of the
+    clean scores, since another batch size changes the last bits."""
+    spec = record["spec"]
+    own = spec["detector_parameters"]
+    files = {name: path for name, path in given.params.items() if name in own}
+    candidate = _candidate(record, given, with_files(own, files, "--param"))
+    if candidate.changed != own:
+        raise UserError(f"the parameters of detector {spec['detector']} are not those of the run: {candidate.changed}")
+    detector = candidate.fitted(data)
+    assert detector.origin is not None
+    score = Score(detector, spec["detector"])
+    draws = (spec["draws"] or RANDOMIZED_DRAWS) if detector.randomized else 1
+    furthest, name = 0.0, ""
+    for start in range(0, len(stored), BATCH_SIZE):
+        some = stored[start : start + BATCH_SIZE]
+        for column in ("clean", "attacked"):
+            x = torch.stack([getattr(image, column) for image in some]).to(detector.device)
+            rng = Rng(spec["seed"], [image.row.id for image in some], "test").child("evaluate")
+            for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
+                then = image.row.clean if column == "clean" else image.row.worst
+                off = abs(found - then) if math.isfinite(found) else math.inf
+                if off >= furthest:
+                    furthest, name = off, f"{image.row.id}, {column}"
+    spread = float(np.ptp([row.clean for row in rows]))
+    sentence = (
+        f"{2 * len(stored)} scores, computed again, are {furthest:.1e} off at most ({name}); clean scores spread over "
+        f"{spread:.4g}"
+    )
+    if furthest <= SAME * spread:
+        return Verified("pass", "scores", sentence)
+    if _weights(detector.origin.fit) != _weights(record["detector"]["fit"]):
+        sentence += "; the weights that were fitted here are not those of the run, which may be all there is to it"
+    return Verified("FAIL", "scores", sentence)
+
+
+def _weights(fit: Mapping[str, Any] | None) -> dict[str, str | None]:
+    """Part -> the hash of what it was fitted to."""
+    parts = (fit or {}).get("parts", {"": fit or {}})
+    return {name: part.get("model_sha256") for name, part in parts.items()}
