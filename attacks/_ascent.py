@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel
+from bench import Rng, Score, ThreatModel, Trace
 
 EOT_DRAWS = 8  # the attacks' own `draws`
 Objective = Literal["score", "logsumexp", "top", "mean"]
@@ -30,9 +30,18 @@ class Climb:
     mean: mean of all of them.
 
     The objective gives the direction and nothing else. Steps are judged, and images kept, by the score itself.
+    A trace is kept where the score is not randomized.
     """
 
-    def __init__(self, score: Score, x: Tensor, sign: Tensor, draws: int, per_step: int | None = None):
+    def __init__(
+        self,
+        score: Score,
+        x: Tensor,
+        sign: Tensor,
+        draws: int,
+        per_step: int | None = None,
+        trace: Trace | None = None,
+    ):
         self.score, self.sign = score, sign
         self.draws = draws if score.randomized else 1
         self.per_step = per_step or self.draws
@@ -45,9 +54,14 @@ class Climb:
         self.rng: Rng
         self.direct = torch.zeros_like(sign, dtype=torch.bool)
         """Images that follow the score itself, whatever the objective: it has brought them nothing."""
+        self.trace, self.spent = None if score.randomized else trace, 0
 
-    def begin(self, rng: Rng) -> None:
-        """A new run, with noise from `rng`, of every image whose goal is not yet reached."""
+    def begin(self, rng: Rng, spent: int = 0) -> None:
+        """A new run, with noise from `rng`, of every image whose goal is not yet reached.
+
+        spent: the passes that the runs before had, whether or not an image has left before it used them up.
+        """
+        self.spent = spent
         self.rows = (~self.score.done(self.best_value, self.sign)).nonzero().flatten()
         self.rng = rng.rows(self.rows.tolist())
 
@@ -111,6 +125,8 @@ class Climb:
 
     def chosen(self, rng: Rng) -> Tensor:
         """The best image (B, 3, H, W); of a randomized detector by fresh draws, the same for all candidates."""
+        if self.trace is not None:
+            self.trace.note(self.trace.budget + 1, self.best_value)
         if not self.score.randomized:
             return self.best
         values = [self.sign * self.score.mean(c, rng.child("choose"), self.draws) for c in self.candidates]
@@ -118,6 +134,9 @@ class Climb:
         return torch.stack(self.candidates)[best, torch.arange(len(best), device=best.device)]
 
     def _keep(self, here: Tensor, value: Tensor) -> None:
+        if self.trace is not None:  # one pass a call: the score is not randomized
+            self.spent += 1
+            self.trace.note(self.spent, self.best_value)
         better = value > self.best_value[self.rows]
         rows = self.rows[better]
         self.best[rows], self.best_value[rows] = here[better], value[better]

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel
+from bench import Rng, Score, ThreatModel, Trace
 
 from ._ascent import EOT_DRAWS, Climb, Objective, ascend, positive, wide
 
@@ -54,18 +54,31 @@ class APGD:
     def __post_init__(self) -> None:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
 
+    @property
+    def budget(self) -> int:
+        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
+        return self.restarts * (self.steps + 1)
+
     def __call__(
-        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
+        self,
+        score: Score,
+        x: Tensor,
+        sign: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        starts: Tensor | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Images of the ball around x (B, 3, H, W) with a high sign * score; sign (B,) is +1 or -1.
 
-        starts: images of the ball; the first run begins there instead of at a random point.
+        starts: images of the ball; the first run begins there instead of at a random point. trace: kept, unless the
+        score is randomized.
         """
-        climb = Climb(score, x, sign, self.draws, per_step=1)
+        climb = Climb(score, x, sign, self.draws, per_step=1, trace=trace)
         objective: Objective = "logsumexp" if self.objective == "auto" else self.objective
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
-            climb.begin(source.child("noise"))
+            climb.begin(source.child("noise"), restart * (self.steps + 1))
             if starts is not None and restart == 0:
                 start = starts
             elif self.random_start == (restart != 1):

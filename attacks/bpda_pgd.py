@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel, UserError, identity_backward
+from bench import Rng, Score, ThreatModel, Trace, UserError, identity_backward
 
 from .pgd import PGD
 
@@ -30,9 +30,16 @@ class BPDAPGD(PGD):
     steps: int = 40
 
     def __call__(
-        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
+        self,
+        score: Score,
+        x: Tensor,
+        sign: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        starts: Tensor | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         if not score.hints.bpda:
             raise UserError(f"detector {score.name} declares no block that an attack could go around; pgd fits")
         with identity_backward():
-            return super().__call__(score, x, sign, threat, rng, starts)
+            return super().__call__(score, x, sign, threat, rng, starts, trace)

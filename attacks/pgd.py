@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel
+from bench import Rng, Score, ThreatModel, Trace
 
 from ._ascent import EOT_DRAWS, Climb, Objective, ascend, not_negative, positive
 
@@ -48,17 +48,30 @@ class PGD:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
         not_negative(step_size=self.step_size, momentum=self.momentum)
 
+    @property
+    def budget(self) -> int:
+        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
+        return self.restarts * (self.steps + 1)
+
     def __call__(
-        self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
+        self,
+        score: Score,
+        x: Tensor,
+        sign: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        starts: Tensor | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Images of the ball around x (B, 3, H, W) with a high sign * score; sign (B,) is +1 or -1.
 
-        starts: images of the ball; the first run begins there instead of at a random point.
+        starts: images of the ball; the first run begins there instead of at a random point. trace: kept, unless the
+        score is randomized.
         """
-        climb = Climb(score, x, sign, self.draws)
+        climb = Climb(score, x, sign, self.draws, trace=trace)
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
-            climb.begin(source.child("noise"))
+            climb.begin(source.child("noise"), restart * (self.steps + 1))
             if starts is not None and restart == 0:
                 start = starts
             else:

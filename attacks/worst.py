@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel, UserError
 from bench.api import make_attack
-from bench.run import takes_starts
+from bench.run import takes
 
 from ._ascent import EOT_DRAWS, wide
 from ._spelled import spelled
@@ -108,7 +108,7 @@ def one_after_another(
         if threat.norm not in norms:
             raise UserError(f"attack {name} has no norm {threat.norm}; it has {', '.join(norms)}")
         start = best if name in refining else starts
-        kwargs = {"starts": start} if start is not None and takes_starts(attack) else {}
+        kwargs = {"starts": start} if start is not None and takes(attack, "starts") else {}
         found = attack(score, x.clone(), sign, threat, rng.child(name), **kwargs)
         attacked = found if isinstance(found, Attacked) else Attacked({name: found})
         numbers |= attacked.columns

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from .errors import UserError, unknown
 from .metrics import Bootstrap, Metrics, accuracy, auroc_of, conservative, median, ranking
 from .run import ASIDE, COLUMNS, Row, read_record, read_samples
 from .threat import parse_eps
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 
 class Table(NamedTuple):
@@ -136,6 +139,16 @@ class Result:
         failed = [f"{c['name']} check failed: {c['sentence']}" for c in self.checks if not c["passed"]]
         return [own] * bool(own) + failed
 
+    def _repr_html_(self) -> str:
+        from .display import facts, html
+
+        return html(facts(self))
+
+    def __rich__(self) -> RichTable:
+        from .display import facts, rich_table
+
+        return rich_table(facts(self))
+
     @cached_property
     def metrics(self) -> Metrics:
         """Clean, robust (or certified) and one-sided metrics; none where the threat model did not attack that side.
@@ -227,13 +240,24 @@ class Found(NamedTuple):
     damaged: list[str]
     """A sentence for each cell that cannot be read: changed, cut short, or written by another version."""
 
+    def _repr_html_(self) -> str:
+        from .display import html, overview
 
-def read_results(root: Path, filters: Filters | None = None) -> Found:
+        return html(overview(self))
+
+    def __rich__(self) -> RichTable:
+        from .display import overview, rich_table
+
+        return rich_table(overview(self))
+
+
+def read_results(root: str | Path, filters: Filters | None = None) -> Found:
     """Finished cells below `root`, at least one.
 
     Raises UserError for a folder that cannot be read, holds no cell that can be, or none that the filters keep, and
     for two cells that say to be the same and differ.
     """
+    root = Path(root)
     if not root.exists():
         raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
     if not root.is_dir():

@@ -125,6 +125,12 @@ def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bo
     return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples) / wins.size)
 
 
+def auroc_value(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """The AUROC without its interval; nan where a class is missing."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    return float(_wins(s, y).mean()) if y.any() and not y.all() else float("nan")
+
+
 def _wins(scores: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
     """(anomalous, normal): 1 where the anomalous image is above the normal one, 1/2 where they tie."""
     anomalous, normal = scores[labels][:, None], scores[~labels]

@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from . import files
+from .board_plots import Heat, Tradeoff, draw_heat, draw_tradeoff, heat, heat_plots, tradeoff, tradeoff_plots
 from .bracket import Bracket, brackets, smoothing_key
+from .cell_plots import (
+    Distribution,
+    Reached,
+    distributions,
+    draw_distributions,
+    draw_progress,
+    progress,
+    progress_plots,
+)
 from .cells import short
 from .compare import Ranks, cliques
+from .figures import (
+    COLOURS,
+    LEGEND_INSIDE,
+    Plot,
+    auroc_axis,
+    colour,
+    legend,
+    marker,
+    new,
+    save,
+    size,
+    style,
+    styled,
+    with_intervals,
+)
 from .metrics import Estimate, mean
 from .threat import eps_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from .cells import Result
 
-# Okabe & Ito: told apart by readers with any colour vision, and in grey by the markers
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-LONGEST_NAME = 150
-LEGEND_INSIDE = 6  # more lines than this would lie under their names
+__all__ = [
+    "COLOURS", "LEGEND_INSIDE", "Distribution", "Heat", "Level", "Plot", "Point", "Reached", "Tradeoff",
+    "bracket_lines", "curves", "distributions", "draw_brackets", "draw_curves", "draw_distributions", "draw_heat",
+    "draw_levels", "draw_progress", "draw_radii", "draw_ranks", "draw_tradeoff", "heat", "progress",
+    "purification", "radii", "still_right", "tradeoff", "write_all", "write_brackets", "write_curves",
+    "write_plots", "write_purification", "write_radii", "write_ranks",
+]  # fmt: skip
+
+MOST_FILES = 40
+"""That `write_all` makes: each takes a third of a second, and nobody looks at more."""
 
 
 class Point(NamedTuple):
     eps: Fraction
     auroc: Estimate
+    normal_only: Estimate | None = None
+    """The same attack with only that class moved; None where the threat model does not attack both."""
+    anomalous_only: Estimate | None = None
 
 
 def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[str, list[Point]]]:
@@ -60,59 +91,64 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
             if not shared:
                 continue
             first = by_eps[min(by_eps)]
-            points = [Point(Fraction(0), mean([first[c].metrics["clean_auroc"] for c in shared]).estimate())]
-            points += [
-                Point(eps, mean([cells[c].metrics["robust_auroc"] for c in shared]).estimate())
-                for eps, cells in sorted(by_eps.items())
-            ]
+            clean = mean([first[c].metrics["clean_auroc"] for c in shared]).estimate()
+            sides = [clean if key[3] == "both" else None] * 2
+            points = [Point(Fraction(0), clean, *sides)]
+            points += [_point(eps, [cells[c] for c in shared]) for eps, cells in sorted(by_eps.items())]
             found.setdefault(key, {})[name] = points
     return found
 
 
+def _point(eps: Fraction, cells: Sequence[Result]) -> Point:
+    sides = ("normal_only_auroc", "anomalous_only_auroc") if cells[0].spec["targets"] == "both" else ()
+    return Point(eps, *(mean([r.metrics[metric] for r in cells]).estimate() for metric in ("robust_auroc", *sides)))
+
+
+SIDES = (("normal_only", "--", "only normal images attacked"), ("anomalous_only", ":", "only anomalous ones attacked"))
+
+
+@styled
 def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes) -> Axes:
-    """Robust AUROC over eps with 95 % intervals, one line per detector."""
+    """Robust AUROC over eps with 95 % intervals, one line per detector.
+
+    Thin lines, where there are few enough to be told apart: only one class attacked.
+    """
     for i, (name, points) in enumerate(lines.items()):
-        values = [p.auroc for p in points]
-        axes.errorbar(
-            [float(p.eps) for p in points],
-            [v.value for v in values],
-            yerr=[[v.value - v.low for v in values], [v.high - v.value for v in values]],
-            label=name,
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)],
-            capsize=3,
-            clip_on=False,
-        )
+        with_intervals(axes, [float(p.eps) for p in points], [p.auroc for p in points], name, i)
+    entries = len(lines)
+    for side, dashes, label in SIDES if len(lines) <= LEGEND_INSIDE else ():
+        known = False
+        for i, points in enumerate(lines.values()):
+            values = [(float(p.eps), value.value) for p in points if (value := getattr(p, side)) is not None]
+            if values:
+                known = True
+                axes.plot(*zip(*values, strict=True), color=colour(i), linestyle=dashes, linewidth=0.8, zorder=1)
+        if known:
+            axes.plot([], [], color="0.4", linestyle=dashes, linewidth=0.8, label=label)
+            entries += 1
     ticks = sorted({p.eps for points in lines.values() for p in points})
     axes.set_xticks([float(t) for t in ticks], [eps_text(t) if t else "0\n(clean)" for t in ticks])
-    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set(title=title, xlabel=f"budget eps ({norm}, pixels in [0, 1])", ylabel="robust AUROC", ylim=(0, 1.02))
-    _legend(axes, len(lines))
+    auroc_axis(axes, "robust AUROC")
+    axes.set(title=title, xlabel=f"budget eps ({norm}, pixels in [0, 1])")
+    legend(axes, entries)
     return axes
 
 
-def _legend(axes: Axes, lines: int) -> None:
-    """Inside where there is room for so many lines, else beside the plot; and no frame."""
-    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}
-    axes.legend(frameon=False, fontsize="small", **(beside if lines > LEGEND_INSIDE else {"loc": "best"}))
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _size(lines: int) -> tuple[float, float]:
-    """Of a figure, in inches: wider and taller where the legend is beside it."""
-    return (11, max(4.2, 0.22 * lines + 0.6)) if lines > LEGEND_INSIDE else (6.4, 4.2)
+def curve_plots(results: Sequence[Result]) -> list[Plot]:
+    """One per data set, attack and norm."""
+    found = []
+    for (data, attack, norm, targets), lines in curves(results).items():
+        side = "" if targets == "both" else f", {targets} images attacked"
+        name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
+        draw = partial(draw_curves, lines, f"{data}: {attack}{side}", norm)
+        inches = size(len(lines) + 2 * (targets == "both" and len(lines) <= LEGEND_INSIDE))
+        found.append(Plot(f"{data}: {attack}, {norm}{side}", name, len(lines), inches, draw))
+    return found
 
 
 def write_curves(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, attack and norm."""
-    written = []
-    for (data, attack, norm, targets), lines in curves(results).items():
-        figure = _figure(_size(len(lines)))
-        side = "" if targets == "both" else f", {targets} images attacked"
-        draw_curves(lines, f"{data}: {attack}{side}", norm, figure.add_subplot())
-        name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
-        written.append(_save(figure, folder, name))
-    return written
+    return [plot.write(folder) for plot in curve_plots(results)]
 
 
 class Level(NamedTuple):
@@ -174,36 +210,33 @@ def _settings(parameters: dict[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True)
 
 
+@styled
 def draw_levels(levels: Sequence[Level], title: str, parameter: str, axes: Axes) -> Axes:
     """Clean and robust AUROC over the purification level, with 95 % intervals."""
     for i, name in enumerate(("clean", "robust")):
         values: list[Estimate] = [getattr(level, name) for level in levels]
-        axes.errorbar(
-            [level.value for level in levels],
-            [v.value for v in values],
-            yerr=[[v.value - v.low for v in values], [v.high - v.value for v in values]],
-            label=f"{name} AUROC",
-            color=COLOURS[i],
-            marker=MARKERS[i],
-            capsize=3,
-            clip_on=False,
-        )
-    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set(xlabel=f"purification level {parameter} (0: none)", ylabel="AUROC", ylim=(0, 1.02))
-    axes.set_title(title, fontsize="small")
-    axes.legend(frameon=False, fontsize="small", loc="best")
-    axes.spines[["top", "right"]].set_visible(False)
+        with_intervals(axes, [level.value for level in levels], values, f"{name} AUROC", i)
+    auroc_axis(axes)
+    axes.set(title=title, xlabel=f"purification level {parameter} (0: none)")
+    legend(axes, 2)
     return axes
+
+
+def purification_plots(results: Sequence[Result]) -> list[Plot]:
+    """One per purifier, inner detector, data set and attack."""
+    return [
+        Plot(_one_line(title), f"purification {title}", 1, size(2), partial(draw_levels, levels, title, parameter))
+        for (title, parameter), levels in purification(results).items()
+    ]
+
+
+def _one_line(title: str) -> str:
+    return title.replace("\n", ", ")
 
 
 def write_purification(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per purifier, inner detector, data set and attack."""
-    written = []
-    for (title, parameter), levels in purification(results).items():
-        figure = _figure()
-        draw_levels(levels, title, parameter, figure.add_subplot())
-        written.append(_save(figure, folder, f"purification {title}"))
-    return written
+    return [plot.write(folder) for plot in purification_plots(results)]
 
 
 def radii(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]]:
@@ -242,29 +275,32 @@ def still_right(found: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64]
     return x, 1 - np.searchsorted(found, x, side="right") / len(found)
 
 
+@styled
 def draw_radii(lines: dict[str, npt.NDArray[np.float64]], title: str, norm: str, axes: Axes) -> Axes:
     """Share of images still right at the threshold over the size of the perturbation, one line per detector."""
     ends = [float(found[np.isfinite(found)].max(initial=0)) for found in lines.values()]
     for i, (name, found) in enumerate(lines.items()):
         x, share = still_right(found)
         x, share = np.append(x, max(*ends, x[-1])), np.append(share, share[-1])
-        style = ("-", "--", ":")[i // len(COLOURS) % 3]
-        axes.step(x, share, where="post", label=name, color=COLOURS[i % len(COLOURS)], linestyle=style)
-    axes.set_title(title, fontsize="small")
-    axes.set(xlabel=f"size of the perturbation ({norm}, pixels in [0, 1])", ylabel="share of images still right")
-    axes.set(ylim=(0, 1.02), xlim=(0, None))
-    _legend(axes, len(lines))
+        dashes = ("-", "--", ":")[i // len(COLOURS) % 3]
+        axes.step(x, share, where="post", label=name, color=colour(i), linestyle=dashes)
+    axes.set(title=title, xlabel=f"size of the perturbation ({norm}, pixels in [0, 1])")
+    axes.set(ylabel="share of images still right", ylim=(0, 1.02), xlim=(0, None))
+    legend(axes, len(lines))
     return axes
+
+
+def radius_plots(results: Sequence[Result]) -> list[Plot]:
+    """One per data set, minimum-norm attack and norm."""
+    return [
+        Plot(title, f"radii {title}", len(lines), size(len(lines)), partial(draw_radii, lines, title, norm))
+        for (title, norm), lines in radii(results).items()
+    ]
 
 
 def write_radii(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per data set, minimum-norm attack and norm."""
-    written = []
-    for (title, norm), lines in radii(results).items():
-        figure = _figure(_size(len(lines)))
-        draw_radii(lines, title, norm, figure.add_subplot())
-        written.append(_save(figure, folder, f"radii {title}"))
-    return written
+    return [plot.write(folder) for plot in radius_plots(results)]
 
 
 def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket]]]:
@@ -288,54 +324,50 @@ def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket
     return found
 
 
+@styled
 def draw_brackets(lines: dict[str, list[Bracket]], title: str, axes: Axes) -> Axes:
     """Certified (solid) and attacked AUROC (dashed) over the l2 radius, one colour per noise; radius 0 is clean.
 
     The true worst case is in the band between both.
     """
     for i, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[i % len(COLOURS)]
         clean = points[0].certified("clean_auroc")
         low = [(0.0, clean), *((float(b.radius), b.certified()) for b in points)]
         high = [(0.0, clean), *((float(b.radius), b.attacked()) for b in points)]
-        for label, style, values in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
+        for label, dashes, values in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
             known = [(radius, value) for radius, value in values if value is not None]
             if len(known) < 2:
                 continue
-            axes.errorbar(
-                [radius for radius, _ in known],
-                [v.value for _, v in known],
-                yerr=[[v.value - v.low for _, v in known], [v.high - v.value for _, v in known]],
-                label=label,
-                color=colour,
-                linestyle=style,
-                marker=MARKERS[i % len(MARKERS)],
-                markerfacecolor=colour if style == "-" else "white",
-                capsize=3,
-                clip_on=False,
-            )
+            inside = colour(i) if dashes == "-" else "white"
+            x = [radius for radius, _ in known]
+            with_intervals(axes, x, [v for _, v in known], label, i, linestyle=dashes, markerfacecolor=inside)
         both = [(x, a, b) for (x, a), (_, b) in zip(low, high, strict=True) if a is not None and b is not None]
         if len(both) > 1:
             x = [radius for radius, _, _ in both]
-            axes.fill_between(x, [a.value for _, a, _ in both], [b.value for *_, b in both], color=colour, alpha=0.12)
-    axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set_title(title, fontsize="small")
-    axes.set(xlabel="radius (l2, pixels in [0, 1])", ylabel="AUROC of the smoothed detector", ylim=(0, 1.02))
+            axes.fill_between(
+                x, [a.value for _, a, _ in both], [b.value for *_, b in both], color=colour(i), alpha=0.12
+            )
+    auroc_axis(axes, "AUROC of the smoothed detector")
+    axes.set(title=title, xlabel="radius (l2, pixels in [0, 1])")
     axes.set_xlim(0, None)
-    _legend(axes, 2 * len(lines))
+    legend(axes, 2 * len(lines))
     return axes
+
+
+def bracket_plots(results: Sequence[Result]) -> list[Plot]:
+    """One per smoothed detector and data set."""
+    return [
+        Plot(_one_line(title), f"certified {title}", 1, size(2 * len(lines)), partial(draw_brackets, lines, title))
+        for title, lines in bracket_lines(results).items()
+    ]
 
 
 def write_brackets(results: Sequence[Result], folder: Path) -> list[Path]:
     """A PNG per smoothed detector and data set."""
-    written = []
-    for title, lines in bracket_lines(results).items():
-        figure = _figure(_size(2 * len(lines)))
-        draw_brackets(lines, title, figure.add_subplot())
-        written.append(_save(figure, folder, f"certified {title}"))
-    return written
+    return [plot.write(folder) for plot in bracket_plots(results)]
 
 
+@styled
 def draw_ranks(ranks: Ranks, title: str, axes: Axes) -> Axes:
     """The critical-difference diagram: mean ranks on a line, bars over those that cannot be told apart."""
     ordered = sorted(ranks.ranks, key=lambda name: ranks.ranks[name])
@@ -344,50 +376,75 @@ def draw_ranks(ranks: Ranks, title: str, axes: Axes) -> Axes:
     for i, name in enumerate(ordered):
         place = ranks.ranks[name]
         axes.plot([place, place], [0, -below - i], color="0.7", linewidth=0.8, zorder=1)
-        axes.plot([place], [0], marker="o", color=COLOURS[0], clip_on=False)
+        axes.plot([place], [0], marker=marker(0), color=colour(0), clip_on=False)
         axes.annotate(f" {name} ({place:.2f})", (place, -below - i), va="center", fontsize="small")
     for i, group in enumerate(groups):
         ends = [ranks.ranks[name] for name in group]
-        axes.plot([min(ends), max(ends)], [-0.4 * (i + 1)] * 2, color=COLOURS[1], linewidth=3, solid_capstyle="butt")
+        axes.plot([min(ends), max(ends)], [-0.4 * (i + 1)] * 2, color=colour(1), linewidth=3, solid_capstyle="butt")
     if ranks.critical is not None:
         axes.plot([1, 1 + ranks.critical], [1, 1], color="0.2", linewidth=1.5)
         axes.annotate(f"critical difference {ranks.critical:.2f}", (1, 1.15), fontsize="small")
     axes.set(xlim=(0.9, len(ordered) + 0.8), ylim=(-below - len(ordered), 2.2), yticks=[])
     axes.set_xticks(range(1, len(ordered) + 1))
-    axes.set_title(f"{title}: mean rank over {ranks.blocks} data sets (1 is best), p = {ranks.p:.2g}", fontsize="small")
-    axes.spines[["left", "right", "bottom"]].set_visible(False)
-    axes.spines["top"].set_position(("data", 0))
+    axes.set_title(f"{title}: mean rank over {ranks.blocks} data sets (1 is best), p = {ranks.p:.2g}")
+    axes.spines[:].set_visible(False)
+    axes.spines["top"].set(visible=True, position=("data", 0))
     axes.xaxis.tick_top()
     return axes
 
 
 def write_ranks(ranks: Ranks, title: str, folder: Path) -> Path:
     """The critical-difference diagram as a PNG."""
-    figure = _figure((8, 0.4 * len(ranks.ranks) + 1.8))
-    draw_ranks(ranks, title, figure.add_subplot())
-    return _save(figure, folder, f"ranks {title} {' '.join(ranks.ranks)}")
+    figure = new((8, 0.4 * len(ranks.ranks) + 1.8))
+    with style():
+        draw_ranks(ranks, title, figure.add_subplot())
+    return save(figure, folder, f"ranks {title} {' '.join(ranks.ranks)}")
+
+
+KINDS: Mapping[str, Callable[[Sequence[Result]], list[Plot]]] = {
+    "robustness": curve_plots,
+    "trade-off": tradeoff_plots,
+    "heat map": heat_plots,
+    "progress": progress_plots,
+    "purification": purification_plots,
+    "radii": radius_plots,
+    "brackets": bracket_plots,
+}
+
+
+class Written(NamedTuple):
+    paths: list[Path]
+    notes: list[str]
+    """A sentence for each kind of which some were left out."""
+
+
+def write_plots(results: Sequence[Result], folder: Path) -> Written:
+    """Every figure that these results have something for, as PNG, but no more than MOST_FILES.
+
+    Where there are more, the kinds take turns, each with the figure of the most detectors that is left; what comes
+    last is left out.
+    """
+    plots = {kind: make(results) for kind, make in KINDS.items()}
+    kept = {kind: {id(plot) for plot in chosen} for kind, chosen in _bounded(plots).items()}
+    paths, notes = list[Path](), list[str]()
+    for kind, found in plots.items():
+        paths += [plot.write(folder) for plot in found if id(plot) in kept[kind]]
+        if left := len(found) - len(kept[kind]):
+            notes.append(
+                f"{left} of {len(found)} {kind} plots are left out, those of the fewest detectors; "
+                "`bench report --filter` makes those of a part of the results"
+            )
+    return Written(paths, notes)
+
+
+def _bounded(plots: Mapping[str, Sequence[Plot]]) -> dict[str, list[Plot]]:
+    """At most MOST_FILES of them."""
+    ordered = {kind: sorted(found, key=lambda plot: -plot.detectors) for kind, found in plots.items()}
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*ordered.values()))
+    first = {id(plot) for plot in itertools.islice((plot for plot in turns if plot), MOST_FILES)}
+    return {kind: [plot for plot in found if id(plot) in first] for kind, found in ordered.items()}
 
 
 def write_all(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Every figure that these results have something for."""
-    kinds = (write_curves, write_purification, write_radii, write_brackets)
-    return [path for kind in kinds for path in kind(results, folder)]
-
-
-def _figure(inches: tuple[float, float] = (6.4, 4.2)) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=inches, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, folder: Path, name: str) -> Path:
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    if len(stem) > LONGEST_NAME:  # every setting is in it, and file systems have limits
-        stem = f"{stem[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    path = folder / f"{stem}.png"
-    with files.writing(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
-    return path
+    """The files of `write_plots`."""
+    return write_plots(results, folder).paths

@@ -54,11 +54,11 @@ def write_report(
 
 def _markdown(found: Found, out: Path, sort: str) -> list[Path]:
     from .leaderboard import markdown
-    from .plots import write_all
+    from .plots import write_plots
 
-    plots = write_all(found.results, out)
+    plots, left_out = write_plots(found.results, out)
     path = out / "LEADERBOARD.md"
-    files.write_text(path, markdown(found.results, [*found.damaged, *found.notes], plots, sort))
+    files.write_text(path, markdown(found.results, [*found.damaged, *found.notes, *left_out], plots, sort))
     return [path, *plots]
 
 

@@ -51,7 +51,8 @@ class Row(NamedTuple):
     rounded: the score of the attacked image after rounding to 8 bits.
     more: what else the attack found, by column: the score that each of its parts reached (`apgd`, `square`, ...); of a
     randomized detector `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the
-    adversary knows the draw); the radius of a minimum-norm attack.
+    adversary knows the draw); the radius of a minimum-norm attack; `after_1`, `after_2`, `after_5`, ...: the worst
+    score that the attack has met in so many passes.
     """
 
     id: str
@@ -73,12 +74,38 @@ class Attacked(NamedTuple):
     """Further numbers (B,) by column."""
 
 
+class Trace:
+    """How far an attack has come after 1, 2, 5, 10, 20, 50, ... of its forward passes and after the last, `budget`.
+
+    An image that leaves early keeps its best. At no more than the clone of (B,) a few times in an attack.
+    """
+
+    def __init__(self, budget: int):
+        self.budget = budget
+        below = (m * 10**k for k in range(len(str(budget))) for m in (1, 2, 5))
+        self.passes = (*(k for k in below if k < budget), budget)
+        """Ascending."""
+        self.best: list[Tensor] = []
+        """The best sign * score (B,) met in so many passes: of the first few of `passes`, as far as it is known."""
+
+    def note(self, passes: int, best: Tensor) -> None:
+        """`best` (B,) is what was met before this pass, counted from 1."""
+        while len(self.best) < len(self.passes) and self.passes[len(self.best)] < passes:
+            self.best.append(best.clone())
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names in the rows."""
+        return tuple(f"after_{passes}" for passes in self.passes)
+
+
 class Attack(Protocol):
     """Moves images inside the threat model so that sign * score grows: sign is +1 for normal, -1 for anomalous.
 
     An attack may also have
     `prepare(context)`, called once before the first batch;
     a keyword `starts` in its call: images (B, 3, H, W) of the ball from which to start as well;
+    a keyword `trace` in its call, a `Trace` that it keeps, and `budget`, the forward passes of an image;
     `knows_noise`: whether it also attacks a randomized detector whose draw is known (where it follows the gradient);
     `parts` and `numbers`: the names in `Attacked.images` and `Attacked.columns`, if it returns that.
     """
@@ -504,6 +531,9 @@ class Worker:
             prepare(Context(data, spec.detector, self.score, spec.seed, tell))
         self.parts: tuple[str, ...] = getattr(attack, "parts", ())
         self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
+        # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
+        traced = takes(attack, "trace") and not self.score.randomized
+        self.budget: int | None = getattr(attack, "budget", None) if traced else None
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
@@ -524,7 +554,7 @@ class Worker:
         clean = self._finite(draws.mean(0), indices, "clean")
         columns = {"clean": clean, "worst": clean.clone(), "rounded": clean.clone()}
         columns["distance"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        for part in self.parts:
+        for part in (*self.parts, *(Trace(self.budget).columns if self.budget else ())):
             columns[part] = clean.clone()
         for number in self.numbers:
             columns[number] = torch.full_like(columns["distance"], torch.nan)
@@ -558,7 +588,8 @@ class Worker:
         rng, threat = self._rng(mine), self.spec.threat
         clean = draws.mean(0)
         smaller = self.kept.smaller([self.data.test.ids[i] for i in mine], x)
-        attacked = self._attacked(self.score, x, sign, rng.child("attack"), smaller)
+        trace = Trace(self.budget) if self.budget else None
+        attacked = self._attacked(self.score, x, sign, rng.child("attack"), smaller, trace)
         images = dict(attacked.images)
         if smaller is not None:
             images["smaller ball"] = smaller
@@ -584,6 +615,9 @@ class Worker:
         }
         for name in self.parts:
             columns[name] = sign * torch.maximum(sign * means[name], sign * clean)
+        if trace is not None:
+            for name, met in zip(trace.columns, trace.best, strict=True):
+                columns[name] = sign * torch.maximum(met, sign * clean)
         if self.score.randomized:
             each = torch.stack([after[name] for name in names])[best, :, rows].mT  # (N, B)
             columns["worst_draw"] = sign * torch.maximum((sign * each).amax(0), (sign * draws).amax(0))
@@ -605,10 +639,13 @@ class Worker:
             found = [sign * known(image, rng) for image in (x, x_adv, *attacked.images.values())]
         return sign * torch.stack(found).amax(0)
 
-    def _attacked(self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None) -> Attacked:
+    def _attacked(
+        self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
+    ) -> Attacked:
         """The attack's images, after the threat model has verified them."""
         name = self.spec.attack
-        kwargs = {"starts": starts} if starts is not None and takes_starts(self.attack) else {}
+        kwargs: dict[str, Any] = {"starts": starts} if starts is not None and takes(self.attack, "starts") else {}
+        kwargs |= {"trace": trace} if trace is not None else {}
         try:
             found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **kwargs)
         except (UserError, torch.OutOfMemoryError):
@@ -620,6 +657,8 @@ class Worker:
             wrong = self.spec.threat.violation(image, x)
             if wrong:
                 raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
+        if trace is not None and len(trace.best) < len(trace.passes):
+            raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
         return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
 
     def _rng(self, indices: Sequence[int]) -> Rng:
@@ -643,9 +682,9 @@ def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None
         )
 
 
-def takes_starts(attack: Attack) -> bool:
-    """Whether images to start from may be passed to it."""
-    return "starts" in inspect.signature(type(attack).__call__).parameters
+def takes(attack: Attack, keyword: str) -> bool:
+    """Whether its call has this keyword: `starts` or `trace`."""
+    return keyword in inspect.signature(type(attack).__call__).parameters
 
 
 COLUMNS = Row._fields[:-1]

@@ -23,7 +23,7 @@ from .fitting import RANDOMIZED_DRAWS
 from .memory import free_memory
 from .metrics import Bootstrap, accuracy, auroc_of
 from .rng import Rng
-from .run import Attack, Attacked, Kept, Ready, Row, RunSpec, Worker
+from .run import Attack, Attacked, Kept, Ready, Row, RunSpec, Trace, Worker
 from .score import Passes, Score
 from .threat import TOLERANCE, ThreatModel
 
@@ -89,9 +89,11 @@ class _Again(Worker):
         self.raw: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Watched] = {}
 
-    def _attacked(self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None) -> Attacked:
+    def _attacked(
+        self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
+    ) -> Attacked:
         watched = Watched(score, x, sign, self.spec.threat, rng.ids)
-        found = super()._attacked(watched, x, sign, rng, starts)
+        found = super()._attacked(watched, x, sign, rng, starts, trace)
         for i, name in enumerate(rng.ids):
             self.raw[name], self.watched[name] = [image[i] for image in found.images.values()], watched
         return found

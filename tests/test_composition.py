@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load, registry
 from bench.boards import boards, table
 from bench.cells import find_cells
+from bench.figures import new, save
 from bench.fitting import Candidate, cache_folder, split
 from bench.leaderboard import markdown
-from bench.plots import _figure, _save, purification
+from bench.plots import purification
 from bench.report import write_report
 
 Run = Callable[..., tuple[int, str, str]]
@@ -291,8 +292,8 @@ def test_a_purifier_is_run_and_reported_whatever_its_level(level: str, tmp_path:
 
 
 def test_a_plot_with_many_settings_has_a_name_that_a_file_can_have(tmp_path: Path) -> None:
-    path = _save(_figure(), tmp_path, "purification " + "long setting " * 40)
-    assert path.exists() and path != _save(_figure(), tmp_path, "purification " + "long setting " * 41)
+    path = save(new(), tmp_path, "purification " + "long setting " * 40)
+    assert path.exists() and path != save(new(), tmp_path, "purification " + "long setting " * 41)
 
 
 def test_checks_are_stored_with_every_run_and_shown(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_python_example_works_as_typed(tmp_path: Path, monkeypatch: pytest.M
     script = "\n".join(line for line in lines if "load_results" not in line)  # nothing is written here
     (tmp_path / "script.py").write_text(script.replace("steps=100", "steps=5"), encoding="utf-8")
     rows = runpy.run_path("script.py")["rows"]
-    assert list(rows.columns) == ["id", "label", "clean", "worst", "distance", "rounded"]
+    assert list(rows.columns[:6]) == ["id", "label", "clean", "worst", "distance", "rounded"]
 
 
 def test_ci_runs_the_readme_test_command() -> None:
