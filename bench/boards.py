@@ -99,7 +99,7 @@ def order(entries: Mapping[str, Sequence[Result]], sort: str) -> list[str]:
     if by not in known:
         raise unknown("column for --sort", by, known)
     if by == "detector":
-        return sorted(entries, reverse=sort != by)
+        return sorted(entries, key=lambda name: entries[name][0].detector, reverse=sort != by)
     values: dict[str, float] = {}
     for name, cells in entries.items():
         if by in COSTS:

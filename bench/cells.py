@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import fnmatch
 import io
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -57,7 +59,7 @@ class Table(NamedTuple):
         return cls(ids, np.array([label == "1" for label in labels]), columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A finished cell."""
 
@@ -274,28 +276,59 @@ def read_results(root: str | Path, filters: Filters | None = None) -> Found:
 def find_cells(root: Path, filters: Filters | None = None) -> Found:
     """As `read_results`, but none is no error."""
     found, known = Found([], [], []), dict[tuple[str, ...], tuple[str, ...]]()
-    for path in sorted(root.rglob("run.json")):
-        if path.parent.name == ASIDE:
-            continue
+    for folder in _folders(root, found.damaged):
         try:
-            record = read_record(path.parent)
+            record = read_record(folder)
             if filters is not None and not filters.keep(record):
                 continue
             if record["status"] != "finished":
                 total = record["data"]["normal"] + record["data"]["anomalous"]
                 found.notes.append(
-                    f"unfinished: {path.parent} ({record['rows']} of {total} images); the same `bench run` goes on "
-                    "with it"
+                    f"unfinished: {folder} ({record['rows']} of {total} images); the same `bench run` goes on with it"
                 )
                 continue
-            table = Table.from_csv(read_samples(path.parent, record), path.parent / "samples.csv")
+            table = Table.from_csv(read_samples(folder, record), folder / "samples.csv")
         except UserError as error:
             found.damaged.append(f"left out: {error}")
             continue
         ids = known.setdefault(table.ids, table.ids)  # cells of a category share them
-        found.results.append(Result(path.parent, record, table._replace(ids=ids)))
+        found.results.append(Result(folder, record, table._replace(ids=ids)))
+    found.results[:] = refuse_twins(found.results)
     compare_bounds(found.results)
     return found
+
+
+def _folders(root: Path, damaged: list[str]) -> list[Path]:
+    """Of the cells below a folder, and of the submissions that lie there."""
+    folders = sorted(path.parent for path in root.rglob("run.json") if path.parent.name != ASIDE)
+    submissions = sorted(path for path in root.rglob("*.zip") if path.is_file())
+    if submissions:
+        from .submit import cells_of_submission
+
+        for path in submissions:
+            try:
+                folders += cells_of_submission(path)
+            except UserError as error:
+                damaged.append(f"left out: {error}")
+    return folders
+
+
+def refuse_twins(results: Sequence[Result]) -> list[Result]:
+    """The results without repeated cells: of two with equal spec and rows the first.
+
+    Raises UserError, naming both, where their rows differ.
+    """
+    found: dict[str, Result] = {}
+    for r in results:
+        twin = found.setdefault(json.dumps(r.spec, sort_keys=True), r)
+        if twin.record["samples_sha256"] != r.record["samples_sha256"]:
+            raise UserError(differ(twin.folder, r.folder))
+    return list(found.values())
+
+
+def differ(one: Path, other: Path) -> str:
+    """What is wrong with two cells of one spec."""
+    return f"{one} and {other} are the same cell (equal parameters) with different rows: remove the one that is wrong"
 
 
 FILTERS = ("dataset", "category", "detector", "attack", "norm", "eps", "targets", "goal", "kind", "seed", "image_size")
@@ -328,7 +361,7 @@ class Filters:
     def _fits(record: Mapping[str, Any], key: str, value: str) -> bool:
         spec = {**record["spec"], "kind": record["kind"]}
         if key == "eps" and "*" not in value:
-            return parse_eps(spec["eps"]) == parse_eps(value)
+            return math.isclose(parse_eps(spec["eps"]), parse_eps(value), rel_tol=1e-9)
         names = [str(spec[key])]
         if key == "detector":
             names.append(with_settings(spec["detector"], spec["detector_parameters"]))

@@ -149,7 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default: the results folder)")
     report.add_argument(
-        "--format", default="md,csv", metavar="F[,F2..]", help="of md, csv, json, parquet (default: md,csv)"
+        "--format",
+        default="md,html,csv",
+        metavar="F[,F2..]",
+        help="of md, html, csv, json, parquet (default: md,html,csv)",
     )
     report.add_argument(
         "--filter",

@@ -92,6 +92,8 @@ def _quantile(ordered: Floats, share: float) -> float:
 
 def mean(parts: Sequence[Bootstrap]) -> Bootstrap:
     """The mean over categories; their images were resampled independently."""
+    if len(parts) == 1:
+        return parts[0]
     return Bootstrap(float(np.mean([p.value for p in parts])), np.mean([p.samples for p in parts], axis=0))
 
 
@@ -256,7 +258,9 @@ def _curves(scores: Floats, labels: npt.NDArray[np.bool_], weights: Floats) -> C
 
 
 def _added_up(counts: Floats) -> Floats:
-    """The cumulative sum down the rows, in place: numpy's goes column by column."""
+    """The cumulative sum down the rows, in place: numpy's goes column by column, which is fast for one alone."""
+    if counts.shape[1] == 1:
+        return np.cumsum(counts, axis=0, out=counts)
     for above, row in itertools.pairwise(counts):
         row += above
     return counts

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from . import files
+from .boards import boards, order
 from .cells import Filters, Found, Result, read_results, tidy
 from .errors import UserError, unknown
 
-DEFAULT_FORMATS = ("md", "csv")
+DEFAULT_FORMATS = ("md", "html", "csv")
 
 
 class Report(NamedTuple):
@@ -41,14 +43,16 @@ def write_report(
         if name not in FORMATS:
             raise unknown("--format", name, FORMATS)
     out = root if out is None else out
-    with files.says_why(out):
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out {out} is a file; a folder is expected")
-        out.mkdir(parents=True, exist_ok=True)
-    found = read_results(root, filters)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a folder is expected")
     written: list[Path] = []
-    for name in dict.fromkeys(formats):
-        written += FORMATS[name](found, out, sort)
+    with threadpool_limits(1):  # thousands of small products: threads would only wait for each other
+        found = read_results(root, filters)
+        boards(found.results, sort)  # refuses what it cannot sort by
+        with files.says_why(out):
+            out.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(formats):
+            written += FORMATS[name](found, out, sort)
     return Report(found, written)
 
 
@@ -60,6 +64,12 @@ def _markdown(found: Found, out: Path, sort: str) -> list[Path]:
     path = out / "LEADERBOARD.md"
     files.write_text(path, markdown(found.results, [*found.damaged, *found.notes, *left_out], plots, sort))
     return [path, *plots]
+
+
+def _page(found: Found, out: Path, sort: str) -> list[Path]:
+    from .page import write_page
+
+    return write_page(found, out / "report", sort)
 
 
 def _csv(found: Found, out: Path, sort: str) -> list[Path]:
@@ -88,15 +98,9 @@ def _parquet(found: Found, out: Path, sort: str) -> list[Path]:
 
 
 def _sorted(results: Sequence[Result], sort: str) -> pd.DataFrame:
-    """A row per cell; by a column, the best first as in `boards.order`, where one is named."""
-    frame = tidy(results)
-    by = sort.removeprefix("-")
-    if not by:
-        return frame
-    if by not in frame:
-        raise unknown("column for --sort", by, frame.columns)
-    better_is_more = f"{by}_low" in frame and not by.endswith("fpr95")
-    return frame.sort_values(by, ascending=better_is_more == (sort != by), kind="stable", na_position="last")
+    """A row per cell."""
+    cells = {str(r.folder): [r] for r in results}
+    return tidy([cells[name][0] for name in order(cells, sort)] if sort else results)
 
 
 def _written(path: Path, text: str) -> list[Path]:
@@ -106,6 +110,7 @@ def _written(path: Path, text: str) -> list[Path]:
 
 FORMATS: Mapping[str, Callable[[Found, Path, str], list[Path]]] = {
     "md": _markdown,
+    "html": _page,
     "csv": _csv,
     "json": _json,
     "parquet": _parquet,

@@ -753,9 +753,9 @@ def read_samples(folder: Path, record: dict[str, Any]) -> str:
 
 def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:
     """The point value of every metric that a report makes of these rows."""
-    from .report import Result
+    from .cells import Result, Table
 
-    return {name: metric.value for name, metric in Result(folder, record, tuple(rows)).metrics.items()}
+    return {name: metric.value for name, metric in Result(folder, record, Table.of(rows)).metrics.items()}
 
 
 @contextlib.contextmanager

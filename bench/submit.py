@@ -14,10 +14,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from . import files
 from .api import default_size
+from .cells import differ
 from .check_run import Given, cells_below
 from .errors import UserError
 from .fitting import cache_folder
@@ -26,9 +27,6 @@ from .run import RunSpec, read_record
 from .schema import IMAGE
 from .threat import ThreatModel
 from .verify import verify
-
-if TYPE_CHECKING:
-    from .report import Result
 
 SUFFIX = ".zip"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold, of every file
@@ -106,12 +104,8 @@ def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
     for cell in sorted(cells, key=lambda cell: (cell.place, cell.folder)):
         twin = found.setdefault(cell.place, cell)
         if twin.record["samples_sha256"] != cell.record["samples_sha256"]:
-            raise UserError(_differ(twin.folder, cell.folder))
+            raise UserError(differ(twin.folder, cell.folder))
     return list(found.values())
-
-
-def _differ(one: Path, other: Path) -> str:
-    return f"{one} and {other} are the same cell (equal parameters) with different rows: remove the one that is wrong"
 
 
 def _pack(cells: Sequence[Packed], out: Path) -> None:
@@ -121,16 +115,6 @@ def _pack(cells: Sequence[Packed], out: Path) -> None:
             member = zipfile.ZipInfo(name, EARLIEST)
             member.create_system, member.external_attr = 3, (stat.S_IFREG | 0o644) << 16  # Unix, wherever it is made
             archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
-
-
-def refuse_twins(results: Sequence[Result]) -> list[Result]:
-    """The results without repeated cells: of two with equal spec and rows the first; UserError if their rows differ."""
-    found: dict[str, Result] = {}
-    for result in results:
-        twin = found.setdefault(repr(sorted(result.spec.items())), result)
-        if twin.record["samples_sha256"] != result.record["samples_sha256"]:
-            raise UserError(_differ(twin.folder, result.folder))
-    return list(found.values())
 
 
 def cells_in(path: Path) -> list[tuple[str, Path]]:

@@ -44,7 +44,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "bench.cli", "report", "--results", str(folder)], check=True, stdout=-3)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"{time.perf_counter() - started:.1f} s, peak {peak:.0f} MiB")
-        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".html", ".md", ".csv") and p.parent.name != ""):
+        for path in sorted(
+            p for p in folder.rglob("*") if p.suffix in (".html", ".md", ".csv") and p.parent.name != ""
+        ):
             if path.name.startswith(("index", "LEADERBOARD", "leaderboard")):
                 print(f"{path.relative_to(folder)}: {path.stat().st_size / 2**20:.2f} MiB")
 
@@ -64,7 +66,9 @@ def write_cells(folder: Path, cells: int, images: int, seed: int = 0) -> int:
             moved = rng.uniform(0, 2 * strength * level * (2 if attack == "apgd" else 1), images)
             worst = clean + moved * (1 - 2 * labels)
             rows = [
-                Row(f"test/{i:04}.png", int(labels[i]), float(clean[i]), float(worst[i]), 0.001 * level, float(worst[i]))
+                Row(
+                    f"test/{i:04}.png", int(labels[i]), float(clean[i]), float(worst[i]), 0.001 * level, float(worst[i])
+                )
                 for i in range(images)
             ]
             spec = RunSpec(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.cells import Result, find_cells, refuse_twins
 from bench.errors import UserError
 from bench.fitting import cache_folder
-from bench.report import Result, find_cells
-from bench.submit import cells_of_submission, refuse_twins, unpacked
+from bench.submit import cells_of_submission, unpacked
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -222,11 +222,10 @@ def test_an_encrypted_file_is_refused(submission: Path) -> None:
 
 
 def test_the_same_cell_twice(published: Path, submission: Path) -> None:
-    here, _ = find_cells(published)
-    there, _ = find_cells(unpacked(submission))
+    here, there = find_cells(published).results, find_cells(unpacked(submission)).results
     assert refuse_twins([*here, *there]) == here
     first = here[0]
-    other = Result(Path("other"), first.record | {"samples_sha256": "0" * 64}, first.rows[:-1])
+    other = Result(Path("other"), first.record | {"samples_sha256": "0" * 64}, first.table)
     with pytest.raises(UserError, match="with different rows") as raised:
         refuse_twins([*here, other])
     assert str(first.folder) in str(raised.value) and "other" in str(raised.value)
@@ -246,3 +245,16 @@ def test_twins_are_submitted_once_and_never_with_different_rows(published: Path,
     code, _, err = run_cli("submit", published, "--out", tmp_path / "other.zip")
     assert code == 2 and str(folder) in err and str(twin) in err and "with different rows" in err
     assert not (tmp_path / "other.zip").exists()
+
+
+def test_a_submission_below_the_results_is_reported(published: Path, run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    assert run_cli("submit", published, "--out", tmp_path / "theirs" / "all.zip")[0] == 0
+    code, _, err = run_cli("report", "--results", tmp_path / "theirs", "--format", "csv")
+    assert code == 0, err
+    assert run_cli("report", "--results", published, "--out", tmp_path / "mine", "--format", "csv")[0] == 0
+    theirs, mine = ((tmp_path / name / "leaderboard.csv").read_text() for name in ("theirs", "mine"))
+    assert len(theirs.splitlines()) == len(mine.splitlines()) == 5
+    (tmp_path / "theirs" / "broken.zip").write_bytes(b"PK")
+    code, out, _ = run_cli("report", "--results", tmp_path / "theirs", "--format", "csv")
+    assert code == 1 and "broken.zip" in "".join(out.split())

@@ -87,9 +87,9 @@ def test_a_whole_folder_is_verified_cell_by_cell(published: Path, run_cli: Run, 
 
 
 def test_metrics_are_those_of_the_report(published: Path) -> None:
-    from bench.report import find_cells
+    from bench.cells import find_cells
 
-    results, _ = find_cells(published)
+    results = find_cells(published).results
     for result in results:
         assert result.record["metrics"] == {name: metric.value for name, metric in result.metrics.items()}
         assert result.record["metrics"]["robust_auroc"] <= result.record["metrics"]["clean_auroc"]

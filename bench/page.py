@@ -1,0 +1,290 @@
+"""report/index.html: the whole leaderboard in one file that needs no network.
+
+Everything that is text is rendered here, by Jinja2; tables are DataTables and figures Plotly, shipped in bench/assets.
+The pages of detectors and cells lie compressed in the file, and are unpacked when it is opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import json
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import files
+from .boards import Board, boards, mean_of
+from .bracket import brackets, broken_brackets
+from .cells import Found, Result
+from .explained import EXPLAINED
+from .gallery import shots
+from .interactive import Figure, distribution, figures
+from .leaderboard import FOOTNOTES
+from .overview import overviews
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+SCRIPTS = (
+    "dataTables.min.js", "dataTables.dataTables.min.js", "dataTables.responsive.min.js",
+    "responsive.dataTables.min.js", "plotly-cartesian.min.js", "page.js",
+)  # fmt: skip
+STYLES = ("dataTables.dataTables.min.css", "responsive.dataTables.min.css", "page.css")
+
+
+class Column(NamedTuple):
+    """Of the table. kind: text, link, estimate (value, low, high), number or checks."""
+
+    title: str
+    kind: str
+    help: str
+    priority: int
+    """On a narrow screen the highest numbers go below the row first."""
+
+
+COLUMNS = (
+    Column("detector", "link", "Its name, with the parameters that are not the defaults.", 1),
+    Column("category", "text", "Of the data set; mean: over all categories that the detector was run on.", 4),
+    Column("threat model", "text", "Norm and budget, pixels in [0, 1]; whose images are moved, if not both.", 3),
+    Column("attack", "text", "Or certificate, with the parameters that are not the defaults.", 6),
+    Column(
+        "clean AUROC", "estimate", "The chance that an anomalous image scores above a normal one; 95 % interval.", 2
+    ),
+    Column("worst AUROC", "estimate", "After the attack (an upper bound), or as certified (a lower bound).", 1),
+    Column("normal only", "estimate", "AUROC when only normal images are moved: false alarms.", 9),
+    Column("anomalous only", "estimate", "AUROC when only anomalous images are moved: missed defects.", 9),
+    Column("clean acc.", "estimate", "Accuracy at the threshold that 5 % of held-out normal images exceed.", 10),
+    Column("worst acc.", "estimate", "The same accuracy after the attack, or as certified.", 8),
+    Column("passes", "number", "Forward and backward passes of the attack per image.", 11),
+    Column("seconds", "number", "Of the attack, on the machine that the cell names.", 12),
+    Column("M weights", "number", "Millions of numbers that the detector holds.", 12),
+    Column("checks", "checks", "How many of the checks failed; a cell that fails one is not ranked.", 5),
+    Column("data set", "text", "Name and size of the images.", 13),
+    Column("method", "text", "The detector without its parameters and without what is around it.", 14),
+    Column("defence", "text", "What is around the detector: a purifier, a denoiser, smoothing; none.", 14),
+    Column("level", "text", "Whether the line is a detector's mean over its categories, one category, or both.", 14),
+)
+FILTERED = ("data set", "category", "threat model", "attack", "method", "defence")
+HIDDEN = ("data set", "method", "defence", "level")
+
+
+MEANS, CATEGORIES = "means", "categories"
+
+
+def write_page(found: Found, folder: Path, sort: str = "") -> list[Path]:
+    """`folder`/index.html."""
+    path = folder / "index.html"
+    files.write_text(path, page(found, sort))
+    return [path]
+
+
+def page(found: Found, sort: str = "") -> str:
+    """The file's text."""
+    results = found.results
+    own = boards(results, sort)
+    number = {r.folder: i for i, r in enumerate(results)}
+    names = list(dict.fromkeys(r.detector for r in results))
+    plots = figures(results, own)
+    rows = [row for board in own for row in _rows(board, number, names)]
+    data = {
+        "rows": rows,
+        "kinds": [column.kind for column in COLUMNS],
+        "cells": [_cell(r, names.index(r.detector)) for r in results],
+        "figures": [[distribution(r)] for r in results],
+        "detectors": [_detector(name, [r for r in results if r.detector == name], number) for name in names],
+        "plots": [figure.spec for figure in plots],
+        "titles": [f"{r.detector}, {r.attack} on {r.category}" for r in results],
+        "names": names,
+    }
+    return _template("page.html.j2").render(
+        columns=COLUMNS,
+        hidden=[column.title in HIDDEN for column in COLUMNS],
+        filters=[(title, _choices(rows, title)) for title in FILTERED],
+        data=_packed(data),
+        plots=_grouped(plots),
+        scripts=[_asset(name) for name in SCRIPTS],
+        styles=[_asset(name) for name in STYLES],
+        explained=EXPLAINED,
+        footnotes=FOOTNOTES,
+        brackets=[bracket.line for bracket in brackets(results)],
+        violations=broken_brackets(results),
+        overviews=overviews(results, sort),
+        notes=[*found.damaged, *found.notes],
+        count=len(results),
+        detectors=len(names),
+        version=results[0].record["versions"].get("adv-anomaly-bench"),
+    )
+
+
+def _rows(board: Board, number: dict[Path, int], names: Sequence[str]) -> Iterable[list[Any]]:
+    """Of the table: each detector's mean over its categories, if there are several on the board, and each cell."""
+    for name, results in board.entries:
+        several = len(board.categories) > 1
+        if several:
+            yield [*_row(name, f"detector/{names.index(name)}", f"mean of {len(results)}", results), MEANS]
+        for r in results:
+            level = CATEGORIES if several else f"{MEANS}, {CATEGORIES}"
+            yield [*_row(name, f"cell/{number[r.folder]}", r.category, [r]), level]
+
+
+def _row(name: str, link: str, category: str, results: Sequence[Result]) -> list[Any]:
+    r = results[0]
+    images = sum(len(one.table.ids) for one in results)
+    failed = sum(not check["passed"] for one in results for check in one.checks)
+    weights = [w for one in results if (w := one.record["detector"].get("weights")) is not None]
+    side = f", {r.spec['targets']} images" * (r.spec["targets"] != "both")
+    outer, _, inner = r.spec["detector"].rpartition("+")
+    return [
+        [name, link],
+        category,
+        f"{r.spec['norm']} {r.spec['eps']}{side}",
+        r.attack,
+        *(
+            _estimate(results, metric)
+            for metric in (
+                "clean_auroc", f"{r.word}_auroc", "normal_only_auroc", "anomalous_only_auroc", "clean_accuracy",
+                f"{r.word}_accuracy",
+            )
+        ),
+        round(sum(one.record["forwards"] + one.record["backwards"] for one in results) / images, 1),
+        round(sum(one.record["seconds"] for one in results), 1),
+        round(max(weights) / 1e6, 3) if weights else None,
+        [failed, sum(len(one.checks) for one in results), int(any(one.unranked for one in results))],
+        f"{r.spec['dataset']}, {r.spec['image_size']} px" + f", seed {r.spec['seed']}" * bool(r.spec["seed"]),
+        inner,
+        outer or "none",
+    ]  # fmt: skip
+
+
+def _estimate(results: Sequence[Result], metric: str) -> list[float | None] | None:
+    if any(metric not in r.metrics for r in results):
+        return None
+    estimate = mean_of(results, metric).estimate()
+    return None if math.isnan(estimate.value) else [round(value, 4) for value in estimate]
+
+
+def _choices(rows: Sequence[list[Any]], title: str) -> list[str]:
+    """What a filter offers."""
+    at = [column.title for column in COLUMNS].index(title)
+    return sorted({row[at] for row in rows if not row[at].startswith("mean of ")})
+
+
+class Entry(NamedTuple):
+    """A line of a cell's metrics."""
+
+    name: str
+    value: str
+
+
+def _cell(r: Result, detector: int) -> str:
+    metrics = [Entry(name, str(bootstrap.estimate())) for name, bootstrap in r.metrics.items()]
+    return _template("cell.html.j2").render(
+        r=r,
+        detector=detector,
+        metrics=metrics,
+        command=command_of(r),
+        explained=EXPLAINED,
+        shots=shots(r),
+    )
+
+
+def _detector(name: str, results: Sequence[Result], number: dict[Path, int]) -> str:
+    return _template("detector.html.j2").render(
+        name=name,
+        first=results[0],
+        cells=[(number[r.folder], r, {n: str(r.metrics[n].estimate()) for n in (r.ranked_by,)}) for r in results],
+        commands=list(dict.fromkeys(command_of(r, "all") for r in results)),
+    )
+
+
+def command_of(r: Result, category: str | None = None) -> str:
+    """What makes a cell again; a parameter that was a file, or a folder of images, is left for the reader to name."""
+    s = r.spec
+    if r.certificate:
+        return _certify(r, category)
+    words = ["bench", "run", "--detector", s["detector"], "--attack", _attack(r), "--eps", s["eps"]]
+    words += _bed(r, category) + _params("--param", s["detector_parameters"])
+    words += _params("--attack-param", s["attack_parameters"])
+    words += ["--draws", str(s["draws"])] if s["draws"] is not None else []
+    return shlex.join(words)
+
+
+def _attack(r: Result) -> str:
+    return f"{r.spec['attack']}-{r.spec['norm']}"
+
+
+def _certify(r: Result, category: str | None) -> str:
+    s = r.spec
+    outer = s["detector"].partition("+")[0]
+    parameters = dict(s["detector_parameters"])
+    sigma = parameters.pop(f"{outer}.sigma", r.record["detector"]["parameters"][f"{outer}.sigma"])
+    parameters.pop(f"{outer}.n", None)
+    words = ["bench", "certify", "--detector", s["detector"], "--sigma", f"{sigma:g}", "--radius", s["eps"]]
+    words += ["--center", str(parameters.pop(f"{outer}.center"))] if f"{outer}.center" in parameters else []
+    for name, value in r.record["attack"]["parameters"].items():
+        words += [f"--{name}", str(value)]
+    return shlex.join(words + _bed(r, category) + _params("--param", parameters))
+
+
+def _bed(r: Result, category: str | None) -> list[str]:
+    """The images, the seed, and what is attacked."""
+    s = r.spec
+    words = ["--dataset", s["dataset"], "--category", category or s["category"], "--image-size", str(s["image_size"])]
+    words += ["--seed", str(s["seed"])] if s["seed"] else []
+    words += ["--limit", str(s["limit"])] if s["limit"] is not None else []
+    words += ["--targets", s["targets"]] if s["targets"] != "both" else []
+    return words + (["--goal", s["goal"]] if s["goal"] != "rank" else [])
+
+
+def _params(option: str, values: dict[str, Any]) -> list[str]:
+    words: list[str] = []
+    for name, value in values.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [option, f"{name}={'FILE' if text.startswith('sha256:') else text}"]
+    return words
+
+
+def _grouped(plots: Sequence[Figure]) -> dict[str, list[tuple[int, str]]]:
+    """Kind of figure -> (number, title)."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for i, figure in enumerate(plots):
+        found.setdefault(figure.group, []).append((i, figure.title))
+    return found
+
+
+def _packed(data: Any) -> str:
+    """JSON without infinities or nan, gzip, base64; the same data gives the same text."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode("ascii")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value)} is not for JSON")
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+@functools.cache
+def _template(name: str) -> Any:
+    return _environment().get_template(name)

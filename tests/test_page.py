@@ -1,0 +1,215 @@
+"""The page: what it holds, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.cells import Filters, read_results
+from bench.cli import build_parser
+from bench.metrics import Estimate
+from bench.page import COLUMNS, command_of, page
+from bench.report import write_report
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from report import write_cells
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """What lies compressed in a page."""
+    (packed,) = re.findall(r'<script type="application/gzip" id="data">([^<]*)</script>', text)
+    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two detectors on ten categories."""
+    folder = tmp_path_factory.mktemp("results")
+    assert write_cells(folder, 200, 40) == 200
+    return folder
+
+
+def test_the_table_holds_what_the_rows_say(made_up: Path) -> None:
+    results = read_results(made_up, Filters(["category=category_0", "attack=apgd"])).results
+    data = unpacked(page(read_results(made_up, Filters(["category=category_0", "attack=apgd"]))))
+    titles = [column.title for column in COLUMNS]
+    assert len(data["rows"]) == len(results) == 10
+    for row in data["rows"]:
+        line = dict(zip(titles, row, strict=True))
+        (r,) = [r for r in results if (r.detector, f"{r.spec['norm']} {r.spec['eps']}") == (row[0][0], row[2])]
+        expected: Estimate = r.metrics["robust_auroc"].estimate()
+        assert line["worst AUROC"] == pytest.approx(list(expected), abs=6e-5)
+        assert line["clean AUROC"] == pytest.approx(list(r.metrics["clean_auroc"].estimate()), abs=6e-5)
+        assert line["passes"] == 220 and line["M weights"] == 0.6 and line["checks"] == [0, 12, 0]
+        assert line["level"] == "means, categories"
+
+
+def test_means_stand_beside_their_categories(made_up: Path) -> None:
+    data = unpacked(page(read_results(made_up, Filters(["eps=2/255", "attack=apgd"]))))
+    levels = [row[-1] for row in data["rows"]]
+    assert levels.count("means") == 2 and levels.count("categories") == 20
+    assert {row[1] for row in data["rows"] if row[-1] == "means"} == {"mean of 10"}
+    assert len(data["cells"]) == len(data["figures"]) == 20 and len(data["detectors"]) == 2
+    assert "bench run --detector detector_00" in data["cells"][0]
+
+
+def test_the_same_results_give_the_same_page(made_up: Path) -> None:
+    some = Filters(["category=category_1"])
+    assert page(read_results(made_up, some)) == page(read_results(made_up, some))
+
+
+def test_what_people_wrote_is_text_not_markup(made_up: Path) -> None:
+    found = read_results(made_up, Filters(["category=category_2", "eps=2/255"]))
+    for r in found.results:
+        r.record["warnings"].append("<img src=x onerror=alert(1)>")
+        r.checks[0]["sentence"] = "</script><b>bold"
+    text = page(found)
+    assert "<img src=x" not in "".join(unpacked(text)["cells"]) and "&lt;img" in "".join(unpacked(text)["cells"])
+    assert "</script><b>bold" not in text
+
+
+@pytest.mark.parametrize("text", ["detector=detector_01", "attack=square,eps=4/255"])
+def test_the_command_of_a_cell_asks_for_that_cell(made_up: Path, text: str) -> None:
+    import shlex
+
+    for r in read_results(made_up, Filters([text])).results[:3]:
+        given = build_parser().parse_args(shlex.split(command_of(r))[1:])
+        assert (given.detector, given.attack, given.eps) == (
+            r.spec["detector"], f"{r.spec['attack']}-{r.spec['norm']}", r.spec["eps"],
+        )  # fmt: skip
+        assert (given.dataset, given.category, given.image_size) == (r.spec["dataset"], r.category, 64)
+
+
+def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
+    found = read_results(made_up, Filters(["attack=apgd"]))
+    plots = unpacked(page(found))["plots"]
+    curve = next(p for p in plots if p["layout"]["yaxis"]["title"]["text"] == "robust AUROC" and len(p["data"]) == 6)
+    own = [r for r in found.results if r.detector == "detector_00"]
+    trace = next(t for t in curve["data"] if t["name"] == "detector_00")
+    for eps, shown in zip(trace["x"][1:], trace["y"][1:], strict=True):
+        cells = [r.metrics["robust_auroc"].value for r in own if float(r.eps) == eps]
+        assert shown == pytest.approx(np.mean(cells), abs=6e-5)
+
+
+@pytest.mark.slow
+def test_two_thousand_cells(tmp_path: Path) -> None:
+    """Their number and the size of the page; benchmarks/report.py has the seconds and the memory."""
+    assert write_cells(tmp_path, 2000, 200) == 2000
+    written = write_report(tmp_path, formats=("md", "html", "csv")).written
+    (index,) = [path for path in written if path.name == "index.html"]
+    assert index.stat().st_size < 5 * 2**20
+    assert len(unpacked(index.read_text(encoding="utf-8"))["cells"]) == 2000
+    assert (tmp_path / "LEADERBOARD.md").stat().st_size < 512 * 2**10  # more is not shown on GitHub
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install .[dev]")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as p:
+        found = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def index(made_up: Path) -> Path:
+    (path,) = write_report(made_up, formats=("html",)).written
+    return path
+
+
+class Opened:
+    """A page with what it complained about and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int, dark: bool = False):
+        self.page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+        )
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+        self.page.wait_for_selector("#cells tbody tr")
+
+    def go(self, route: str) -> None:
+        """To another part of the page, until it is drawn."""
+        self.page.evaluate("route => { location.hash = route }", route)
+        self.page.wait_for_timeout(300)
+
+
+def sorted_as(head: Any, order: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(head).to_have_attribute("aria-sort", order)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_the_table_sorts_and_filters_and_opens_a_cell(browser: Any, index: Path, width: int) -> None:
+    opened = Opened(browser, index, width)
+    shown = opened.page
+    assert shown.locator("#cells tbody tr").count() == 20  # means of two detectors, two attacks, five budgets
+    head = shown.get_by_role("columnheader", name="worst AUROC").first
+    for order in ("descending", "ascending"):
+        head.get_by_role("button").click()
+        sorted_as(head, order)
+    column = "#cells tbody tr:not(.child) td:nth-child({})"
+    at = [column.title for column in COLUMNS].index("worst AUROC") + 1
+    values = [float(text.split()[0]) for text in shown.locator(column.format(at)).all_text_contents()]
+    assert values == sorted(values) and len(set(values)) > 1
+    shown.locator("select[data-column='threat model']").select_option("linf 2/255")
+    assert shown.locator("#cells tbody tr").count() == 4
+    shown.locator("select[data-column=category]").select_option("category_3")
+    shown.locator("select[data-column=attack]").select_option("apgd")
+    assert shown.locator("#cells tbody tr").count() == 2
+    shown.locator("#cells tbody a").first.click()
+    shown.wait_for_selector("#view:not([hidden]) h1")
+    assert "category_3" in shown.locator("#view h1").inner_text()
+    assert "bench run --detector" in shown.locator("#view pre").inner_text()
+    assert shown.locator("#view .plot svg").count()
+    scrolls = shown.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    assert not scrolls
+    assert opened.complaints == [] and opened.requests == [opened.url]
+
+
+def test_in_a_browser_the_keyboard_does_what_the_mouse_does(browser: Any, index: Path) -> None:
+    opened = Opened(browser, index, 1280)
+    shown = opened.page
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.className") == "skip"
+    head = shown.get_by_role("columnheader", name="clean AUROC").first
+    head.get_by_role("button").focus()
+    shown.keyboard.press("Enter")
+    sorted_as(head, "descending")
+    shown.locator("#cells tbody a").first.focus()
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#view:not([hidden]) h1")
+    assert shown.evaluate("document.activeElement.tagName") == "H1"  # where reading goes on
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("route", ["#/", "#/cell/0", "#/detector/0", "#/plots", "#/reported", "#/help"])
+def test_axe_finds_nothing_serious(browser: Any, index: Path, route: str, dark: bool) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    opened = Opened(browser, index, 1280, dark)
+    opened.go(route)
+    found = axe.Axe().run(opened.page).response["violations"]
+    serious = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+    assert opened.complaints == []
