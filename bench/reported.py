@@ -7,6 +7,7 @@ Nothing here was measured by this benchmark. Papers attack other objectives, oth
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from fractions import Fraction
 from importlib import resources
@@ -144,9 +145,9 @@ def beside(
     if data == "folder":
         data, category = _of_folder(category, figures)
     budget = parse_eps(eps, norm)
+    figures = figures[[_dataset(name) == data for name in figures["dataset"]]]
     same = [
-        _dataset(row["dataset"]) == data
-        and _key(row["category"]) in (_key(category), WHOLE)
+        _key(row["category"]) in (_key(category), WHOLE)
         and (row["metric"] in CLEAN or (row["norm"] == norm and parse_eps(row["eps"], norm) == budget))
         for row in _records(figures)
     ]
@@ -170,6 +171,7 @@ def _records(figures: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(figures.columns, values, strict=True)) for values in figures.itertuples(index=False)]
 
 
+@functools.cache
 def _key(name: str) -> str:
     """Letters and digits alone, in lower case."""
     return "".join(character for character in name.casefold() if character.isalnum())
