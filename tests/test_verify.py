@@ -210,7 +210,7 @@ def test_a_table_that_is_none(published: Path, verified: Verify) -> None:
         (lambda record: record["spec"].pop("goal"), "spec.goal"),
         (lambda record: record["spec"].update(norm="l7"), "spec.norm"),
         (lambda record: record["spec"].update(eps="much"), "is not a number"),
-        (lambda record: record["spec"].update(detector="/tmp/mine.py:Mean"), "must be a name, not a path"),
+        (lambda record: record["spec"].update(detector="folder/mine.py:Mean"), "must be a name, not a path"),
         (lambda record: record["spec"].update(dataset="mine.py"), "must be a name, not a path"),
         (lambda record: record.update(rows="12"), "rows"),
         (lambda record: record["images"][0].update(file="../run.json"), "images.0.file"),
