@@ -291,7 +291,8 @@ def split(name: str) -> tuple[str, str | None]:
     """`outer+inner` -> outer, inner; either may be `path/to/file.py:Class`, and a folder may have a + in its name."""
     for plus in (i for i, letter in enumerate(name) if letter == "+"):
         outer, rest = name[:plus], name[plus + 1 :]
-        if re.search(r"\.py(:\w+)?$", outer) or ("/" not in outer and not rest.startswith(("+", "/"))):
+        beside = not rest.startswith(("+", "/")) or outer in registry.wrappers()  # and not a folder named `x+`
+        if re.search(r"\.py(:\w+)?$", outer) or ("/" not in outer and beside):
             if not outer or not rest:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest

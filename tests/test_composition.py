@@ -72,6 +72,8 @@ def test_what_cannot_be_composed(name: str, message: str, run_cli: Run, tmp_path
         ("diffpure+c++/own.py:PCA", ("diffpure", "c++/own.py:PCA")),
         ("c++/own.py:Blur+patchcore", ("c++/own.py:Blur", "patchcore")),
         ("/x.python/c++/own.py:PCA", ("/x.python/c++/own.py:PCA", None)),
+        ("smoothed+/abs/mine.py:Mine", ("smoothed", "/abs/mine.py:Mine")),
+        ("mine+/folder/mine.py:Mine", ("mine+/folder/mine.py:Mine", None)),
     ],
 )
 def test_where_a_name_is_split(name: str, parts: tuple[str, str | None]) -> None:

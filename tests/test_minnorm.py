@@ -290,8 +290,9 @@ def test_the_report_shows_radii_and_ranks_nothing_by_them(tmp_path: Path, data: 
     board = (tmp_path / "LEADERBOARD.md").read_text()
     assert board.count("This attack leaves an image alone") == 2 and board.count("*median radius*:") == 1
     assert "pgd (goal=threshold)" in board
-    header = [line for line in board.splitlines() if line.startswith("| rank |")]
-    lines = [line for line in board.splitlines() if line.startswith("| 1 |")]
+    (overview, *header) = [line for line in board.splitlines() if line.startswith("| rank |")]
+    (_, *lines) = [line for line in board.splitlines() if line.startswith("| 1 |")]
+    assert "robust AUROC linf 2/255" in overview and len(header) == 3
     for title, line in zip(header, lines, strict=True):
         cells = dict(zip(title.split("|"), line.split("|"), strict=True))
         stops = " normal right " in cells
