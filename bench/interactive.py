@@ -251,6 +251,25 @@ def _progress(results: Sequence[Result]) -> Iterator[Figure]:
         )
 
 
+def of_detector(results: Sequence[Result]) -> list[Spec]:
+    """Robust AUROC over the budget of one detector: a figure per norm, a line per data set and attack."""
+    by_norm: dict[str, list[Spec]] = {}
+    for (data, attack, norm, targets), lines in plots.curves(results).items():
+        side = "" if targets == "both" else f", {targets} images attacked"
+        for points in lines.values():
+            traces = by_norm.setdefault(norm, [])
+            x = [float(p.eps) for p in points]
+            traces.append(_line(f"{data}: {attack}{side}", len(traces), x, [p.auroc for p in points]))
+    return [
+        {
+            "data": traces,
+            "layout": {"xaxis": _axis(f"eps ({norm}, pixels in [0, 1])"), "yaxis": _auroc("robust AUROC")},
+            "caption": f"Robust AUROC over the {norm} budget with 95 % intervals, mean over categories; 0 is clean.",
+        }
+        for norm, traces in sorted(by_norm.items())
+    ]
+
+
 def distribution(r: Result) -> Spec:
     """Scores of normal and anomalous images before and after, as shares of their class."""
     found = plots.distributions(r)

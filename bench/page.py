@@ -25,7 +25,7 @@ from .bracket import brackets, broken_brackets
 from .cells import Found, Result
 from .explained import EXPLAINED
 from .gallery import shots
-from .interactive import Figure, distribution, figures
+from .interactive import Figure, distribution, figures, of_detector
 from .leaderboard import FOOTNOTES
 from .overview import overviews
 
@@ -90,18 +90,20 @@ def page(found: Found, sort: str = "") -> str:
     results = found.results
     own = boards(results, sort)
     number = {r.folder: i for i, r in enumerate(results)}
-    names = list(dict.fromkeys(r.detector for r in results))
+    own_cells: dict[str, list[Result]] = {}
+    for r in results:
+        own_cells.setdefault(r.detector, []).append(r)
+    names = list(own_cells)
+    curves = {name: of_detector(cells) for name, cells in own_cells.items()}
     plots = figures(results, own)
     rows = [row for board in own for row in _rows(board, number, names)]
     data = {
         "rows": rows,
         "kinds": [column.kind for column in COLUMNS],
         "cells": [_cell(r, names.index(r.detector)) for r in results],
-        "figures": [[distribution(r)] for r in results],
-        "detectors": [_detector(name, [r for r in results if r.detector == name], number) for name in names],
+        "detectors": [_detector(name, own_cells[name], number, len(curves[name])) for name in names],
+        "figures": {"cell": [[distribution(r)] for r in results], "detector": [curves[name] for name in names]},
         "plots": [figure.spec for figure in plots],
-        "titles": [f"{r.detector}, {r.attack} on {r.category}" for r in results],
-        "names": names,
     }
     return _template("page.html.j2").render(
         columns=COLUMNS,
@@ -195,11 +197,12 @@ def _cell(r: Result, detector: int) -> str:
     )
 
 
-def _detector(name: str, results: Sequence[Result], number: dict[Path, int]) -> str:
+def _detector(name: str, results: Sequence[Result], number: dict[Path, int], figures: int) -> str:
     return _template("detector.html.j2").render(
         name=name,
         first=results[0],
-        cells=[(number[r.folder], r, {n: str(r.metrics[n].estimate()) for n in (r.ranked_by,)}) for r in results],
+        figures=figures,
+        cells=[(number[r.folder], r, str(r.metrics[r.ranked_by].estimate())) for r in results],
         commands=list(dict.fromkeys(command_of(r, "all") for r in results)),
     )
 

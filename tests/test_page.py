@@ -62,7 +62,7 @@ def test_means_stand_beside_their_categories(made_up: Path) -> None:
     levels = [row[-1] for row in data["rows"]]
     assert levels.count("means") == 2 and levels.count("categories") == 20
     assert {row[1] for row in data["rows"] if row[-1] == "means"} == {"mean of 10"}
-    assert len(data["cells"]) == len(data["figures"]) == 20 and len(data["detectors"]) == 2
+    assert len(data["cells"]) == len(data["figures"]["cell"]) == 20 and len(data["detectors"]) == 2
     assert "bench run --detector detector_00" in data["cells"][0]
 
 
@@ -102,6 +102,18 @@ def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
     for eps, shown in zip(trace["x"][1:], trace["y"][1:], strict=True):
         cells = [r.metrics["robust_auroc"].value for r in own if float(r.eps) == eps]
         assert shown == pytest.approx(np.mean(cells), abs=6e-5)
+
+
+def test_a_detector_has_a_curve_of_its_own(made_up: Path) -> None:
+    found = read_results(made_up)
+    data = unpacked(page(found))
+    names = list(dict.fromkeys(r.detector for r in found.results))
+    for name, text, (figure,) in zip(names, data["detectors"], data["figures"]["detector"], strict=True):
+        assert name in text and text.count("data-figure") == 1
+        assert [trace["name"] for trace in figure["data"]] == ["made_up, 64 px: apgd", "made_up, 64 px: square"]
+        first = figure["data"][0]
+        own = [r for r in found.results if (r.detector, r.spec["attack"], r.spec["eps"]) == (name, "apgd", "8/255")]
+        assert first["y"][-1] == pytest.approx(np.mean([r.metrics["robust_auroc"].value for r in own]), abs=6e-5)
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@
     sections.forEach((s) => { s.hidden = s !== section; });
     if (rendered) {
       view.innerHTML = rendered;
-      all("[data-figure]", view).forEach((f) => { const spec = data.figures[what][f.dataset.figure]; if (spec) draw(f, spec); });
+      all("[data-figure]", view).forEach((f) => { const spec = data.figures[page][what][f.dataset.figure]; if (spec) draw(f, spec); });
     }
     all("nav a").forEach((a) => {
       if (a.getAttribute("href") === `#/${section.dataset.page}`) a.setAttribute("aria-current", "page");
