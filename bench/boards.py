@@ -25,8 +25,7 @@ class Board:
     title: str
     key: tuple[Any, ...]
     entries: tuple[tuple[str, tuple[Result, ...]], ...]
-    """Detector and its cells, one per category; best robust AUROC first, or robust accuracy where the attack stops at
-    the threshold, and what must not be ranked last."""
+    """Detector and its cells, one per category; in the order that was asked for, by default as they rank."""
 
     @property
     def categories(self) -> list[str]:
@@ -54,9 +53,19 @@ class Board:
 
     @cached_property
     def unranked(self) -> dict[str, list[str]]:
-        """Detector -> why it is not ranked."""
+        """Detector -> why it is not ranked: checks, or a mean over fewer categories than others have."""
+        every = len(self.categories)
         reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
+        for name, results in self.entries:
+            if len(results) < every:
+                reasons[name].insert(0, f"{len(results)} of {every} categories, whose mean is another one")
         return {name: why for name, why in reasons.items() if why}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Of those that are ranked, from 1."""
+        ranked = {name: cells for name, cells in self.entries if name not in self.unranked}
+        return {name: rank for rank, name in enumerate(order(ranked, self.ranked_by), 1)}
 
 
 def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
@@ -74,7 +83,7 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))
-        names = order(entries, sort or board.ranked_by)
+        names = order(entries, sort or board.ranked_by, board.ranked_by)
         names.sort(key=lambda name: name in board.unranked and not sort)
         found.append(Board(title, key, tuple((name, tuple(entries[name])) for name in names)))
     return found
@@ -89,15 +98,22 @@ COSTS: dict[str, Callable[[Result], float | None]] = {
 }
 
 
-def order(entries: Mapping[str, Sequence[Result]], sort: str) -> list[str]:
+def refuse_unknown_column(sort: str, results: Sequence[Result]) -> None:
+    """UserError if none of the cells has what `order` is to go by."""
+    known = {name for r in results for name in r.metrics} | set(COSTS) | {"detector"}
+    if sort and sort.removeprefix("-") not in known:
+        raise unknown("column for --sort", sort.removeprefix("-"), known)
+
+
+def order(entries: Mapping[str, Sequence[Result]], sort: str, otherwise: str = "detector") -> list[str]:
     """Detectors by `detector`, a cost or the mean of a metric, the best first; `-` before it turns that round.
 
-    Who lacks it comes last. Raises UserError for what no cell has.
+    Who lacks it comes last. otherwise: what to go by where none of them has it.
     """
     by = sort.removeprefix("-")
-    known = {name for cells in entries.values() for r in cells for name in r.metrics} | set(COSTS) | {"detector"}
-    if by not in known:
-        raise unknown("column for --sort", by, known)
+    if by not in COSTS and not any(by in r.metrics for cells in entries.values() for r in cells):
+        by = otherwise if by != "detector" else by
+        sort = by if by != sort.removeprefix("-") else sort
     if by == "detector":
         return sorted(entries, key=lambda name: entries[name][0].detector, reverse=sort != by)
     values: dict[str, float] = {}
@@ -147,6 +163,7 @@ AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robus
 AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
 RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
 DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
+COSTS_SHOWN = ("passes per image", "fit seconds", "attack seconds", "peak GiB", "M weights")
 NOT_RANKED = "–"  # noqa: RUF001
 BOLD = ("clean AUROC", "robust AUROC", "certified AUROC", "robust acc.", "certified acc.")
 DECISIONS = ("clean acc.", "robust acc.", "certified acc.", "normal right", "anomalous right")
@@ -171,9 +188,9 @@ def table(board: Board) -> pd.DataFrame:
     """A board as text, one row per detector; means over categories, AUROC with its 95 % interval."""
     everything = len(board.categories)
     lines = []
-    for rank, (name, results) in enumerate(board.entries, 1):
+    for name, results in board.entries:
         line = {
-            "rank": NOT_RANKED if name in board.unranked else str(rank),
+            "rank": str(board.ranks.get(name, NOT_RANKED)),
             "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
         }
         for title, metric in columns_of(board).items():
@@ -194,12 +211,12 @@ def cost(results: Sequence[Result]) -> dict[str, str]:
     """Of the attacks on all categories of a detector: passes, seconds, memory, and how large the detector is."""
     images = sum(len(r.table.ids) for r in results)
     forwards, backwards = (sum(r.record[k] for r in results) for k in ("forwards", "backwards"))
-    fits = [r.record["detector"]["fit"] for r in results]
+    fits = [(r.record["detector"]["fit"] or {}).get("seconds") for r in results]
     memory = [r.record["peak_memory"] for r in results if r.record["peak_memory"]]
     weights = [r.record["detector"].get("weights") for r in results]
     return {
         "passes per image": f"{forwards / images:.0f} + {backwards / images:.0f}",
-        "fit seconds": f"{sum(fit['seconds'] for fit in fits if fit):.0f}",
+        "fit seconds": f"{sum(seconds for seconds in fits if seconds):.0f}",
         "attack seconds": f"{sum(r.record['seconds'] for r in results):.0f}",
         "peak GiB": f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED,
         "M weights": NOT_RANKED if None in weights else f"{max(weights) / 1e6:.2f}",

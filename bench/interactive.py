@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import plots
-from .boards import Board
 from .cells import Result
 from .metrics import Estimate
 from .plots import COLOURS
@@ -28,7 +27,7 @@ class Figure(NamedTuple):
     spec: Spec
 
 
-def figures(results: Sequence[Result], boards: Sequence[Board]) -> list[Figure]:
+def figures(results: Sequence[Result]) -> list[Figure]:
     """Every figure that these results have something for."""
     return [
         *_curves(results), *_tradeoff(results), *_heat(results), *_brackets(results), *_purification(results),
@@ -51,7 +50,6 @@ def _auroc(title: str = "AUROC") -> Spec:
 
 def _line(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], **more: Any) -> Spec:
     """With 95 % intervals."""
-    colour = COLOURS[i % len(COLOURS)]
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -65,10 +63,15 @@ def _line(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], **m
             "arrayminus": _rounded(v.value - v.low for v in values),
             "thickness": 1,
         },
-        "line": {"color": colour},
-        "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
+        "line": {"color": COLOURS[i % len(COLOURS)]},
+        "marker": {"symbol": _symbol(i), "size": 8},
         **more,
     }
+
+
+def _symbol(i: int) -> str:
+    """Another one where the colours begin again."""
+    return SYMBOLS[(i + i // len(COLOURS)) % len(SYMBOLS)]
 
 
 def _one_sided(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], dash: str) -> Spec:
@@ -196,7 +199,7 @@ def _tradeoff(results: Sequence[Result]) -> Iterator[Figure]:
                     "x": [round(p.clean.value, 4)], "y": [round(p.robust.value, 4)],
                     "error_x": _error(p.clean), "error_y": _error(p.robust),
                     "marker": {"size": 11, "color": COLOURS[i % len(COLOURS)],
-                               "symbol": SYMBOLS[(i + i // len(COLOURS)) % len(SYMBOLS)] + "-open" * (not p.ranked)},
+                               "symbol": _symbol(i) + "-open" * (not p.ranked)},
                 }
             )  # fmt: skip
         yield _figure(
@@ -236,7 +239,7 @@ def _progress(results: Sequence[Result]) -> Iterator[Figure]:
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "x": [k for k, _ in points],
                 "y": _rounded(v for _, v in points), "line": {"color": COLOURS[i % len(COLOURS)]},
-                "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 8},
+                "marker": {"symbol": _symbol(i), "size": 8},
             }
             for i, (name, points) in enumerate(lines.items())
         ]  # fmt: skip

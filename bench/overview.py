@@ -1,17 +1,18 @@
-"""One table per data set: every detector, every threat model, the strongest attack that met it."""
+"""One table per data set: every detector, every threat model, the attack that counts, and what is certified."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from . import reported
-from .boards import NOT_RANKED, cost, mean_of, order, shown
+from .boards import NOT_RANKED, cost, mean_of, order
 from .cells import Result
+from .compare import not_worse
 from .threat import eps_text
 
 STANDARD = "standard"
@@ -26,6 +27,26 @@ class Column(NamedTuple):
     """Of every detector that has it, one per category."""
 
 
+class Value(NamedTuple):
+    """One number of the table, as text."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+    """The best of its column among those that are ranked, or not significantly worse."""
+    mark: str = ""
+    """The letter of a footnote."""
+
+
+class Line(NamedTuple):
+    """One detector."""
+
+    rank: str
+    detector: str
+    values: Mapping[str, Value]
+    cost: Mapping[str, str]
+
+
 class Overview(NamedTuple):
     """One data set, at one size, seed and choice of images."""
 
@@ -37,9 +58,9 @@ class Overview(NamedTuple):
     detectors: Sequence[str]
     """In order."""
     unranked: Mapping[str, Sequence[str]]
-    """Detector -> why it is not ranked."""
-    stronger: Mapping[str, str]
-    """Footnote -> the attacks that its figures come from, where they are not the standard evaluation."""
+    """Detector -> why it has no rank."""
+    footnotes: Mapping[str, str]
+    """By letter."""
     marks: Mapping[tuple[str, str], str]
     """(title, detector) -> its footnote."""
     warnings: Sequence[str]
@@ -47,93 +68,108 @@ class Overview(NamedTuple):
     """Published figures on the same data: clean, and at the threat models of the columns."""
 
     @property
-    def table(self) -> pd.DataFrame:
-        """As text."""
-        lines = []
-        main = self.columns[self.main]
-        for rank, name in enumerate(self.detectors, 1):
-            line = {"rank": NOT_RANKED if name in self.unranked or name not in main.cells else str(rank)}
-            everything = {r.category for column in self.columns.values() for r in column.cells.get(name, ())}
-            line["detector"] = name
-            for title, (metric, cells) in self.columns.items():
-                mine = cells.get(name, ())
-                text = shown(mine, metric, True) if mine else NOT_RANKED
-                lacking = f" ({len(mine)} of {len(everything)})" if mine and len(mine) < len(everything) else ""
-                mark = self.marks.get((title, name))
-                line[title] = text + lacking + (f" <sup>{mark}</sup>" if mark else "")
-            lines.append(line | (cost(main.cells[name]) if name in main.cells else {}))
-        return pd.DataFrame(lines).fillna(NOT_RANKED)
-
-    @property
-    def ranked(self) -> dict[str, tuple[str, dict[str, Sequence[Result]]]]:
-        """Title -> metric and the cells of those that are ranked: what may be printed in bold."""
-        return {
-            title: (metric, {name: own for name, own in cells.items() if name not in self.unranked})
-            for title, (metric, cells) in self.columns.items()
+    def lines(self) -> Iterator[Line]:
+        """The table."""
+        cells = self.columns[self.main].cells
+        ranked = [name for name in self.detectors if name not in self.unranked]
+        metric = self.columns[self.main].metric
+        ranked.sort(key=lambda name: -mean_of(cells[name], metric).value)
+        best = {
+            title: not_worse({name: own for name, own in column.cells.items() if name in ranked}, column.metric)
+            for title, column in self.columns.items()
+            if len(self.detectors) > 1
         }
+        for name in self.detectors:
+            values = {title: self._value(title, name, best.get(title, set())) for title in self.columns}
+            rank = str(ranked.index(name) + 1) if name in ranked else NOT_RANKED
+            yield Line(rank, name, values, cost(cells[name]) if name in cells else {})
+
+    def _value(self, title: str, name: str, best: set[str]) -> Value:
+        metric, cells = self.columns[title]
+        own = cells.get(name, ())
+        if not own or any(metric not in r.metrics for r in own):
+            return Value(NOT_RANKED)
+        text, _, interval = str(mean_of(own, metric).estimate()).partition(" ")
+        every = {r.category for column in self.columns.values() for cells in column.cells.values() for r in cells}
+        part = f", {len(own)} of {len(every)} categories" if len(own) < len(every) else ""
+        return Value(text, interval + part, name in best, self.marks.get((title, name), ""))
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of single rows."""
-        found = [
-            f"<sup>{mark}</sup> by {attack}, not the standard evaluation" for mark, attack in self.stronger.items()
-        ]
-        found += [f"not ranked: {name}: {'; '.join(why)}" for name, why in self.unranked.items()]
-        return found + list(self.warnings)
+        """What a reader must know of single rows, without the footnotes."""
+        return [*(f"not ranked: {name}: {'; '.join(why)}" for name, why in self.unranked.items()), *self.warnings]
 
 
 def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
-    """Of attacks on both classes that go as far as they can; decisions and certificates have boards of their own."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
+    """Of attacks on both classes that go as far as they can, and of certificates of scores; decisions at the threshold
+    and one-sided threat models have boards of their own."""
+    groups: dict[tuple[Any, ...], dict[int, list[Result]]] = {}
     for r in results:
-        if not r.certificate and not r.stops_at_threshold and r.spec["targets"] == "both":
+        if not r.stops_at_threshold and r.spec["targets"] == "both":
             s = r.spec
-            groups.setdefault((s["dataset"], s["image_size"], s["seed"], s["limit"] or 0), []).append(r)
-    return [_overview(key, cells, sort) for key, cells in sorted(groups.items())]
+            groups.setdefault((s["dataset"], s["image_size"], s["seed"]), {}).setdefault(s["limit"] or 0, []).append(r)
+    return [
+        _overview((*key, limit), cells, sort)
+        for key, by_limit in sorted(groups.items())
+        for limit, cells in sorted(_with_small_categories(by_limit).items())
+    ]
+
+
+def _with_small_categories(by_limit: Mapping[int, list[Result]]) -> dict[int, list[Result]]:
+    """A category that has fewer images than the limit is recorded without one, and belongs to both."""
+    whole, found = by_limit.get(0, []), dict[int, list[Result]]()
+    taken: set[int] = set()
+    for limit, cells in by_limit.items():
+        there = {r.category for r in cells}
+        small = [r for r in whole if limit and r.category not in there and len(r.table.ids) <= limit]
+        taken |= {id(r) for r in small}
+        found[limit] = cells + small
+    if all(id(r) in taken for r in whole):
+        found.pop(0, None)
+    return found
 
 
 def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Overview:
     dataset, size, seed, limit = key
     categories = sorted({r.category for r in results})
-    title = f"{dataset}, {size} px" + f", first {limit} images" * bool(limit) + f", seed {seed}" * bool(seed)
+    title = f"{dataset}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed)
     title += f": mean of {len(categories)} categories" if len(categories) > 1 else f": {categories[0]}"
-    threats = _threats(results)
-    worst = {threat: _strongest(results, threat) for threat in threats}
-    main = threats[0]
-    clean = {name: cells for threat in reversed(threats) for name, cells in worst[threat].items()}
+    attacks, certificates = ([r for r in results if r.certificate == which] for which in (False, True))
+    threats = _threats(attacks)
+    worst = {threat: _chosen(attacks, threat) for threat in threats}
+    certified = {threat: _chosen(certificates, threat) for threat in sorted(_threats(certificates))}
+    every = [*worst.values(), *certified.values()]
+    clean = {name: cells for group in reversed(every) for name, cells in group.items()}
     columns = {"clean AUROC": Column("clean_auroc", clean)}
-    columns |= {_title(threat): Column("robust_auroc", worst[threat]) for threat in threats}
-    for text, metric in (
-        ("normal only", "normal_only_auroc"),
-        ("anomalous only", "anomalous_only_auroc"),
-        ("clean acc.", "clean_accuracy"),
-        ("robust acc.", "robust_accuracy"),
-    ):
-        columns[text] = Column(metric, worst[main])
-    unranked: dict[str, list[str]] = {}
-    for name in clean:
-        used = [r for cells in worst.values() for r in cells.get(name, ())]
-        if why := list(dict.fromkeys(w for r in used for w in r.unranked)):
-            unranked[name] = why
-    marks, stronger = _marks(worst)
-    main_cells = worst[main]
-    detectors = sorted(
-        clean,
-        key=lambda name: (
-            name in unranked,
-            name not in main_cells,
-            -mean_of(main_cells.get(name, clean[name]), "robust_auroc").value,
-        ),
-    )
-    if sort:
-        detectors = order({name: main_cells.get(name, clean[name]) for name in detectors}, sort)
-    figures = _reported(dataset, categories, threats)
-    return Overview(title, columns, _title(main), detectors, unranked, stronger, marks, versions_of(results), figures)
+    columns |= {_title("robust AUROC", threat): Column("robust_auroc", cells) for threat, cells in worst.items()}
+    if threats:
+        columns |= {
+            text: Column(metric, worst[threats[0]])
+            for text, metric in (
+                ("normal only", "normal_only_auroc"),
+                ("anomalous only", "anomalous_only_auroc"),
+                ("clean acc.", "clean_accuracy"),
+                ("robust acc.", "robust_accuracy"),
+            )
+        }
+    for threat, cells in certified.items():
+        columns[_title("certified AUROC", threat)] = Column("certified_auroc", cells)
+        columns[_title("certified acc.", threat)] = Column("certified_accuracy", cells)
+    main = _title("robust AUROC", threats[0]) if threats else _title("certified AUROC", min(certified))
+    unranked = {name: why for name in clean if (why := _why_unranked(name, columns[main], main, every, categories))}
+    footnotes, marks = _footnotes(worst, attacks)
+    own = columns[main].cells
+    shown = order(own, sort or columns[main].metric, columns[main].metric)
+    if not sort:
+        shown.sort(key=lambda name: name in unranked)
+    detectors = [*shown, *sorted(name for name in clean if name not in own)]
+    figures = _reported(dataset, categories, [*threats, *certified])
+    return Overview(title, columns, main, detectors, unranked, footnotes, marks, differing(results), figures)
 
 
-def _title(threat: Threat) -> str:
+def _title(what: str, threat: Threat) -> str:
     norm, eps = threat
-    return f"robust AUROC {norm} {eps_text(eps)}"
+    return f"{what} {norm} {eps_text(eps)}"
 
 
 def _threats(results: Sequence[Result]) -> list[Threat]:
@@ -142,32 +178,71 @@ def _threats(results: Sequence[Result]) -> list[Threat]:
     return sorted(met, key=lambda threat: (-met[threat], threat[0] != "linf", threat[0], threat[1]))
 
 
-def _strongest(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]]:
-    """Detector -> per category the cell of the standard evaluation, or else the one of the lowest AUROC."""
+def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]]:
+    """Detector -> per category the cell of the standard evaluation, or else the one of the lowest AUROC; of
+    certificates the one of the most draws."""
     found: dict[str, dict[str, Result]] = {}
     for r in results:
         if (r.spec["norm"], r.eps) == threat:
             mine = found.setdefault(r.detector, {})
-            mine[r.category] = min(mine.get(r.category, r), r, key=_strength)
+            mine[r.category] = min(mine.get(r.category, r), r, key=_preference)
     return {name: [cells[c] for c in sorted(cells)] for name, cells in found.items()}
 
 
-def _strength(r: Result) -> tuple[bool, float]:
-    return r.attack != STANDARD, r.metrics["robust_auroc"].value
+def _preference(r: Result) -> tuple[bool, float]:
+    if r.certificate:
+        return False, -float(r.record["attack"]["parameters"].get("samples", 0))
+    return not is_standard(r), r.metrics["robust_auroc"].value
 
 
-def _marks(worst: Mapping[Threat, Mapping[str, Sequence[Result]]]) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Which cell of the table has which footnote, and the footnotes by letter."""
+def is_standard(r: Result) -> bool:
+    """Whether the cell is of the standard evaluation as it is defined, on however many images."""
+    return r.spec["attack"] == STANDARD and not r.spec["attack_parameters"]
+
+
+def _why_unranked(
+    name: str, main: Column, title: str, groups: Sequence[Mapping[str, Sequence[Result]]], categories: Sequence[str]
+) -> list[str]:
+    if name not in main.cells:
+        return [f"it has no {title}"]
+    if len(main.cells[name]) < len(categories):
+        return [f"{len(main.cells[name])} of {len(categories)} categories, whose mean is another one"]
+    used = [r for cells in groups for r in cells.get(name, ())]
+    return list(dict.fromkeys(why for r in used for why in r.unranked))
+
+
+def _footnotes(
+    worst: Mapping[Threat, Mapping[str, Sequence[Result]]], attacks: Sequence[Result]
+) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
+    """By letter: which attacks a figure comes from where that is not the standard evaluation, and where another attack
+    went further; and which number has which."""
     letters: dict[str, str] = {}
     marks = {}
     for threat, cells in worst.items():
         for name, own in cells.items():
-            attacks = sorted({r.attack for r in own})
-            if attacks != [STANDARD]:
-                text = ", ".join(attacks)
+            said = []
+            if not all(map(is_standard, own)):
+                said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not `{STANDARD}`")
+            if further := _further(own, attacks):
+                best = min(further, key=lambda r: r.metrics["robust_auroc"].value)
+                said.append(f"{best.attack} reached {best.metrics['robust_auroc'].value:.3f} on {best.category}")
+            if said:
+                text = "; ".join(said)
                 letters.setdefault(text, _letter(len(letters)))
-                marks[_title(threat), name] = letters[text]
-    return marks, {letter: text for text, letter in letters.items()}
+                marks[_title("robust AUROC", threat), name] = letters[text]
+    return {letter: text for text, letter in letters.items()}, marks
+
+
+def _further(own: Sequence[Result], attacks: Sequence[Result]) -> list[Result]:
+    """Cells of other attacks on the same that reached less than those that count."""
+    counts = {r.category: r for r in own}
+    return [
+        r
+        for r in attacks
+        if (r.detector, r.eps, r.spec["norm"]) == (own[0].detector, own[0].eps, own[0].spec["norm"])
+        and r.category in counts
+        and r.metrics["robust_auroc"].value < counts[r.category].metrics["robust_auroc"].value
+    ]
 
 
 def _letter(number: int) -> str:
@@ -176,17 +251,22 @@ def _letter(number: int) -> str:
     return (_letter(before - 1) if before else "") + chr(ord("a") + last)
 
 
-def versions_of(results: Sequence[Result]) -> list[str]:
-    """A sentence for each package that cells of one table do not share: their figures may differ by it."""
-    found: dict[str, Counter[str]] = {}
+def differing(results: Sequence[Result]) -> list[str]:
+    """A sentence for each package whose version cells of one table do not share, and for each detector or attack whose
+    code they do not: their figures may differ by it."""
+    versions: dict[str, Counter[str]] = {}
+    codes: dict[str, Counter[str]] = {}
     for r in results:
         for package, version in r.record["versions"].items():
-            found.setdefault(package, Counter())[str(version)] += 1
+            versions.setdefault(package, Counter())[str(version)] += 1
+        for name, part in ((f"detector {r.spec['detector']}", "detector"), (f"attack {r.spec['attack']}", "attack")):
+            codes.setdefault(name, Counter())[r.record[part]["code"][:8]] += 1
     return [
-        f"made with different versions of {package}: "
-        + ", ".join(f"{version} ({count} cells)" for version, count in sorted(versions.items()))
-        for package, versions in found.items()
-        if len(versions) > 1
+        f"made with different {what}{name}: "
+        + ", ".join(f"{one} ({count} cells)" for one, count in sorted(counts.items()))
+        for what, found in (("versions of ", versions), ("code of ", codes))
+        for name, counts in found.items()
+        if len(counts) > 1
     ]
 
 
@@ -194,7 +274,7 @@ def _reported(dataset: str, categories: Sequence[str], threats: Sequence[Threat]
     """Published figures that belong beside these columns."""
     figures = reported.reported()
     parts = []
-    for norm, eps in threats:
+    for norm, eps in dict.fromkeys(threats):
         for category in [*categories, reported.WHOLE]:
             parts.append(reported.beside(dataset, category, norm, eps, figures))
     found = pd.concat(parts).drop_duplicates()

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import files
-from .boards import Board, boards, mean_of
+from .boards import COSTS_SHOWN, Board, boards, mean_of
 from .bracket import brackets, broken_brackets
 from .cells import Found, Result
 from .explained import EXPLAINED
 from .gallery import shots
 from .interactive import Figure, distribution, figures, of_detector
 from .leaderboard import FOOTNOTES
-from .overview import overviews
+from .overview import differing, overviews
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -95,7 +95,7 @@ def page(found: Found, sort: str = "") -> str:
         own_cells.setdefault(r.detector, []).append(r)
     names = list(own_cells)
     curves = {name: of_detector(cells) for name, cells in own_cells.items()}
-    plots = figures(results, own)
+    plots = figures(results)
     rows = [row for board in own for row in _rows(board, number, names)]
     data = {
         "rows": rows,
@@ -118,10 +118,11 @@ def page(found: Found, sort: str = "") -> str:
         brackets=[bracket.line for bracket in brackets(results)],
         violations=broken_brackets(results),
         overviews=overviews(results, sort),
+        costs=COSTS_SHOWN,
+        differing=differing(results),
         notes=[*found.damaged, *found.notes],
         count=len(results),
         detectors=len(names),
-        version=results[0].record["versions"].get("adv-anomaly-bench"),
     )
 
 
@@ -130,13 +131,15 @@ def _rows(board: Board, number: dict[Path, int], names: Sequence[str]) -> Iterab
     for name, results in board.entries:
         several = len(board.categories) > 1
         if several:
-            yield [*_row(name, f"detector/{names.index(name)}", f"mean of {len(results)}", results), MEANS]
+            part = f" of {len(board.categories)}" if len(results) < len(board.categories) else ""
+            scope = f"mean of {len(results)}{part}"
+            yield [*_row(name, f"detector/{names.index(name)}", scope, results, name in board.unranked), MEANS]
         for r in results:
             level = CATEGORIES if several else f"{MEANS}, {CATEGORIES}"
             yield [*_row(name, f"cell/{number[r.folder]}", r.category, [r]), level]
 
 
-def _row(name: str, link: str, category: str, results: Sequence[Result]) -> list[Any]:
+def _row(name: str, link: str, category: str, results: Sequence[Result], unranked: bool = False) -> list[Any]:
     r = results[0]
     images = sum(len(one.table.ids) for one in results)
     failed = sum(not check["passed"] for one in results for check in one.checks)
@@ -158,7 +161,7 @@ def _row(name: str, link: str, category: str, results: Sequence[Result]) -> list
         round(sum(one.record["forwards"] + one.record["backwards"] for one in results) / images, 1),
         round(sum(one.record["seconds"] for one in results), 1),
         round(max(weights) / 1e6, 3) if weights else None,
-        [failed, sum(len(one.checks) for one in results), int(any(one.unranked for one in results))],
+        [failed, sum(len(one.checks) for one in results), int(unranked or any(one.unranked for one in results))],
         f"{r.spec['dataset']}, {r.spec['image_size']} px" + f", seed {r.spec['seed']}" * bool(r.spec["seed"]),
         inner,
         outer or "none",

@@ -81,8 +81,7 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
             continue
         seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
         key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
-        name = f"{r.detector} (not ranked)" if r.unranked else r.detector
-        by_eps = groups.setdefault(key, {}).setdefault(name, {})
+        by_eps = groups.setdefault(key, {}).setdefault(r.detector, {})
         by_eps.setdefault(r.eps, {})[r.category] = r
     found: dict[tuple[str, str, str, str], dict[str, list[Point]]] = {}
     for key, detectors in groups.items():
@@ -95,7 +94,8 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
             sides = [clean if key[3] == "both" else None] * 2
             points = [Point(Fraction(0), clean, *sides)]
             points += [_point(eps, [cells[c] for c in shared]) for eps, cells in sorted(by_eps.items())]
-            found.setdefault(key, {})[name] = points
+            unranked = any(r.unranked for cells in by_eps.values() for r in cells.values())
+            found.setdefault(key, {})[f"{name} (not ranked)" if unranked else name] = points
     return found
 
 

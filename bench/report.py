@@ -12,7 +12,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from . import files
-from .boards import boards, order
+from .boards import order, refuse_unknown_column
 from .cells import Filters, Found, Result, read_results, tidy
 from .errors import UserError, unknown
 
@@ -48,7 +48,7 @@ def write_report(
     written: list[Path] = []
     with threadpool_limits(1):  # thousands of small products: threads would only wait for each other
         found = read_results(root, filters)
-        boards(found.results, sort)  # refuses what it cannot sort by
+        refuse_unknown_column(sort, found.results)
         with files.says_why(out):
             out.mkdir(parents=True, exist_ok=True)
         for name in dict.fromkeys(formats):

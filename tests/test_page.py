@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.cells import Filters, read_results
+from bench import plots
+from bench.cells import Filters, Result, read_results
 from bench.cli import build_parser
+from bench.interactive import distribution, figures
 from bench.metrics import Estimate
+from bench.overview import overviews
 from bench.page import COLUMNS, command_of, page
 from bench.report import write_report
 
@@ -36,9 +39,13 @@ def unpacked(text: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two detectors on ten categories."""
+    """Two detectors on ten categories; one cell has failed a check."""
     folder = tmp_path_factory.mktemp("results")
     assert write_cells(folder, 200, 40) == 200
+    path = folder / "made_up/category_9/detector_01/apgd-linf-8_255/run.json"
+    record = json.loads(path.read_text())
+    record["checks"][0]["passed"] = False
+    path.write_text(json.dumps(record))
     return folder
 
 
@@ -78,7 +85,7 @@ def test_what_people_wrote_is_text_not_markup(made_up: Path) -> None:
         r.checks[0]["sentence"] = "</script><b>bold"
     text = page(found)
     assert "<img src=x" not in "".join(unpacked(text)["cells"]) and "&lt;img" in "".join(unpacked(text)["cells"])
-    assert "</script><b>bold" not in text
+    assert "&lt;/script&gt;&lt;b&gt;bold" in "".join(unpacked(text)["cells"])
 
 
 @pytest.mark.parametrize("text", ["detector=detector_01", "attack=square,eps=4/255"])
@@ -102,6 +109,42 @@ def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
     for eps, shown in zip(trace["x"][1:], trace["y"][1:], strict=True):
         cells = [r.metrics["robust_auroc"].value for r in own if float(r.eps) == eps]
         assert shown == pytest.approx(np.mean(cells), abs=6e-5)
+
+
+def test_every_interactive_figure_holds_its_data(made_up: Path) -> None:
+    found = read_results(made_up, Filters(["attack=apgd,eps=2/255"]))
+    heat, points = plots.heat(found.results), plots.tradeoff(found.results)
+    shown = {figure.group: figure.spec for figure in figures(found.results)}
+    (map_,) = heat.values()
+    assert np.array(shown["By category"]["data"][0]["z"]) == pytest.approx(map_.values, abs=6e-5)
+    assert shown["By category"]["data"][0]["y"] == list(map_.detectors)
+    (line,) = points.values()
+    for trace, point in zip(shown["Clean against robust"]["data"], line, strict=True):
+        assert (trace["x"][0], trace["y"][0]) == pytest.approx((point.clean.value, point.robust.value), abs=6e-5)
+        above = trace["error_y"]["array"][0]
+        assert point.robust.value + above == pytest.approx(point.robust.high, abs=2e-4)
+    for r in found.results[:3]:
+        spec = distribution(r)
+        assert [sum(trace["y"]) for trace in spec["data"]] == pytest.approx([1] * 4, abs=4e-3)
+        assert spec["layout"]["shapes"][0]["x0"] == pytest.approx(r.record["threshold"]["value"], rel=1e-4)
+
+
+def test_lines_are_told_apart_beyond_the_colours(made_up: Path) -> None:
+    (r,) = read_results(made_up, Filters(["attack=apgd,eps=2/255,category=category_0,detector=detector_00"])).results
+    named = [Result(r.folder, {**r.record, "spec": {**r.spec, "detector": f"d{i}"}}, r.table) for i in range(21)]
+    (curves,) = [f for f in figures(named) if f.group.startswith("Robust AUROC")]
+    lines = [t for t in curves.spec["data"] if t["mode"] == "lines+markers"]
+    assert len({(t["line"]["color"], t["marker"]["symbol"]) for t in lines}) == len(lines) == 21
+
+
+def test_the_page_shows_each_data_set_as_one_table(made_up: Path) -> None:
+    found = read_results(made_up)
+    text = page(found)
+    (overview,) = overviews(found.results)
+    for line in overview.lines:
+        for value in line.values.values():
+            assert value.text in text and value.interval in text
+    assert "not ranked: detector_01: gradient check failed" in text
 
 
 def test_a_detector_has_a_curve_of_its_own(made_up: Path) -> None:
@@ -177,7 +220,7 @@ def test_in_a_browser_the_table_sorts_and_filters_and_opens_a_cell(browser: Any,
     opened = Opened(browser, index, width)
     shown = opened.page
     assert shown.locator("#cells tbody tr").count() == 20  # means of two detectors, two attacks, five budgets
-    head = shown.get_by_role("columnheader", name="worst AUROC").first
+    head = shown.locator("#cells").get_by_role("columnheader", name="worst AUROC")
     for order in ("descending", "ascending"):
         head.get_by_role("button").click()
         sorted_as(head, order)
@@ -205,7 +248,10 @@ def test_in_a_browser_the_keyboard_does_what_the_mouse_does(browser: Any, index:
     shown = opened.page
     shown.keyboard.press("Tab")
     assert shown.evaluate("document.activeElement.className") == "skip"
-    head = shown.get_by_role("columnheader", name="clean AUROC").first
+    shown.keyboard.press("Enter")
+    shown.wait_for_function("document.activeElement.id === 'main'")
+    assert shown.locator("h1:visible").inner_text() == "Leaderboard"
+    head = shown.locator("#cells").get_by_role("columnheader", name="clean AUROC")
     head.get_by_role("button").focus()
     shown.keyboard.press("Enter")
     sorted_as(head, "descending")
@@ -215,11 +261,11 @@ def test_in_a_browser_the_keyboard_does_what_the_mouse_does(browser: Any, index:
     assert shown.evaluate("document.activeElement.tagName") == "H1"  # where reading goes on
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("route", ["#/", "#/cell/0", "#/detector/0", "#/plots", "#/reported", "#/help"])
-def test_axe_finds_nothing_serious(browser: Any, index: Path, route: str, dark: bool) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+@pytest.mark.parametrize("route", ["#/", "#/cell/199", "#/detector/1", "#/plots", "#/reported", "#/help"])
+def test_axe_finds_nothing_serious(browser: Any, index: Path, route: str, width: int, dark: bool) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    opened = Opened(browser, index, 1280, dark)
+    opened = Opened(browser, index, width, dark)
     opened.go(route)
     found = axe.Axe().run(opened.page).response["violations"]
     serious = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bench import UserError, load_results
-from bench.boards import boards, order, table
+from bench.boards import boards, order, refuse_unknown_column, table
 from bench.cells import Filters, Table, find_cells, read_results
 from bench.leaderboard import markdown
 from bench.overview import overviews
@@ -129,8 +129,64 @@ def test_sorting_goes_by_the_best_of_a_column(results: Path) -> None:
     assert order(entries, "clean_auroc")[0] == max(by, key=lambda name: by[name])
     fpr = {name: sum(r.metrics["clean_fpr95"].value for r in cells) for name, cells in entries.items()}
     assert order(entries, "clean_fpr95")[0] == min(fpr, key=lambda name: fpr[name])
+    assert order(entries, "certified_auroc", "detector") == order(entries, "detector")  # which none of them has
     with pytest.raises(UserError, match="no column for --sort named 'beauty'"):
-        order(entries, "beauty")
+        refuse_unknown_column("beauty", found)
+
+
+def test_a_rank_is_a_rank_in_whatever_order(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
+    (board,) = boards(found)
+    (other,) = boards(found, f"-{board.ranked_by}")
+    assert [name for name, _ in other.entries] == [name for name, _ in board.entries][::-1]
+    assert table(board)["rank"].tolist() == ["1", "2"] and table(other)["rank"].tolist() == ["2", "1"]
+    (overview,) = overviews(found, f"-{board.ranked_by}")
+    assert [line.rank for line in overview.lines] == ["2", "1"]
+
+
+def test_a_mean_over_fewer_categories_is_not_ranked(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
+    some = [r for r in found if r.detector == "detector_00" or r.category == "category_0"]
+    (board,), (overview,) = boards(some), overviews(some)
+    assert list(board.ranks) == ["detector_00"]
+    assert "1 of 10 categories" in board.unranked["detector_01"][0]
+    first, last = overview.lines
+    assert (first.rank, last.rank) == ("1", "–")  # noqa: RUF001
+    assert last.values["clean AUROC"].interval.endswith("1 of 10 categories") and not last.values["clean AUROC"].best
+
+
+def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
+    for r in found:
+        r.spec["limit"] = 12
+        if r.spec["attack"] == "square":
+            r.spec["attack"] = "standard"
+    (overview,) = overviews(found)
+    title = "robust AUROC linf 2/255"
+    assert {r.spec["attack"] for own in overview.columns[title].cells.values() for r in own} == {"standard"}
+    assert all("apgd (limit=12) reached" in text for text in overview.footnotes.values())  # and went further
+    for r in found:
+        if r.spec["attack"] == "standard":
+            r.spec["attack_parameters"] = {"steps": 3}
+    (overview,) = overviews(found)
+    assert any("not `standard`" in text for text in overview.footnotes.values())
+
+
+def test_small_categories_belong_to_a_limited_table(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
+    for r in found:
+        r.spec["limit"] = 20 if r.category != "category_0" else None  # which has 12 images
+    (overview,) = overviews(found)
+    assert "mean of 10 categories" in overview.title and "20 images" in overview.title
+
+
+def test_foreign_text_is_text(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
+    found[0].checks.append({"name": "x", "passed": False, "sentence": "a\n# b </details><img src=x>"})
+    found[0].record["warnings"].append("<script>|")
+    text = markdown(found, ["<b>note"])
+    assert "<img" not in text and "<script>" not in text and "<b>note" not in text
+    assert not any(line.startswith("# b") for line in text.splitlines())
 
 
 def test_formats_hold_the_same_numbers(results: Path, tmp_path: Path) -> None:
@@ -188,7 +244,7 @@ def test_the_overview_takes_the_standard_evaluation_or_else_the_strongest(result
     assert {r.attack for column in overview.columns.values() for own in column.cells.values() for r in own} == {
         "standard"
     }
-    assert not overview.stronger and "not `standard`" not in "\n".join(overview.notes)
+    assert not any("not `standard`" in text for text in overview.footnotes.values())
 
 
 def test_what_is_not_ranked_has_no_rank_and_no_bold(results: Path) -> None:

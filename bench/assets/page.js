@@ -9,6 +9,10 @@
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).json();
   }
+  if (!("DecompressionStream" in window)) {
+    one("#old").hidden = false;
+    return;
+  }
   const data = await unpacked(one("#data").textContent);
 
   // colours
@@ -38,14 +42,15 @@
       margin: { t: 20, r: 16, b: 50, l: 60 }, legend: { orientation: "h", y: -0.25, ...spec.layout.legend },
     };
     if (!figure.spec) {
-      figure.innerHTML = '<div class="plot" role="img"></div><figcaption></figcaption><details><summary>The numbers</summary><div class="wide" tabindex="0" role="region" aria-label="The numbers of the figure"></div></details>';
+      figure.innerHTML = '<div class="plot" role="group"></div><figcaption></figcaption><details><summary>The numbers</summary><div class="wide" tabindex="0" role="region" aria-label="The numbers of the figure"></div></details>';
     }
     figure.spec = spec;
     figure.dataset.drawn = "";
     one("figcaption", figure).textContent = spec.caption;
     one(".plot", figure).setAttribute("aria-label", spec.caption);
     one(".wide", figure).replaceChildren(numbers(spec));
-    Plotly.react(one(".plot", figure), spec.data, layout, { responsive: true, displayModeBar: false });
+    const traces = JSON.parse(JSON.stringify(spec.data).replaceAll('"#000000"', JSON.stringify(ink)));
+    Plotly.react(one(".plot", figure), traces, layout, { responsive: true, displayModeBar: false });
   }
   function numbers(spec) {
     const table = document.createElement("table");
@@ -58,10 +63,17 @@
       });
     };
     const text = (axis) => spec.layout[axis]?.title?.text ?? axis[0];
-    line("th", ["series", text("xaxis"), text("yaxis"), ...(spec.data[0]?.z ? ["value"] : [])]);
+    const intervals = spec.data.some((trace) => trace.error_y);
+    line("th", ["series", text("xaxis"), text("yaxis"), ...(spec.data[0]?.z ? ["value"] : intervals ? ["low", "high"] : [])]);
     for (const trace of spec.data.filter((t) => t.showlegend !== false || t.z)) {
       if (trace.z) trace.y.forEach((y, i) => trace.x.forEach((x, j) => line("td", ["", x, y, trace.z[i][j]])));
-      else trace.x.forEach((x, i) => line("td", [trace.text?.[i] ?? trace.name, x, trace.y[i]]));
+      else {
+        const { error_y: e } = trace;
+        trace.x.forEach((x, i) => {
+          const ends = e ? [trace.y[i] - e.arrayminus[i], trace.y[i] + e.array[i]] : intervals ? ["", ""] : [];
+          line("td", [trace.name, x, trace.y[i], ...ends]);
+        });
+      }
     }
     return table;
   }
@@ -124,6 +136,7 @@
   const view = one("#view");
   let first = true;
   function show() {
+    if (location.hash === "#main") { one("#main").focus(); return; } // the skip link
     const [page, what] = location.hash.replace(/^#\/?/, "").split("/");
     const rendered = { cell: data.cells, detector: data.detectors }[page]?.[what];
     const wanted = rendered ? "view" : page;
