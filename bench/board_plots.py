@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .boards import Board, boards, mean_of
 from .figures import FAINT, Plot, arms, colour, marker, styled
 from .metrics import Estimate
+from .overview import Overview, overviews
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ BRIGHT = 0.18  # luminance above which black is read better than white (WCAG 2.1
 
 
 class Tradeoff(NamedTuple):
-    """One detector of a board: mean over the categories that it has."""
+    """One detector: mean over the categories that it has."""
 
     detector: str
     clean: Estimate
@@ -47,11 +48,14 @@ class Tradeoff(NamedTuple):
 
 
 def tradeoff(results: Sequence[Result]) -> dict[str, list[Tradeoff]]:
-    """Board -> clean and robust AUROC of its detectors, of boards that rank by AUROC and have two or more."""
+    """Data set and threat model -> clean and robust AUROC of all detectors that met it, two or more: under the attack
+    that counts, as in the table of the data set."""
     found = {}
-    for board in _ranked_by_auroc(results):
-        if len(board.entries) > 1:
-            found[board.title] = [_tradeoff(board, name, cells) for name, cells in board.entries]
+    for overview in overviews(results):
+        for title, (metric, cells) in overview.columns.items():
+            if metric == "robust_auroc" and len(cells) > 1:
+                points = [_tradeoff(overview, name, cells[name]) for name in overview.detectors if name in cells]
+                found[f"{overview.title}, {title.removeprefix('robust AUROC ')}"] = points
     return found
 
 
@@ -59,11 +63,11 @@ def _ranked_by_auroc(results: Sequence[Result]) -> Iterator[Board]:
     return (board for board in boards(results) if board.ranked_by == "robust_auroc")
 
 
-def _tradeoff(board: Board, name: str, cells: Sequence[Result]) -> Tradeoff:
+def _tradeoff(overview: Overview, name: str, cells: Sequence[Result]) -> Tradeoff:
     clean, robust = (mean_of(cells, metric).estimate() for metric in ("clean_auroc", "robust_auroc"))
-    everything = len(board.categories)
-    scope = f"{len(cells)} of {everything} categories" if len(cells) < everything else ""
-    return Tradeoff(name, clean, robust, name not in board.unranked, scope)
+    every = len(overview.categories)
+    scope = f"{len(cells)} of {every} categories" if len(cells) < every else ""
+    return Tradeoff(name, clean, robust, name not in overview.unranked, scope)
 
 
 @styled

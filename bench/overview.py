@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -64,8 +65,19 @@ class Overview(NamedTuple):
     marks: Mapping[tuple[str, str], str]
     """(title, detector) -> its footnote."""
     warnings: Sequence[str]
-    reported: pd.DataFrame
-    """Published figures on the same data: clean, and at the threat models of the columns."""
+    threats: tuple[Threat, ...]
+    """Of the columns."""
+    dataset: str
+
+    @property
+    def reported(self) -> pd.DataFrame:
+        """Published figures on the same data: clean, and at the threat models of the columns."""
+        return _reported(self.dataset, tuple(self.categories), self.threats)
+
+    @property
+    def categories(self) -> list[str]:
+        """Of all its columns."""
+        return sorted({r.category for column in self.columns.values() for own in column.cells.values() for r in own})
 
     @property
     def lines(self) -> Iterator[Line]:
@@ -90,14 +102,17 @@ class Overview(NamedTuple):
         if not own or any(metric not in r.metrics for r in own):
             return Value(NOT_RANKED)
         text, _, interval = str(mean_of(own, metric).estimate()).partition(" ")
-        every = {r.category for column in self.columns.values() for cells in column.cells.values() for r in cells}
-        part = f", {len(own)} of {len(every)} categories" if len(own) < len(every) else ""
+        every = len(self.categories)
+        part = f", {len(own)} of {every} categories" if len(own) < every else ""
         return Value(text, interval + part, name in best, self.marks.get((title, name), ""))
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know of single rows, without the footnotes."""
-        return [*(f"not ranked: {name}: {'; '.join(why)}" for name, why in self.unranked.items()), *self.warnings]
+        """What a reader must know of single rows, without the footnotes: every reason once."""
+        names: dict[str, list[str]] = {}
+        for name, why in self.unranked.items():
+            names.setdefault("; ".join(why), []).append(name)
+        return [*(f"not ranked: {', '.join(own)}: {why}" for why, own in names.items()), *self.warnings]
 
 
 def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
@@ -163,8 +178,8 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
     if not sort:
         shown.sort(key=lambda name: name in unranked)
     detectors = [*shown, *sorted(name for name in clean if name not in own)]
-    figures = _reported(dataset, categories, [*threats, *certified])
-    return Overview(title, columns, main, detectors, unranked, footnotes, marks, differing(results), figures)
+    met = tuple(dict.fromkeys([*threats, *certified]))
+    return Overview(title, columns, main, detectors, unranked, footnotes, marks, differing(results), met, dataset)
 
 
 def _title(what: str, threat: Threat) -> str:
@@ -204,7 +219,7 @@ def _why_unranked(
     name: str, main: Column, title: str, groups: Sequence[Mapping[str, Sequence[Result]]], categories: Sequence[str]
 ) -> list[str]:
     if name not in main.cells:
-        return [f"it has no {title}"]
+        return [f"no {title}"]
     if len(main.cells[name]) < len(categories):
         return [f"{len(main.cells[name])} of {len(categories)} categories, whose mean is another one"]
     used = [r for cells in groups for r in cells.get(name, ())]
@@ -270,11 +285,11 @@ def differing(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _reported(dataset: str, categories: Sequence[str], threats: Sequence[Threat]) -> pd.DataFrame:
-    """Published figures that belong beside these columns."""
+@lru_cache(maxsize=64)
+def _reported(dataset: str, categories: tuple[str, ...], threats: tuple[Threat, ...]) -> pd.DataFrame:
     figures = reported.reported()
     parts = []
-    for norm, eps in dict.fromkeys(threats):
+    for norm, eps in threats:
         for category in [*categories, reported.WHOLE]:
             parts.append(reported.beside(dataset, category, norm, eps, figures))
     found = pd.concat(parts).drop_duplicates()

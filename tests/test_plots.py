@@ -43,8 +43,9 @@ def result(
     columns |= {key: changes.pop(key) for key in list(changes) if isinstance(changes[key], np.ndarray)}
     record = {
         "kind": changes.pop("kind", "attack"), "checks": changes.pop("checks", []), "warnings": [],
-        "threshold": {"value": 0.5}, "attack": {"parts": changes.pop("parts", []), "parameters": {}},
-        "detector": {"unranked": "", "purification": None, "parameters": {}, "fit": None, "weights": None},
+        "threshold": {"value": 0.5}, "attack": {"parts": changes.pop("parts", []), "parameters": {}, "code": ""},
+        "detector": {"unranked": "", "purification": None, "parameters": {}, "fit": None, "weights": None,
+                     "code": ""},
         "data": {"normal": 30, "anomalous": 30}, "forwards": 60, "backwards": 60, "seconds": 1.0, "peak_memory": None,
         "device": "cpu", "versions": {}, "git": {"commit": "", "dirty": False},
         "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
@@ -97,12 +98,12 @@ def test_the_legend_names_the_thin_lines_once() -> None:
 # --- boards
 
 
-def test_the_tradeoff_is_the_boards_own_mean() -> None:
+def test_the_tradeoff_is_the_mean_of_the_data_sets_table() -> None:
     cells = [result(name, category, seed=i, gap=1 + i % 2) for i, (name, category) in enumerate(
         (n, c) for n in "ab" for c in ("one", "two"))]  # fmt: skip
     cells.append(result("c", "one", checks=[{"name": "gradient", "passed": False, "sentence": "no"}]))
     ((title, points),) = tradeoff(cells).items()
-    assert title == "d, 8 px: pgd, linf 2/255"
+    assert title == "d, 8 px: mean of 2 categories, linf 2/255"
     found = {p.detector: p for p in points}
     assert {name: p.ranked for name, p in found.items()} == {"a": True, "b": True, "c": False}
     assert found["c"].label == "c (1 of 2 categories, not ranked)" and found["a"].label == "a"
@@ -113,7 +114,7 @@ def test_the_tradeoff_is_the_boards_own_mean() -> None:
         assert found[name].robust.low < found[name].robust.value < found[name].robust.high
 
 
-def test_boards_without_a_tradeoff_are_left_out() -> None:
+def test_data_sets_without_a_tradeoff_are_left_out() -> None:
     assert tradeoff([result("a")]) == {}
     assert tradeoff([result(name, goal="threshold") for name in "ab"]) == {}
 
@@ -342,7 +343,7 @@ def test_a_notebook_gets_axes_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_titles_are_chosen_or_refused_in_one_line() -> None:
     cells = [result(name, eps=eps) for name in "ab" for eps in ("1/255", "2/255")]
-    assert bench.plot.titles("tradeoff", cells) == ["d, 8 px: pgd, linf 1/255", "d, 8 px: pgd, linf 2/255"]
+    assert bench.plot.titles("tradeoff", cells) == ["d, 8 px: one, linf 1/255", "d, 8 px: one, linf 2/255"]
     for title, message in (("3/255", "is part of no title"), ("linf", "is part of several titles")):
         with pytest.raises(UserError, match=message):
             bench.plot.tradeoff(cells, title, axes())
