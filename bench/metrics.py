@@ -54,14 +54,15 @@ def average_precision(curves: Curves) -> Floats:
     np.divide(curves.hits, precision, out=precision)
     first = precision[0] * curves.hits[0]
     others = np.einsum("ij,ij->j", precision[1:], curves.hits[1:] - curves.hits[:-1])
-    return np.asarray((first + others) / curves.hits[-1])
+    return np.asarray(np.divide(first + others, curves.hits[-1], dtype=np.float64))
 
 
 def fpr_at_95_tpr(curves: Curves) -> Floats:
     """Least share of normal images flagged by a threshold that flags at least 95 % of the anomalous ones."""
     enough = (0.95 - 1e-6) * curves.hits[-1]  # less than one image short of it, in any precision
     first = (curves.hits >= enough).argmax(0)
-    return np.asarray(curves.alarms[first, np.arange(len(first))] / curves.alarms[-1])
+    alarms = curves.alarms[first, np.arange(len(first))]
+    return np.asarray(np.divide(alarms, curves.alarms[-1], dtype=np.float64))
 
 
 METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
@@ -124,7 +125,7 @@ def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bo
     exact = wins.size < 2**22  # whole and half numbers up to there, in single precision
     wins = wins.astype(np.float32) if exact else wins
     samples = [np.einsum("ij,ij->j", w[y], wins @ w[~y]) for w in _weights(y, salt)]
-    return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples) / wins.size)
+    return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples, dtype=np.float64) / wins.size)
 
 
 def auroc_value(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -186,8 +187,8 @@ def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, sal
     if np.isnan(threshold):
         return _unknown()
     right = ((s > threshold) == y).astype(np.float32)
-    samples = np.concatenate([right @ weights for weights in _weights(y, salt)]) / len(s)
-    return Bootstrap(float(right.mean()), samples)
+    counts = np.concatenate([right @ weights for weights in _weights(y, salt)], dtype=np.float64)
+    return Bootstrap(float(right.mean(dtype=np.float64)), counts / len(s))
 
 
 def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:

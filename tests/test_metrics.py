@@ -135,6 +135,18 @@ def test_the_threshold_is_the_conformal_quantile() -> None:
     assert np.isnan(threshold_at([]))
 
 
+def test_counts_are_divided_in_double_precision() -> None:
+    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
+    scores[[0, 9]] = scores[[9, 0]]
+    assert accuracy(scores, labels, 4.5).value == 0.8
+    for found in (accuracy(scores, labels, 4.5), *ranking(scores, labels).values()):
+        assert found.samples.dtype == np.float64
+    counts = accuracy(scores, labels, 4.5).samples * 10
+    np.testing.assert_allclose(counts, counts.round(), rtol=1e-14)
+    pairs = 25 * ranking(scores, labels)["auroc"].samples
+    np.testing.assert_allclose(pairs, pairs.round(), rtol=1e-14)
+
+
 def test_accuracy_at_a_threshold() -> None:
     found = accuracy([0.0, 1.0, 2.0, 3.0], [0, 1, 0, 1], 1.5).estimate()
     assert found.value == 0.5
