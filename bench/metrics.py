@@ -193,12 +193,13 @@ def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, sal
 
 def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:
     """The median of one class's numbers, which may be inf; nan where there are none."""
-    v = np.sort(np.asarray(values, dtype=np.float64))
+    v = np.asarray(values, dtype=np.float64)
     if not len(v):
         return _unknown()
-    found = []
+    order, found = np.argsort(v, kind="stable"), []
+    v = v[order]
     for weights in _weights(np.zeros(len(v), dtype=bool), salt):
-        below = weights.cumsum(0)
+        below = weights[order].cumsum(0)  # a weight is that of an image, so that two detectors are paired
         # the two middle ones of each resample, or twice the one
         lower = v[(below >= len(v) / 2).argmax(0)]
         upper = v[(below >= len(v) // 2 + 1).argmax(0)]
