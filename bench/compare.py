@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .boards import Board, boards
 from .cells import Result
 from .errors import UserError, unknown
-from .metrics import Bootstrap, Estimate, mean
+from .metrics import Bootstrap, Estimate, Floats, mean
 
 LEVEL = 0.05
 FEWEST_BLOCKS = 5
@@ -33,9 +34,9 @@ class Difference(NamedTuple):
     b: Estimate
     difference: Estimate
     errors: float
-    """The difference in standard errors (of the bootstrap): its effect size."""
+    """The difference in standard errors (of the bootstrap): its effect size; nan where resamples are infinite."""
     p: float
-    """Two-sided: twice the share of resamples on the other side of 0."""
+    """Two-sided: twice the share of resamples on the other side of 0; nan where a metric is undefined."""
 
 
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
@@ -51,9 +52,10 @@ def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "
                 f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
             )
     first, second = (mean([_metric(cells[c], metric) for c in shared]) for cells in (cells_a, cells_b))
-    samples = first.samples - second.samples
-    difference = Bootstrap(first.value - second.value, samples)
-    spread = float(samples.std())
+    samples = _minus(first.samples, second.samples)
+    difference = Bootstrap(float(_minus(first.value, second.value)), samples)
+    undefined = bool(np.isnan([difference.value, *samples]).any())
+    spread = float(samples.std()) if np.isfinite(samples).all() else math.nan
     sides = min(int((samples <= 0).sum()), int((samples >= 0).sum()))
     return Difference(
         title,
@@ -62,8 +64,14 @@ def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "
         second.estimate(),
         difference.estimate(),
         difference.value / spread if spread else math.copysign(math.inf, difference.value) if difference.value else 0.0,
-        min(2 * (sides + 1) / (len(samples) + 1), 1.0),
+        math.nan if undefined else min(2 * (sides + 1) / (len(samples) + 1), 1.0),
     )
+
+
+def _minus(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
+    """a - b; 0 where both are the same infinity."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.equal(a, b), 0.0, np.subtract(a, b))
 
 
 def _metric(r: Result, metric: str) -> Bootstrap:
@@ -75,13 +83,14 @@ def _metric(r: Result, metric: str) -> Bootstrap:
 def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
     """Of detectors and their cells, that with the highest mean and those that are not significantly worse.
 
-    Of those that have the metric in every category that any of them has.
+    Of those that have the metric, and not as nan, in every category that any of them has.
     """
     categories = {r.category for cells in entries.values() for r in cells}
     whole = {
         name: cells
         for name, cells in entries.items()
-        if len(cells) == len(categories) and all(metric in r.metrics for r in cells)
+        if len(cells) == len(categories)
+        and all(metric in r.metrics and not math.isnan(r.metrics[metric].value) for r in cells)
     }
     if not whole:
         return set()

@@ -81,12 +81,12 @@ class Bootstrap(NamedTuple):
 
 
 def _quantile(ordered: Floats, share: float) -> float:
-    """Of sorted numbers, as numpy's: interpolated, but not between two of which one is infinite."""
+    """Of sorted numbers, as numpy's: interpolated, or the nearest where one of them is infinite."""
     if np.isnan(ordered[-1]):
         return float("nan")
     place = share * (len(ordered) - 1)
     below, above = float(ordered[int(place)]), float(ordered[min(int(place) + 1, len(ordered) - 1)])
-    if np.isinf(ordered[-1]):
+    if np.isinf(ordered[[0, -1]]).any():
         return float(ordered[round(place)])
     return below + (place - int(place)) * (above - below)
 

@@ -14,24 +14,26 @@ from bench import Data, ThreatModel, UserError, evaluate
 from bench.boards import boards
 from bench.cells import Result, Table, load_results, read_results
 from bench.compare import Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
+from bench.metrics import _weights
 from bench.plots import draw_ranks
 from bench.run import Row
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255") -> Result:
-    """A cell with these robust scores; the first half of the images is normal."""
+def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255", **more: np.ndarray) -> Result:
+    """A cell with these robust scores, and more columns; the first half of the images is normal."""
     half = len(scores) // 2
     rows = tuple(Row(f"{i}", int(i >= half), float(s), float(s), 0.0, float(s)) for i, s in enumerate(scores))
     record = {
         "kind": "attack", "checks": [], "threshold": {"value": 0.5}, "attack": {"parts": []},
-        "detector": {"unranked": "", "purification": None},
+        "detector": {"unranked": "", "purification": None}, "data": {},
         "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
                  "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
                  "limit": None, "draws": None, "goal": "rank"},
     }  # fmt: skip
-    return Result(Path(f"{name}-{category}-{eps}"), record, Table.of(rows))
+    table = Table.of(rows)
+    return Result(Path(f"{name}-{category}-{eps}"), record, table._replace(columns=table.columns | more))
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -54,6 +56,47 @@ def test_pairing_tells_apart_what_the_intervals_do_not() -> None:
     assert found.difference.value == pytest.approx(found.a.value - found.b.value)
     other = paired([result(b, "b")], [result(a, "a")], "robust_auroc")
     assert other.p == found.p and other.difference.value == -found.difference.value
+
+
+def radii(share: float, seed: int = 0) -> np.ndarray:
+    """Of 60 images; that share of each class cannot be moved over the threshold."""
+    found = np.random.default_rng(seed).uniform(0.1, 1, 60)
+    return np.where(np.tile(np.arange(30) < 30 * share, 2), np.inf, found)
+
+
+def test_infinite_medians_that_are_equal_do_not_differ() -> None:
+    for share in (0.5, 0.9, 1.0):  # some, most and all resamples have an infinite median
+        a, b = (result(random_scores(0), name, radius=radii(share)) for name in "ab")
+        found = paired([a], [b], "median_radius_normal")
+        assert list(found.difference) == [0, 0, 0] and found.p == 1 and found.errors == 0
+
+
+def test_an_infinite_median_is_more_than_any_other() -> None:
+    a, b = (result(random_scores(0), name, radius=radii(share)) for name, share in (("a", 1.0), ("b", 0.1)))
+    for found, sign in ((paired([a], [b], "median_radius_normal"), 1), (paired([b], [a], "median_radius_normal"), -1)):
+        assert list(found.difference) == [sign * np.inf] * 3 and found.p < 0.01
+
+
+def test_what_is_undefined_has_no_p() -> None:
+    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    b.record["threshold"]["value"] = np.nan
+    found = paired([a], [b], "robust_accuracy")
+    assert np.isnan([found.p, found.errors, *found.difference]).all()
+    assert not_worse({"b": [b], "a": [a]}, "robust_accuracy") == {"a"}
+
+
+def test_medians_are_paired_by_image() -> None:
+    """The images of one are those of the other, each a little harder: in every resample its median is less."""
+    first = radii(0)
+    a, b = (result(random_scores(0), name, radius=r) for name, r in (("a", first), ("b", first - 0.05)))
+    alone = b.metrics["median_radius_normal"].estimate()
+    found = paired([a], [b], "median_radius_normal")
+    assert found.difference == pytest.approx((0.05, 0.05, 0.05)) and alone.high - alone.low > 0.05
+    other = radii(0, seed=1)
+    unlike = paired([a], [result(random_scores(0), "c", radius=other)], "median_radius_normal")
+    weights = np.concatenate(list(_weights(np.zeros(30, bool), "d/one")), axis=1).T.astype(int)
+    medians = [[np.median(np.repeat(r[:30], w)) for w in weights] for r in (first, other)]
+    assert unlike.difference[1:] == pytest.approx(np.percentile(np.subtract(*medians), [2.5, 97.5]))
 
 
 def test_equal_detectors_are_seldom_told_apart() -> None:

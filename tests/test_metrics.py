@@ -112,7 +112,7 @@ def test_intervals_repeat_and_categories_are_resampled_independently() -> None:
     assert (both.high - both.low) < 0.8 * (one.high - one.low)  # 1 / sqrt 2, if independent
 
 
-@given(st.lists(st.floats(-5, 5) | st.just(np.inf), min_size=1, max_size=60))
+@given(st.lists(st.floats(-5, 5) | st.sampled_from([np.inf, -np.inf]), min_size=1, max_size=60))
 @settings(deadline=None, max_examples=60)
 def test_intervals_are_numpys_percentiles(samples: list[float]) -> None:
     found = Bootstrap(0.0, np.array(samples)).estimate()
