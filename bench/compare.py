@@ -40,14 +40,17 @@ class Difference(NamedTuple):
 
 
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
-    """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric."""
+    """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric.
+
+    The images are the same where their ids are, and their fingerprints if both records have one.
+    """
     cells_a, cells_b = ({r.category: r for r in cells} for cells in (a, b))
     shared = sorted(set(cells_a) & set(cells_b))
     if not shared:
         raise UserError(f"{a[0].detector} and {b[0].detector} have no category in common")
     for category in shared:
         one, other = cells_a[category], cells_b[category]
-        if one.table.ids != other.table.ids:
+        if one.table.ids != other.table.ids or len({_images(one), _images(other)} - {None}) > 1:
             raise UserError(
                 f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
             )
@@ -66,6 +69,12 @@ def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "
         difference.value / spread if spread else math.copysign(math.inf, difference.value) if difference.value else 0.0,
         math.nan if undefined else min(2 * (sides + 1) / (len(samples) + 1), 1.0),
     )
+
+
+def _images(r: Result) -> str | None:
+    """The fingerprint of its test images, where it is recorded."""
+    found: str | None = r.record["data"].get("test")
+    return found
 
 
 def _minus(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:

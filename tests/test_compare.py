@@ -114,6 +114,18 @@ def test_other_images_are_refused() -> None:
         paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroch")
 
 
+def test_other_images_under_the_same_ids_are_refused() -> None:
+    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    for r, fingerprint in ((a, "1" * 64), (b, "2" * 64)):
+        assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a", "b"}  # not known of both
+        r.record["data"]["test"] = fingerprint
+    with pytest.raises(UserError, match="a-one-2/255 and b-one-2/255 hold different images"):
+        paired([a], [b], "robust_auroc")
+    assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a"}
+    b.record["data"]["test"] = a.record["data"]["test"]
+    assert paired([a], [b], "robust_auroc").p == 1
+
+
 def test_boards_without_the_metric_are_left_out() -> None:
     cells = [result(random_scores(i), name, eps=eps) for i, (name, eps) in enumerate(
         (n, e) for n in "ab" for e in ("1/255", "2/255"))]  # fmt: skip
