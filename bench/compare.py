@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .boards import Board, boards
 from .cells import Result
 from .errors import UserError, unknown
-from .metrics import Bootstrap, Estimate, Floats, mean
+from .metrics import Bootstrap, Estimate, Floats, better, mean
 
 LEVEL = 0.05
 FEWEST_BLOCKS = 5
@@ -90,7 +90,7 @@ def _metric(r: Result, metric: str) -> Bootstrap:
 
 
 def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
-    """Of detectors and their cells, that with the highest mean and those that are not significantly worse.
+    """Of detectors and their cells, that with the best mean and those that are not significantly worse.
 
     Of those that have the metric, and not as nan, in every category that any of them has.
     """
@@ -103,7 +103,8 @@ def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
     }
     if not whole:
         return set()
-    best = max(whole, key=lambda name: mean([r.metrics[metric] for r in whole[name]]).value)
+    sign = better(metric)
+    best = max(whole, key=lambda name: sign * mean([r.metrics[metric] for r in whole[name]]).value)
     return {name for name, cells in whole.items() if name == best or _as_good(cells, whole[best], metric)}
 
 
@@ -196,7 +197,7 @@ def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str 
     blocks = np.array([[row[name] for name in names] for row in table.values() if len(row) == len(names)])
     if len(blocks) < FEWEST_BLOCKS:
         return None
-    ranks = dict(zip(names, stats.rankdata(-blocks, axis=1).mean(0).tolist(), strict=True))
+    ranks = dict(zip(names, stats.rankdata(-better(metric or "") * blocks, axis=1).mean(0).tolist(), strict=True))
     k, n = len(names), len(blocks)
     if k == 2:
         same = bool((blocks[:, 0] == blocks[:, 1]).all())

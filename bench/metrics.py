@@ -68,6 +68,11 @@ def fpr_at_95_tpr(curves: Curves) -> Floats:
 METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
 
 
+def better(metric: str) -> int:
+    """1 where more of a metric with such a name is better, -1 where less is."""
+    return -1 if metric.endswith("fpr95") else 1
+
+
 class Bootstrap(NamedTuple):
     """A value and what it was in every resample."""
 

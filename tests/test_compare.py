@@ -149,6 +149,14 @@ def test_bold_is_the_best_and_what_is_not_worse() -> None:
     assert not_worse(ranked, "robust_auroc") == {"good", "close"}
 
 
+def test_less_is_better_of_a_false_positive_rate() -> None:
+    cells = many("abc", 6, {"a": 4, "b": 1, "c": 0})
+    found = over_data_sets(list("abc"), cells, "robust_fpr95")
+    assert found is not None and list(found.ranks) == sorted(found.ranks, key=found.ranks.__getitem__) == list("abc")
+    own = {name: [r for r in cells if r.detector == name] for name in "abc"}
+    assert not_worse(own, "robust_fpr95") == not_worse(own, "robust_auroc") == {"a"}
+
+
 def many(names: str, blocks: int, gaps: dict[str, float]) -> list[Result]:
     return [result(random_scores(97 * i + ord(n), gaps[n]), n, f"c{i}") for n in names for i in range(blocks)]
 
