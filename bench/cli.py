@@ -173,9 +173,9 @@ def build_parser() -> argparse.ArgumentParser:
         "compare",
         help="is one detector better than another? paired by image, and over data sets",
         description="The difference of a metric between two detectors (or two cells), with an interval and a p-value\n"
-        "from a bootstrap that is paired by image. With five data sets or more in common (a category under\n"
-        "one attack and budget is one): Wilcoxon's test of two detectors, Friedman's of more, and a\n"
-        "critical-difference plot.",
+        "from a bootstrap that is paired by image. With five data sets or more in common (a category is\n"
+        "one; its attacks and budgets share images, so their mean counts): Wilcoxon's test of two\n"
+        "detectors, Friedman's of more, and a critical-difference plot.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument(
@@ -610,7 +610,7 @@ def _compare(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from .cells import read_results
-    from .compare import cliques, compare, over_data_sets
+    from .compare import FEWEST_BLOCKS, cliques, compare, over_data_sets
     from .plots import write_ranks
 
     names = list(dict.fromkeys(options.names))
@@ -630,7 +630,7 @@ def _compare(options: argparse.Namespace) -> int:
         console.print(table)
     ranks = over_data_sets(names, results, options.metric)
     if ranks is None:
-        console.print("over data sets: fewer than 5 in common, too few for a test", style="dim")
+        console.print(f"over data sets: fewer than {FEWEST_BLOCKS} in common, too few for a test", style="dim")
         return 0
     test = "Wilcoxon" if ranks.critical is None else "Friedman"
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(ranks.ranks.items(), key=lambda item: item[1]))

@@ -2,13 +2,14 @@
 
 Cells of the same images are resampled with the same weights, so the difference of two metrics has an interval of its
 own, which is narrower than theirs suggest. Across data sets: Wilcoxon's signed ranks for two detectors; Friedman's test
-and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html).
+and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html). Those
+take data sets to be independent, so a category is one, with all its attacks and budgets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,7 +174,7 @@ class Ranks(NamedTuple):
     """Detectors over many data sets."""
 
     blocks: int
-    """Data sets (a category under one attack and budget) that all of them have."""
+    """Data sets, a category at an image size each, that all of them have under one attack and budget at least."""
     ranks: Mapping[str, float]
     """Mean rank, 1 is best; ties share."""
     p: float
@@ -183,29 +184,46 @@ class Ranks(NamedTuple):
 
 
 def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str | None = None) -> Ranks | None:
-    """None with too few data sets in common for any verdict."""
+    """None with too few data sets in common for any verdict.
+
+    The tests want independent data sets, so a category is one, however many attacks, budgets and seeds it has: of them
+    those that every detector was run with, by their mean.
+    """
     from scipy import stats
 
-    cells = chosen(names, results)
-    table: dict[tuple[object, ...], dict[str, float]] = {}
-    for board in boards([r for own in cells.values() for r in own]):
-        for name in names:
-            for r in _of_board(board, cells[name]):
-                value = r.metrics.get(metric or r.ranked_by)
-                if value is not None:
-                    table.setdefault((*board.key, r.category), {})[name] = value.value
-    blocks = np.array([[row[name] for name in names] for row in table.values() if len(row) == len(names)])
+    table: dict[tuple[object, ...], list[list[float]]] = {}
+    for place, values in _shared(names, results, metric):
+        table.setdefault(place, []).append(values)
+    blocks = np.array([np.mean(rows, axis=0) for rows in table.values()])
     if len(blocks) < FEWEST_BLOCKS:
         return None
     ranks = dict(zip(names, stats.rankdata(-better(metric or "") * blocks, axis=1).mean(0).tolist(), strict=True))
     k, n = len(names), len(blocks)
     if k == 2:
-        same = bool((blocks[:, 0] == blocks[:, 1]).all())
-        p = 1.0 if same else float(stats.wilcoxon(blocks[:, 0], blocks[:, 1], zero_method="zsplit").pvalue)
+        apart = _minus(blocks[:, 0], blocks[:, 1])
+        p = float(stats.wilcoxon(apart, zero_method="zsplit").pvalue) if apart.any() else 1.0
         return Ranks(n, ranks, p, None)
     p = float(stats.friedmanchisquare(*blocks.T).pvalue)
     q = float(stats.studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2)
     return Ranks(n, ranks, 1.0 if math.isnan(p) else p, q * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def _shared(
+    names: Sequence[str], results: Sequence[Result], metric: str | None
+) -> Iterator[tuple[tuple[object, ...], list[float]]]:
+    """(data set, size, category) and the metric of every detector, once for each board where all of them have it."""
+    cells = chosen(names, results)
+    for board in boards([r for own in cells.values() for r in own]):
+        found: dict[str, dict[str, float]] = {}
+        for name in names:
+            for r in _of_board(board, cells[name]):
+                value = r.metrics.get(metric or r.ranked_by)
+                if value is not None and not math.isnan(value.value):
+                    found.setdefault(r.category, {})[name] = value.value
+        for category, values in found.items():
+            if len(values) == len(names):
+                dataset, size, *_ = board.key
+                yield (dataset, size, category), [values[name] for name in names]
 
 
 def cliques(ranks: Ranks) -> list[tuple[str, ...]]:

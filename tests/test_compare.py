@@ -175,6 +175,45 @@ def test_ranks_over_data_sets_are_those_of_the_literature() -> None:
     assert over_data_sets(["a", "d"], [r for r in cells if r.spec["category"] in ("c0", "c1", "c2", "c3")]) is None
 
 
+def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
+    """They share images and clean scores: more of them are no further evidence."""
+    budgets = [f"{i}/255" for i in range(1, 8)]
+    one = [result(random_scores(ord(n)), n, eps=eps) for n in "ab" for eps in budgets]
+    for i, r in enumerate(one):
+        r.spec["seed"] = i % 2
+    assert over_data_sets(["a", "b"], one) is None
+    single, twice = many("ab", 7, {"a": 1, "b": 0}), many("ab", 7, {"a": 1, "b": 0})
+    for r in twice:
+        r.spec["eps"] = "1/255"
+    found = over_data_sets(["a", "b"], single)
+    assert found is not None and found.blocks == 7 and over_data_sets(["a", "b"], [*single, *twice]) == found
+
+
+def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
+    first, second = many("ab", 8, {"a": 1, "b": 0.5}), many("ab", 8, {"a": 0, "b": 1})
+    for r in second:
+        r.spec["eps"] = "4/255"
+    third = [result(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
+    found = over_data_sets(["a", "b"], [*first, *second, *third])
+    values = [
+        [np.mean([r.metrics["robust_auroc"].value for r in (*first, *second) if (r.detector, r.category) == (n, f"c{i}")])
+         for i in range(8)] for n in "ab"
+    ]  # fmt: skip
+    assert found is not None and found.p == pytest.approx(stats.wilcoxon(*values).pvalue)
+    ranks = 1 + np.mean(np.array(values)[::-1] > np.array(values), axis=1)
+    assert list(found.ranks.values()) == pytest.approx(ranks)
+
+
+def test_undefined_metrics_are_no_data_set_and_infinite_ones_are() -> None:
+    cells = [result(random_scores(i), n, f"c{i}", radius=radii(1.0 if i < 3 else 0.1, i + 9 * (n == "b")))
+             for n in "ab" for i in range(9)]  # fmt: skip
+    cells[0].record["threshold"]["value"] = np.nan
+    found = over_data_sets(["a", "b"], cells, "median_radius_normal")
+    assert found is not None and found.blocks == 9 and 0 < found.p < 1
+    found = over_data_sets(["a", "b"], cells, "robust_accuracy")
+    assert found is not None and found.blocks == 8
+
+
 def test_cliques_are_as_large_as_they_can_be() -> None:
     found = cliques(Ranks(10, {"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.01, 1.0))
     assert found == [("a", "b"), ("b", "c")]
