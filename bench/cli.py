@@ -173,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
         "compare",
         help="is one detector better than another? paired by image, and over data sets",
         description="The difference of a metric between two detectors (or two cells), with an interval and a p-value\n"
-        "from a bootstrap that is paired by image. With five data sets or more in common (a category is\n"
+        "from a bootstrap that is paired by image. With six data sets or more in common (a category is\n"
         "one; its attacks and budgets share images, so their mean counts): Wilcoxon's test of two\n"
         "detectors, Friedman's of more, and a critical-difference plot.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -22,7 +22,7 @@ from .errors import UserError, unknown
 from .metrics import Bootstrap, Estimate, Floats, better, mean
 
 LEVEL = 0.05
-FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 6
 """Below, no signed-rank test of two detectors can reach 0.05: the least p of N pairs is 2 / 2^N."""
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from bench import Data, ThreatModel, UserError, evaluate
 from bench.boards import boards
 from bench.cells import Result, Table, load_results, read_results
-from bench.compare import Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
+from bench.compare import FEWEST_BLOCKS, LEVEL, Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
 from bench.metrics import _weights
 from bench.plots import draw_ranks
 from bench.run import Row
@@ -172,7 +172,15 @@ def test_ranks_over_data_sets_are_those_of_the_literature() -> None:
     assert ("b", "c") in cliques(found) or ("c", "b") in cliques(found)
     two = over_data_sets(["a", "d"], cells)
     assert two is not None and two.critical is None and two.p == pytest.approx(stats.wilcoxon(*values[[0, 3]]).pvalue)
-    assert over_data_sets(["a", "d"], [r for r in cells if r.spec["category"] in ("c0", "c1", "c2", "c3")]) is None
+
+
+@pytest.mark.parametrize("metric", ["robust_auroc", "robust_fpr95"])
+def test_the_fewest_data_sets_are_those_that_can_tell_two_detectors_apart(metric: str) -> None:
+    cells = many("ab", FEWEST_BLOCKS, {"a": 4, "b": 0})
+    found = over_data_sets(["a", "b"], cells, metric)
+    assert found is not None and found.p <= LEVEL and found.ranks == {"a": 1, "b": 2}
+    assert stats.wilcoxon(np.arange(1, FEWEST_BLOCKS)).pvalue > LEVEL  # of one data set less, all in favour of one
+    assert over_data_sets(["a", "b"], [r for r in cells if r.category != "c0"]) is None
 
 
 def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
@@ -195,10 +203,10 @@ def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
         r.spec["eps"] = "4/255"
     third = [result(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
     found = over_data_sets(["a", "b"], [*first, *second, *third])
-    values = [
-        [np.mean([r.metrics["robust_auroc"].value for r in (*first, *second) if (r.detector, r.category) == (n, f"c{i}")])
-         for i in range(8)] for n in "ab"
-    ]  # fmt: skip
+    both = {n: {f"c{i}": list[float]() for i in range(8)} for n in "ab"}
+    for r in (*first, *second):
+        both[r.detector][r.category].append(r.metrics["robust_auroc"].value)
+    values = [[np.mean(two) for two in both[n].values()] for n in "ab"]
     assert found is not None and found.p == pytest.approx(stats.wilcoxon(*values).pvalue)
     ranks = 1 + np.mean(np.array(values)[::-1] > np.array(values), axis=1)
     assert list(found.ranks.values()) == pytest.approx(ranks)
@@ -252,7 +260,7 @@ def test_the_command(tmp_path: Path, run_cli: Run) -> None:
     table = load_results(tmp_path)
     noise, pgd = (Path(table[table.attack == a].folder.iloc[0]) for a in ("noise", "pgd"))
     code, out, err = run_cli("compare", noise, pgd, "--results", tmp_path)
-    assert code == 0 and "fewer than 5 in common" in out, err
+    assert code == 0 and f"fewer than {FEWEST_BLOCKS} in common" in out, err
     found = compare(str(noise), str(pgd), read_results(tmp_path)[0])[0]
     first = table[table.category == "c1"].set_index("attack").robust_auroc
     assert found.difference.value == pytest.approx(first["noise"] - first["pgd"])
