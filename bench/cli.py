@@ -14,6 +14,8 @@ from .errors import UserError
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from rich.console import Console
+
     from .check_run import Given, Rechecked
     from .data import Data
     from .fitting import Candidate
@@ -324,6 +326,13 @@ def _complain(message: str) -> None:
     print(f"bench: {line}", file=sys.stderr)
 
 
+def _console() -> Console:
+    """A terminal that shows names, paths and sentences as they are: nothing in them is markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)
+
+
 def _names(text: str, what: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -556,8 +565,6 @@ def _assigned(texts: list[str]) -> dict[str, str]:
 
 def _summary(root: Path, beds: list[Data]) -> None:
     """The boards of what was just run."""
-    from rich.console import Console
-
     from .boards import boards, rich_table
     from .cells import find_cells
 
@@ -568,15 +575,13 @@ def _summary(root: Path, beds: list[Data]) -> None:
     if not results:
         return
     categories = {bed.category for bed in beds}
-    console = Console()
+    console = _console()
     for board in boards([r for r in results if r.category in categories]):
         console.print(rich_table(board))
     console.print(f"{len(results)} finished cells in {folder}; `bench report` writes the leaderboard", style="dim")
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from .boards import boards, rich_table
     from .bracket import broken_brackets
     from .cells import Filters
@@ -588,7 +593,7 @@ def _report(options: argparse.Namespace) -> int:
     (results, notes, damaged), written = write_report(
         options.results, options.out, _names(options.format, "--format"), filters, options.sort
     )
-    console = Console()
+    console = _console()
     shown = boards(results, options.sort)
     for board in shown[:BOARDS_SHOWN]:
         console.print(rich_table(board))
@@ -606,7 +611,6 @@ def _report(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from .cells import read_results
@@ -617,7 +621,7 @@ def _compare(options: argparse.Namespace) -> int:
     if len(names) < 2:
         raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
     results = read_results(options.results).results
-    console = Console()
+    console = _console()
     for other in names[1:]:
         table = Table(title=f"{names[0]} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("on", overflow="fold")
@@ -654,7 +658,6 @@ def _list(options: argparse.Namespace) -> int:
 
         print(json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     detectors = options.kind == "detectors"
@@ -665,7 +668,7 @@ def _list(options: argparse.Namespace) -> int:
         gradient = {True: "yes", False: "no", None: "?"}[row.differentiable]
         summary = row.summary if row.where == registry.BUILT_IN else f"{row.summary} ({row.where})"
         table.add_row(row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), summary)
-    Console().print(table)
+    _console().print(table)
     return 0
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Linear, small_data
+from rich.console import Console
 from scipy import stats
 
 from bench import Data, ThreatModel, UserError, evaluate
-from bench.boards import boards
-from bench.cells import Result, Table, load_results, read_results
+from bench.boards import boards, rich_table
+from bench.cells import Found, Result, Table, load_results, read_results
 from bench.compare import FEWEST_BLOCKS, LEVEL, Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
 from bench.metrics import _weights
 from bench.plots import draw_ranks
@@ -95,8 +96,8 @@ def test_medians_are_paired_by_image() -> None:
     other = radii(0, seed=1)
     unlike = paired([a], [result(random_scores(0), "c", radius=other)], "median_radius_normal")
     weights = np.concatenate(list(_weights(np.zeros(30, bool), "d/one")), axis=1).T.astype(int)
-    medians = [[np.median(np.repeat(r[:30], w)) for w in weights] for r in (first, other)]
-    assert unlike.difference[1:] == pytest.approx(np.percentile(np.subtract(*medians), [2.5, 97.5]))
+    apart = [np.median(np.repeat(first[:30], w)) - np.median(np.repeat(other[:30], w)) for w in weights]
+    assert unlike.difference[1:] == pytest.approx(np.percentile(apart, [2.5, 97.5]))
 
 
 def test_equal_detectors_are_seldom_told_apart() -> None:
@@ -249,6 +250,35 @@ def test_names_are_found_as_people_write_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="may be any of"):
         chosen(["advrad"], twice)
     assert len(chosen(["advrad (k=9)"], twice)["advrad (k=9)"]) == 1
+
+
+HARD = "bold] a[b=5] [/x] [nan, 1] :smile:"
+"""What Rich's markup would swallow, take for a style, or refuse."""
+
+
+def test_terminals_show_names_as_they_are(tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    cells = [result(random_scores(0), name, category) for name in (f"[{HARD}", "b") for category in (HARD, "two")]
+    for r in cells:
+        r.spec["attack"], r.spec["dataset"] = f"worst {HARD}", f"d {HARD}"
+        r.record.update({"forwards": 0, "backwards": 0, "seconds": 0.0, "peak_memory": None})
+        r.record["detector"]["fit"] = None
+    cells[0].checks.append({"name": "gradient", "passed": False, "sentence": HARD})
+    found = Found(cells, [f"note {HARD}"], [f"damaged {HARD}"])
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(found, cells[0], *map(rich_table, boards(cells)))
+    for text in (f"[{HARD} (not ranked)", f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"failed: {HARD}"):
+        assert text in captured.get()
+    monkeypatch.setattr("bench.report.write_report", lambda *_: (found, [Path("/[red]out")]))
+    monkeypatch.setattr("bench.cells.read_results", lambda *_: found)
+    monkeypatch.setattr("bench.bracket.broken_brackets", lambda _: [f"violation {HARD}"])
+    code, out, err = run_cli("report", "--results", tmp_path)
+    assert code == 1, err
+    for text in (f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"impossible: violation {HARD}", "/[red]out"):
+        assert text in out
+    code, out, err = run_cli("compare", f"[{HARD}", "b", "--results", tmp_path)
+    assert code == 0 and f"[{HARD} - b" in out and f"worst {HARD}, linf 2/255 (mean of 2)" in out, err
 
 
 def test_the_command(tmp_path: Path, run_cli: Run) -> None:
