@@ -353,6 +353,13 @@ def test_titles_are_chosen_or_refused_in_one_line() -> None:
         bench.plot.titles("distribution", cells)
 
 
+def test_every_kind_is_a_function_of_the_same_name() -> None:
+    assert set(plots.KINDS) == set(bench.plot.__all__) - {"titles"} and set(plots.OF_CELLS) <= set(plots.KINDS)
+    for kind in plots.KINDS:
+        with pytest.raises(UserError, match=f"nothing for a plot of {kind}"):
+            getattr(bench.plot, kind)([])
+
+
 def test_results_show_themselves() -> None:
     cell = result("a<b", checks=[{"name": "gradient", "passed": False, "sentence": "no & never"}])
     found = Found([cell, result("c")], ["unfinished: d"], [])
