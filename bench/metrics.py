@@ -41,12 +41,6 @@ class Curves(NamedTuple):
     alarms: Floats
 
 
-def auroc(curves: Curves) -> Floats:
-    """Area under the ROC curve: the chance that an anomalous image scores above a normal one."""
-    tpr, fpr = (np.vstack([np.zeros_like(rate[:1]), rate]) for rate in _rates(curves))
-    return np.asarray(np.trapezoid(tpr, fpr, axis=0))
-
-
 def average_precision(curves: Curves) -> Floats:
     """Sum over thresholds of precision times the gain in recall."""
     precision = curves.hits + curves.alarms
@@ -65,7 +59,9 @@ def fpr_at_95_tpr(curves: Curves) -> Floats:
     return np.asarray(np.divide(alarms, curves.alarms[-1], dtype=np.float64))
 
 
-METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
+FROM_CURVES: dict[str, Callable[[Curves], Floats]] = {"ap": average_precision, "fpr95": fpr_at_95_tpr}
+METRICS = ("auroc", *FROM_CURVES)
+"""The area under the ROC curve, the chance that an anomalous image scores above a normal one, comes from pairs."""
 
 
 def better(metric: str) -> int:
@@ -111,11 +107,11 @@ def ranking(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> dic
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
         return dict.fromkeys(METRICS, _unknown())
-    found: dict[str, list[Floats]] = {name: [] for name in METRICS if name != "auroc"}
+    found: dict[str, list[Floats]] = {name: [] for name in FROM_CURVES}
     for weights in _weights(y, salt):
         curves = _curves(s, y, weights)
         for name, resampled in found.items():
-            resampled.append(METRICS[name](curves))
+            resampled.append(FROM_CURVES[name](curves))
     whole = points(s, y)
     others = {name: Bootstrap(whole[name], np.concatenate(parts)) for name, parts in found.items()}
     return {"auroc": auroc_of(s, y, salt), **others}
@@ -131,12 +127,6 @@ def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bo
     wins = wins.astype(np.float32) if exact else wins
     samples = [np.einsum("ij,ij->j", w[y], wins @ w[~y]) for w in _weights(y, salt)]
     return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples, dtype=np.float64) / wins.size)
-
-
-def auroc_value(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The AUROC without its interval; nan where a class is missing."""
-    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
-    return float(_wins(s, y).mean()) if y.any() and not y.all() else float("nan")
 
 
 def _wins(scores: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
@@ -179,10 +169,12 @@ def conservative(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
 
 
 def points(scores: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
-    """The values themselves; a test compares them with scikit-learn's."""
+    """The values of `ranking` without their resamples; nan where a class is missing."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    if not y.any() or y.all():
+        return dict.fromkeys(METRICS, float("nan"))
     curves = _curves(s, y, np.ones((len(y), 1)))
-    values = {name: float(metric(curves)[0]) for name, metric in METRICS.items() if name != "auroc"}
+    values = {name: float(metric(curves)[0]) for name, metric in FROM_CURVES.items()}
     return {"auroc": float(_wins(s, y).mean()), **values}
 
 
@@ -271,7 +263,3 @@ def _added_up(counts: Floats) -> Floats:
     for above, row in itertools.pairwise(counts):
         row += above
     return counts
-
-
-def _rates(curves: Curves) -> tuple[Floats, Floats]:
-    return curves.hits / curves.hits[-1], curves.alarms / curves.alarms[-1]
