@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -38,6 +39,7 @@ from .figures import (
     new,
     save,
     size,
+    stem,
     style,
     styled,
     with_intervals,
@@ -410,9 +412,12 @@ def write_plots(results: Sequence[Result], folder: Path) -> Written:
     """
     plots = {kind: make(results) for kind, make in KINDS.items() if kind not in OF_CELLS}
     kept = {kind: {id(plot) for plot in chosen} for kind, chosen in _bounded(plots).items()}
+    stems = Counter(stem(plot.name).casefold() for found in plots.values() for plot in found)
     paths, notes = list[Path](), list[str]()
     for kind, found in plots.items():
-        paths += [plot.write(folder) for plot in found if id(plot) in kept[kind]]
+        paths += [
+            plot.write(folder, hashed=stems[stem(plot.name).casefold()] > 1) for plot in found if id(plot) in kept[kind]
+        ]
         if left := len(found) - len(kept[kind]):
             notes.append(
                 f"{left} of {len(found)} {kind} plots are left out, those of the fewest detectors; "
