@@ -57,9 +57,14 @@ def colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
+def shape(i: int) -> int:
+    """Which of as many markers as MARKERS has is that of the i-th line: another one where the colours begin again."""
+    return (i + i // len(COLOURS)) % len(MARKERS)
+
+
 def marker(i: int) -> str:
-    """Of the i-th line: another one where the colours begin again."""
-    return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+    """Of the i-th line."""
+    return MARKERS[shape(i)]
 
 
 def arms(values: Sequence[Estimate]) -> list[list[float]]:

@@ -290,6 +290,12 @@ def test_the_style_has_the_colours_and_leaves_the_users_settings() -> None:
         assert matplotlib.rcParams["savefig.dpi"] == 150
 
 
+def test_lines_differ_in_colour_or_marker() -> None:
+    lines = range(len(figures.COLOURS) * len(figures.MARKERS))
+    assert len({(figures.colour(i), figures.marker(i)) for i in lines}) == len(lines)
+    assert [figures.MARKERS[figures.shape(i)] for i in lines] == [figures.marker(i) for i in lines]
+
+
 def plot(kind: str, detectors: int) -> figures.Plot:
     return figures.Plot(f"{kind} {detectors}", f"{kind} {detectors}", detectors, (2, 2), lambda axes: axes)
 
