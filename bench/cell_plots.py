@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .boards import boards
 from .figures import Plot, auroc_axis, colour, legend, marker, size, styled
-from .metrics import auroc_value
+from .metrics import points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,16 +124,15 @@ def progress(results: Sequence[Result]) -> dict[str, dict[str, list[Reached]]]:
             continue
         for name, cells in board.entries:
             shared = set.intersection(*(_passes(r) for r in cells))
-            points = [
-                Reached(
-                    k, float(np.mean([auroc_value(r.table.columns[f"after_{k}"], r.table.anomalous) for r in cells]))
-                )
-                for k in sorted(shared)
-            ]
-            if points:
+            reached = [Reached(k, float(np.mean([_auroc_after(r, k) for r in cells]))) for k in sorted(shared)]
+            if reached:
                 shown = f"{name} (not ranked)" if name in board.unranked else name
-                found.setdefault(board.title, {})[shown] = points
+                found.setdefault(board.title, {})[shown] = reached
     return found
+
+
+def _auroc_after(result: Result, passes: int) -> float:
+    return points(result.table.columns[f"after_{passes}"], result.table.anomalous)["auroc"]
 
 
 def _passes(result: Result) -> set[int]:
@@ -144,8 +143,8 @@ def _passes(result: Result) -> set[int]:
 @styled
 def draw_progress(lines: dict[str, list[Reached]], title: str, axes: Axes) -> Axes:
     """AUROC over the passes that the attack has had, one line per detector."""
-    for i, (name, points) in enumerate(lines.items()):
-        axes.plot(*zip(*points, strict=True), label=name, color=colour(i), marker=marker(i), clip_on=False)
+    for i, (name, reached) in enumerate(lines.items()):
+        axes.plot(*zip(*reached, strict=True), label=name, color=colour(i), marker=marker(i), clip_on=False)
     auroc_axis(axes)
     ticks = sorted({p.passes for points in lines.values() for p in points})
     last = [b for a, b in itertools.pairwise(ticks) if b < 1.3 * a]  # labels that would touch

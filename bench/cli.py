@@ -14,6 +14,8 @@ from .errors import UserError
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from rich.console import Console
+
     from .check_run import Given, Rechecked
     from .data import Data
     from .fitting import Candidate
@@ -173,9 +175,9 @@ def build_parser() -> argparse.ArgumentParser:
         "compare",
         help="is one detector better than another? paired by image, and over data sets",
         description="The difference of a metric between two detectors (or two cells), with an interval and a p-value\n"
-        "from a bootstrap that is paired by image. With five data sets or more in common (a category under\n"
-        "one attack and budget is one): Wilcoxon's test of two detectors, Friedman's of more, and a\n"
-        "critical-difference plot.",
+        "from a bootstrap that is paired by image. With six data sets or more in common (a category is\n"
+        "one; its attacks and budgets share images, so their mean counts): Wilcoxon's test of two\n"
+        "detectors, Friedman's of more, and a critical-difference plot.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument(
@@ -322,6 +324,13 @@ def _join_negative(arguments: Sequence[str]) -> list[str]:
 def _complain(message: str) -> None:
     line = " ".join(message.split())
     print(f"bench: {line}", file=sys.stderr)
+
+
+def _console() -> Console:
+    """A terminal that shows names, paths and sentences as they are: nothing in them is markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)
 
 
 def _names(text: str, what: str) -> list[str]:
@@ -556,8 +565,6 @@ def _assigned(texts: list[str]) -> dict[str, str]:
 
 def _summary(root: Path, beds: list[Data]) -> None:
     """The boards of what was just run."""
-    from rich.console import Console
-
     from .boards import boards, rich_table
     from .cells import find_cells
 
@@ -568,15 +575,13 @@ def _summary(root: Path, beds: list[Data]) -> None:
     if not results:
         return
     categories = {bed.category for bed in beds}
-    console = Console()
+    console = _console()
     for board in boards([r for r in results if r.category in categories]):
         console.print(rich_table(board))
     console.print(f"{len(results)} finished cells in {folder}; `bench report` writes the leaderboard", style="dim")
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from .boards import boards, rich_table
     from .bracket import broken_brackets
     from .cells import Filters
@@ -588,7 +593,7 @@ def _report(options: argparse.Namespace) -> int:
     (results, notes, damaged), written = write_report(
         options.results, options.out, _names(options.format, "--format"), filters, options.sort
     )
-    console = Console()
+    console = _console()
     shown = boards(results, options.sort)
     for board in shown[:BOARDS_SHOWN]:
         console.print(rich_table(board))
@@ -606,18 +611,17 @@ def _report(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from .cells import read_results
-    from .compare import cliques, compare, over_data_sets
+    from .compare import FEWEST_BLOCKS, cliques, compare, over_data_sets
     from .plots import write_ranks
 
     names = list(dict.fromkeys(options.names))
     if len(names) < 2:
         raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
     results = read_results(options.results).results
-    console = Console()
+    console = _console()
     for other in names[1:]:
         table = Table(title=f"{names[0]} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         table.add_column("on", overflow="fold")
@@ -630,7 +634,7 @@ def _compare(options: argparse.Namespace) -> int:
         console.print(table)
     ranks = over_data_sets(names, results, options.metric)
     if ranks is None:
-        console.print("over data sets: fewer than 5 in common, too few for a test", style="dim")
+        console.print(f"over data sets: fewer than {FEWEST_BLOCKS} in common, too few for a test", style="dim")
         return 0
     test = "Wilcoxon" if ranks.critical is None else "Friedman"
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(ranks.ranks.items(), key=lambda item: item[1]))
@@ -654,7 +658,6 @@ def _list(options: argparse.Namespace) -> int:
 
         print(json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     detectors = options.kind == "detectors"
@@ -665,7 +668,7 @@ def _list(options: argparse.Namespace) -> int:
         gradient = {True: "yes", False: "no", None: "?"}[row.differentiable]
         summary = row.summary if row.where == registry.BUILT_IN else f"{row.summary} ({row.where})"
         table.add_row(row.name + "+..." * row.wraps, *((gradient, row.needs) if detectors else ()), summary)
-    Console().print(table)
+    _console().print(table)
     return 0
 
 

@@ -2,25 +2,27 @@
 
 Cells of the same images are resampled with the same weights, so the difference of two metrics has an interval of its
 own, which is narrower than theirs suggest. Across data sets: Wilcoxon's signed ranks for two detectors; Friedman's test
-and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html).
+and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html). Those
+take data sets to be independent, so a category is one, with all its attacks and budgets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from .boards import Board, boards
 from .cells import Result
 from .errors import UserError, unknown
-from .metrics import Bootstrap, Estimate, mean
+from .metrics import Bootstrap, Estimate, Floats, better, mean
 
 LEVEL = 0.05
-FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 6
 """Below, no signed-rank test of two detectors can reach 0.05: the least p of N pairs is 2 / 2^N."""
 
 
@@ -33,27 +35,31 @@ class Difference(NamedTuple):
     b: Estimate
     difference: Estimate
     errors: float
-    """The difference in standard errors (of the bootstrap): its effect size."""
+    """The difference in standard errors (of the bootstrap): its effect size; nan where resamples are infinite."""
     p: float
-    """Two-sided: twice the share of resamples on the other side of 0."""
+    """Two-sided: twice the share of resamples on the other side of 0; nan where a metric is undefined."""
 
 
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
-    """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric."""
+    """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric.
+
+    The images are the same where their ids are, and their fingerprints if both records have one.
+    """
     cells_a, cells_b = ({r.category: r for r in cells} for cells in (a, b))
     shared = sorted(set(cells_a) & set(cells_b))
     if not shared:
         raise UserError(f"{a[0].detector} and {b[0].detector} have no category in common")
     for category in shared:
         one, other = cells_a[category], cells_b[category]
-        if one.table.ids != other.table.ids:
+        if one.table.ids != other.table.ids or len({_images(one), _images(other)} - {None}) > 1:
             raise UserError(
                 f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
             )
     first, second = (mean([_metric(cells[c], metric) for c in shared]) for cells in (cells_a, cells_b))
-    samples = first.samples - second.samples
-    difference = Bootstrap(first.value - second.value, samples)
-    spread = float(samples.std())
+    samples = _minus(first.samples, second.samples)
+    difference = Bootstrap(float(_minus(first.value, second.value)), samples)
+    undefined = bool(np.isnan([difference.value, *samples]).any())
+    spread = float(samples.std()) if np.isfinite(samples).all() else math.nan
     sides = min(int((samples <= 0).sum()), int((samples >= 0).sum()))
     return Difference(
         title,
@@ -62,8 +68,20 @@ def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "
         second.estimate(),
         difference.estimate(),
         difference.value / spread if spread else math.copysign(math.inf, difference.value) if difference.value else 0.0,
-        min(2 * (sides + 1) / (len(samples) + 1), 1.0),
+        math.nan if undefined else min(2 * (sides + 1) / (len(samples) + 1), 1.0),
     )
+
+
+def _images(r: Result) -> str | None:
+    """The fingerprint of its test images, where it is recorded."""
+    found: str | None = r.record["data"].get("test")
+    return found
+
+
+def _minus(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
+    """a - b; 0 where both are the same infinity."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.equal(a, b), 0.0, np.subtract(a, b))
 
 
 def _metric(r: Result, metric: str) -> Bootstrap:
@@ -73,19 +91,21 @@ def _metric(r: Result, metric: str) -> Bootstrap:
 
 
 def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
-    """Of detectors and their cells, that with the highest mean and those that are not significantly worse.
+    """Of detectors and their cells, that with the best mean and those that are not significantly worse.
 
-    Of those that have the metric in every category that any of them has.
+    Of those that have the metric, and not as nan, in every category that any of them has.
     """
     categories = {r.category for cells in entries.values() for r in cells}
     whole = {
         name: cells
         for name, cells in entries.items()
-        if len(cells) == len(categories) and all(metric in r.metrics for r in cells)
+        if len(cells) == len(categories)
+        and all(metric in r.metrics and not math.isnan(r.metrics[metric].value) for r in cells)
     }
     if not whole:
         return set()
-    best = max(whole, key=lambda name: mean([r.metrics[metric] for r in whole[name]]).value)
+    sign = better(metric)
+    best = max(whole, key=lambda name: sign * mean([r.metrics[metric] for r in whole[name]]).value)
     return {name for name, cells in whole.items() if name == best or _as_good(cells, whole[best], metric)}
 
 
@@ -154,7 +174,7 @@ class Ranks(NamedTuple):
     """Detectors over many data sets."""
 
     blocks: int
-    """Data sets (a category under one attack and budget) that all of them have."""
+    """Data sets, a category at an image size each, that all of them have under one attack and budget at least."""
     ranks: Mapping[str, float]
     """Mean rank, 1 is best; ties share."""
     p: float
@@ -164,29 +184,46 @@ class Ranks(NamedTuple):
 
 
 def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str | None = None) -> Ranks | None:
-    """None with too few data sets in common for any verdict."""
+    """None with too few data sets in common for any verdict.
+
+    The tests want independent data sets, so a category is one, however many attacks, budgets and seeds it has: of them
+    those that every detector was run with, by their mean.
+    """
     from scipy import stats
 
-    cells = chosen(names, results)
-    table: dict[tuple[object, ...], dict[str, float]] = {}
-    for board in boards([r for own in cells.values() for r in own]):
-        for name in names:
-            for r in _of_board(board, cells[name]):
-                value = r.metrics.get(metric or r.ranked_by)
-                if value is not None:
-                    table.setdefault((*board.key, r.category), {})[name] = value.value
-    blocks = np.array([[row[name] for name in names] for row in table.values() if len(row) == len(names)])
+    table: dict[tuple[object, ...], list[list[float]]] = {}
+    for place, values in _shared(names, results, metric):
+        table.setdefault(place, []).append(values)
+    blocks = np.array([np.mean(rows, axis=0) for rows in table.values()])
     if len(blocks) < FEWEST_BLOCKS:
         return None
-    ranks = dict(zip(names, stats.rankdata(-blocks, axis=1).mean(0).tolist(), strict=True))
+    ranks = dict(zip(names, stats.rankdata(-better(metric or "") * blocks, axis=1).mean(0).tolist(), strict=True))
     k, n = len(names), len(blocks)
     if k == 2:
-        same = bool((blocks[:, 0] == blocks[:, 1]).all())
-        p = 1.0 if same else float(stats.wilcoxon(blocks[:, 0], blocks[:, 1], zero_method="zsplit").pvalue)
+        apart = _minus(blocks[:, 0], blocks[:, 1])
+        p = float(stats.wilcoxon(apart, zero_method="zsplit").pvalue) if apart.any() else 1.0
         return Ranks(n, ranks, p, None)
     p = float(stats.friedmanchisquare(*blocks.T).pvalue)
     q = float(stats.studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2)
     return Ranks(n, ranks, 1.0 if math.isnan(p) else p, q * math.sqrt(k * (k + 1) / (6 * n)))
+
+
+def _shared(
+    names: Sequence[str], results: Sequence[Result], metric: str | None
+) -> Iterator[tuple[tuple[object, ...], list[float]]]:
+    """(data set, size, category) and the metric of every detector, once for each board where all of them have it."""
+    cells = chosen(names, results)
+    for board in boards([r for own in cells.values() for r in own]):
+        found: dict[str, dict[str, float]] = {}
+        for name in names:
+            for r in _of_board(board, cells[name]):
+                value = r.metrics.get(metric or r.ranked_by)
+                if value is not None and not math.isnan(value.value):
+                    found.setdefault(r.category, {})[name] = value.value
+        for category, values in found.items():
+            if len(values) == len(names):
+                dataset, size, *_ = board.key
+                yield (dataset, size, category), [values[name] for name in names]
 
 
 def cliques(ranks: Ranks) -> list[tuple[str, ...]]:

@@ -77,8 +77,9 @@ def rich_table(shown: Shown) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=shown.title, title_justify="left", caption="\n".join(shown.below) or None, box=box.SIMPLE_HEAD)
-    found.caption_justify = "left"
+    found = Table(title=Text(shown.title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
+    if shown.below:
+        found.caption, found.caption_justify = Text("\n".join(shown.below), "table.caption"), "left"
     for name in shown.frame.columns:
         found.add_column(name, overflow="fold")
     for row in shown.frame.itertuples(index=False):

@@ -27,6 +27,8 @@ MARKERS = "osD^vPX"
 FAINT = "0.6"  # of what is there to compare with: chance, no loss
 CHANCE = 0.5  # the AUROC of a detector that knows nothing
 LONGEST_NAME = 150
+SEPARATED = re.compile(r"[A-Za-z0-9.\s,:/_-]*")
+"""A title of which a hyphen for what separates its words loses nothing."""
 LEGEND_INSIDE = 6  # more lines than this would lie under their names
 
 
@@ -55,9 +57,14 @@ def colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
+def shape(i: int) -> int:
+    """Which of as many markers as MARKERS has is that of the i-th line: another one where the colours begin again."""
+    return (i + i // len(COLOURS)) % len(MARKERS)
+
+
 def marker(i: int) -> str:
-    """Of the i-th line: another one where the colours begin again."""
-    return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+    """Of the i-th line."""
+    return MARKERS[shape(i)]
 
 
 def arms(values: Sequence[Estimate]) -> list[list[float]]:
@@ -109,13 +116,23 @@ def new(inches: tuple[float, float] | None = None) -> Figure:
     return figure
 
 
+def stem(name: str, hashed: bool = False) -> str:
+    """Of a file: `name` with a hyphen for what is no letter, digit or full stop.
+
+    With 8 digits of its hash where `hashed` asks for them, and where too much is lost: another name (`x=-1` and `x=1`)
+    may be left with the same letters.
+    """
+    found = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    # every setting is in a name, and file systems have limits
+    if hashed or len(found) > LONGEST_NAME or not SEPARATED.fullmatch(name):
+        found = f"{found[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+    return found
+
+
 @styled
-def save(figure: Figure, folder: Path, name: str) -> Path:
-    """A PNG in `folder`, its name made of `name`."""
-    stem = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
-    if len(stem) > LONGEST_NAME:  # every setting is in it, and file systems have limits
-        stem = f"{stem[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    path = folder / f"{stem}.png"
+def save(figure: Figure, folder: Path, name: str, hashed: bool = False) -> Path:
+    """A PNG in `folder`, called as `stem` says."""
+    path = folder / f"{stem(name, hashed)}.png"
     with files.writing(path) as partial:
         figure.savefig(partial, format="png")
     return path
@@ -133,9 +150,9 @@ class Plot(NamedTuple):
     inches: tuple[float, float]
     draw: Callable[[Axes], Axes]
 
-    def write(self, folder: Path) -> Path:
-        """A PNG."""
+    def write(self, folder: Path, hashed: bool = False) -> Path:
+        """A PNG; `hashed` as in `stem`."""
         figure = new(self.inches)
         with style():
             self.draw(figure.add_subplot())
-        return save(figure, folder, self.name)
+        return save(figure, folder, self.name, hashed)

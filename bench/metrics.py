@@ -41,12 +41,6 @@ class Curves(NamedTuple):
     alarms: Floats
 
 
-def auroc(curves: Curves) -> Floats:
-    """Area under the ROC curve: the chance that an anomalous image scores above a normal one."""
-    tpr, fpr = (np.vstack([np.zeros_like(rate[:1]), rate]) for rate in _rates(curves))
-    return np.asarray(np.trapezoid(tpr, fpr, axis=0))
-
-
 def average_precision(curves: Curves) -> Floats:
     """Sum over thresholds of precision times the gain in recall."""
     precision = curves.hits + curves.alarms
@@ -54,17 +48,25 @@ def average_precision(curves: Curves) -> Floats:
     np.divide(curves.hits, precision, out=precision)
     first = precision[0] * curves.hits[0]
     others = np.einsum("ij,ij->j", precision[1:], curves.hits[1:] - curves.hits[:-1])
-    return np.asarray((first + others) / curves.hits[-1])
+    return np.asarray(np.divide(first + others, curves.hits[-1], dtype=np.float64))
 
 
 def fpr_at_95_tpr(curves: Curves) -> Floats:
     """Least share of normal images flagged by a threshold that flags at least 95 % of the anomalous ones."""
     enough = (0.95 - 1e-6) * curves.hits[-1]  # less than one image short of it, in any precision
     first = (curves.hits >= enough).argmax(0)
-    return np.asarray(curves.alarms[first, np.arange(len(first))] / curves.alarms[-1])
+    alarms = curves.alarms[first, np.arange(len(first))]
+    return np.asarray(np.divide(alarms, curves.alarms[-1], dtype=np.float64))
 
 
-METRICS: dict[str, Callable[[Curves], Floats]] = {"auroc": auroc, "ap": average_precision, "fpr95": fpr_at_95_tpr}
+FROM_CURVES: dict[str, Callable[[Curves], Floats]] = {"ap": average_precision, "fpr95": fpr_at_95_tpr}
+METRICS = ("auroc", *FROM_CURVES)
+"""The area under the ROC curve, the chance that an anomalous image scores above a normal one, comes from pairs."""
+
+
+def better(metric: str) -> int:
+    """1 where more of a metric with such a name is better, -1 where less is."""
+    return -1 if metric.endswith("fpr95") else 1
 
 
 class Bootstrap(NamedTuple):
@@ -80,12 +82,12 @@ class Bootstrap(NamedTuple):
 
 
 def _quantile(ordered: Floats, share: float) -> float:
-    """Of sorted numbers, as numpy's: interpolated, but not between two of which one is infinite."""
+    """Of sorted numbers, as numpy's: interpolated, or the nearest where one of them is infinite."""
     if np.isnan(ordered[-1]):
         return float("nan")
     place = share * (len(ordered) - 1)
     below, above = float(ordered[int(place)]), float(ordered[min(int(place) + 1, len(ordered) - 1)])
-    if np.isinf(ordered[-1]):
+    if np.isinf(ordered[[0, -1]]).any():
         return float(ordered[round(place)])
     return below + (place - int(place)) * (above - below)
 
@@ -105,11 +107,11 @@ def ranking(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> dic
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
         return dict.fromkeys(METRICS, _unknown())
-    found: dict[str, list[Floats]] = {name: [] for name in METRICS if name != "auroc"}
+    found: dict[str, list[Floats]] = {name: [] for name in FROM_CURVES}
     for weights in _weights(y, salt):
         curves = _curves(s, y, weights)
         for name, resampled in found.items():
-            resampled.append(METRICS[name](curves))
+            resampled.append(FROM_CURVES[name](curves))
     whole = points(s, y)
     others = {name: Bootstrap(whole[name], np.concatenate(parts)) for name, parts in found.items()}
     return {"auroc": auroc_of(s, y, salt), **others}
@@ -124,13 +126,7 @@ def auroc_of(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> Bo
     exact = wins.size < 2**22  # whole and half numbers up to there, in single precision
     wins = wins.astype(np.float32) if exact else wins
     samples = [np.einsum("ij,ij->j", w[y], wins @ w[~y]) for w in _weights(y, salt)]
-    return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples) / wins.size)
-
-
-def auroc_value(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The AUROC without its interval; nan where a class is missing."""
-    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
-    return float(_wins(s, y).mean()) if y.any() and not y.all() else float("nan")
+    return Bootstrap(float(wins.mean(dtype=np.float64)), np.concatenate(samples, dtype=np.float64) / wins.size)
 
 
 def _wins(scores: Floats, labels: npt.NDArray[np.bool_]) -> Floats:
@@ -173,10 +169,12 @@ def conservative(scores: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
 
 
 def points(scores: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
-    """The values themselves; a test compares them with scikit-learn's."""
+    """The values of `ranking` without their resamples; nan where a class is missing."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
+    if not y.any() or y.all():
+        return dict.fromkeys(METRICS, float("nan"))
     curves = _curves(s, y, np.ones((len(y), 1)))
-    values = {name: float(metric(curves)[0]) for name, metric in METRICS.items() if name != "auroc"}
+    values = {name: float(metric(curves)[0]) for name, metric in FROM_CURVES.items()}
     return {"auroc": float(_wins(s, y).mean()), **values}
 
 
@@ -186,18 +184,19 @@ def accuracy(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float, sal
     if np.isnan(threshold):
         return _unknown()
     right = ((s > threshold) == y).astype(np.float32)
-    samples = np.concatenate([right @ weights for weights in _weights(y, salt)]) / len(s)
-    return Bootstrap(float(right.mean()), samples)
+    counts = np.concatenate([right @ weights for weights in _weights(y, salt)], dtype=np.float64)
+    return Bootstrap(float(right.mean(dtype=np.float64)), counts / len(s))
 
 
 def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:
     """The median of one class's numbers, which may be inf; nan where there are none."""
-    v = np.sort(np.asarray(values, dtype=np.float64))
+    v = np.asarray(values, dtype=np.float64)
     if not len(v):
         return _unknown()
-    found = []
+    order, found = np.argsort(v, kind="stable"), []
+    v = v[order]
     for weights in _weights(np.zeros(len(v), dtype=bool), salt):
-        below = weights.cumsum(0)
+        below = weights[order].cumsum(0)  # a weight is that of an image, so that two detectors are paired
         # the two middle ones of each resample, or twice the one
         lower = v[(below >= len(v) / 2).argmax(0)]
         upper = v[(below >= len(v) // 2 + 1).argmax(0)]
@@ -264,7 +263,3 @@ def _added_up(counts: Floats) -> Floats:
     for above, row in itertools.pairwise(counts):
         row += above
     return counts
-
-
-def _rates(curves: Curves) -> tuple[Floats, Floats]:
-    return curves.hits / curves.hits[-1], curves.alarms / curves.alarms[-1]

@@ -7,11 +7,11 @@ one, or a part of it that no other has; without it the first is drawn. `titles(k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import board_plots, cell_plots, figures, plots
+from . import figures, plots
 from .cells import Found, Result, read_results
 from .errors import UserError, unknown
 
@@ -72,16 +72,6 @@ def titles(kind: str, results: Results) -> list[str]:
 
 TITLES_SHOWN = 5  # in an error
 
-KINDS: dict[str, Callable[[Sequence[Result]], list[figures.Plot]]] = {
-    "robustness": plots.curve_plots,
-    "tradeoff": board_plots.tradeoff_plots,
-    "heat": board_plots.heat_plots,
-    "distributions": cell_plots.distribution_plots,
-    "progress": cell_plots.progress_plots,
-    "purification": plots.purification_plots,
-    "brackets": plots.bracket_plots,
-    "radii": plots.radius_plots,
-}
 NEEDS = {
     "robustness": "attacks with --goal rank",
     "tradeoff": "two detectors under one attack with --goal rank",
@@ -94,11 +84,11 @@ NEEDS = {
 
 
 def _plots(kind: str, results: Results) -> list[figures.Plot]:
-    if kind not in KINDS:
-        raise unknown("kind of plot", kind, KINDS)
+    if kind not in plots.KINDS:
+        raise unknown("kind of plot", kind, plots.KINDS)
     if isinstance(results, (str, Path)):
         results = read_results(results)
-    return KINDS[kind](results.results if isinstance(results, Found) else results)
+    return plots.KINDS[kind](results.results if isinstance(results, Found) else results)
 
 
 def _drawn(kind: str, results: Results, title: str | None, axes: Axes | None) -> Axes:

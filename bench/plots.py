@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -18,6 +19,7 @@ from .bracket import Bracket, brackets, smoothing_key
 from .cell_plots import (
     Distribution,
     Reached,
+    distribution_plots,
     distributions,
     draw_distributions,
     draw_progress,
@@ -37,6 +39,7 @@ from .figures import (
     new,
     save,
     size,
+    stem,
     style,
     styled,
     with_intervals,
@@ -53,12 +56,11 @@ __all__ = [
     "COLOURS", "LEGEND_INSIDE", "Distribution", "Heat", "Level", "Plot", "Point", "Reached", "Tradeoff",
     "bracket_lines", "curves", "distributions", "draw_brackets", "draw_curves", "draw_distributions", "draw_heat",
     "draw_levels", "draw_progress", "draw_radii", "draw_ranks", "draw_tradeoff", "heat", "progress",
-    "purification", "radii", "still_right", "tradeoff", "write_all", "write_brackets", "write_curves",
-    "write_plots", "write_purification", "write_radii", "write_ranks",
+    "purification", "radii", "still_right", "tradeoff", "write_plots", "write_ranks",
 ]  # fmt: skip
 
 MOST_FILES = 8
-"""That `write_all` makes: each takes half a second, and the page draws all of them."""
+"""That `write_plots` makes: each takes half a second, and the page draws all of them."""
 
 
 class Point(NamedTuple):
@@ -146,11 +148,6 @@ def curve_plots(results: Sequence[Result]) -> list[Plot]:
     return found
 
 
-def write_curves(results: Sequence[Result], folder: Path) -> list[Path]:
-    """A PNG per data set, attack and norm."""
-    return [plot.write(folder) for plot in curve_plots(results)]
-
-
 class Level(NamedTuple):
     value: float
     clean: Estimate
@@ -234,11 +231,6 @@ def _one_line(title: str) -> str:
     return title.replace("\n", ", ")
 
 
-def write_purification(results: Sequence[Result], folder: Path) -> list[Path]:
-    """A PNG per purifier, inner detector, data set and attack."""
-    return [plot.write(folder) for plot in purification_plots(results)]
-
-
 def radii(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, npt.NDArray[np.float64]]]:
     """(title, norm) -> detector -> the radii of its images, sorted, where a minimum-norm attack found them.
 
@@ -296,11 +288,6 @@ def radius_plots(results: Sequence[Result]) -> list[Plot]:
         Plot(title, f"radii {title}", len(lines), size(len(lines)), partial(draw_radii, lines, title, norm))
         for (title, norm), lines in radii(results).items()
     ]
-
-
-def write_radii(results: Sequence[Result], folder: Path) -> list[Path]:
-    """A PNG per data set, minimum-norm attack and norm."""
-    return [plot.write(folder) for plot in radius_plots(results)]
 
 
 def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket]]]:
@@ -362,11 +349,6 @@ def bracket_plots(results: Sequence[Result]) -> list[Plot]:
     ]
 
 
-def write_brackets(results: Sequence[Result], folder: Path) -> list[Path]:
-    """A PNG per smoothed detector and data set."""
-    return [plot.write(folder) for plot in bracket_plots(results)]
-
-
 @styled
 def draw_ranks(ranks: Ranks, title: str, axes: Axes) -> Axes:
     """The critical-difference diagram: mean ranks on a line, bars over those that cannot be told apart."""
@@ -403,13 +385,17 @@ def write_ranks(ranks: Ranks, title: str, folder: Path) -> Path:
 
 KINDS: Mapping[str, Callable[[Sequence[Result]], list[Plot]]] = {
     "robustness": curve_plots,
-    "trade-off": tradeoff_plots,
-    "heat map": heat_plots,
+    "tradeoff": tradeoff_plots,
+    "heat": heat_plots,
     "progress": progress_plots,
     "purification": purification_plots,
     "radii": radius_plots,
     "brackets": bracket_plots,
+    "distributions": distribution_plots,
 }
+"""By the names of `bench.plot`."""
+OF_CELLS = ("distributions",)
+"""Kinds with a figure per cell: too many for a report."""
 
 
 class Written(NamedTuple):
@@ -419,16 +405,19 @@ class Written(NamedTuple):
 
 
 def write_plots(results: Sequence[Result], folder: Path) -> Written:
-    """Every figure that these results have something for, as PNG, but no more than MOST_FILES.
+    """Every figure that these results have something for, but not those of cells, as PNG; no more than MOST_FILES.
 
     Where there are more, the kinds take turns, each with the figure of the most detectors that is left; what comes
     last is left out.
     """
-    plots = {kind: make(results) for kind, make in KINDS.items()}
+    plots = {kind: make(results) for kind, make in KINDS.items() if kind not in OF_CELLS}
     kept = {kind: {id(plot) for plot in chosen} for kind, chosen in _bounded(plots).items()}
+    stems = Counter(stem(plot.name).casefold() for found in plots.values() for plot in found)
     paths, notes = list[Path](), list[str]()
     for kind, found in plots.items():
-        paths += [plot.write(folder) for plot in found if id(plot) in kept[kind]]
+        paths += [
+            plot.write(folder, hashed=stems[stem(plot.name).casefold()] > 1) for plot in found if id(plot) in kept[kind]
+        ]
         if left := len(found) - len(kept[kind]):
             notes.append(
                 f"{left} of {len(found)} {kind} plots are left out, those of the fewest detectors; "
@@ -443,8 +432,3 @@ def _bounded(plots: Mapping[str, Sequence[Plot]]) -> dict[str, list[Plot]]:
     turns = itertools.chain.from_iterable(itertools.zip_longest(*ordered.values()))
     first = {id(plot) for plot in itertools.islice((plot for plot in turns if plot), MOST_FILES)}
     return {kind: [plot for plot in found if id(plot) in first] for kind, found in ordered.items()}
-
-
-def write_all(results: Sequence[Result], folder: Path) -> list[Path]:
-    """The files of `write_plots`."""
-    return write_plots(results, folder).paths

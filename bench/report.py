@@ -77,7 +77,8 @@ def _csv(found: Found, out: Path, sort: str) -> list[Path]:
 
 
 def _json(found: Found, out: Path, sort: str) -> list[Path]:
-    return _written(out / "leaderboard.json", _sorted(found.results, sort).to_json(orient="records", indent=1))
+    text = _sorted(found.results, sort).to_json(orient="records", indent=1, double_precision=15)
+    return _written(out / "leaderboard.json", text)
 
 
 def _parquet(found: Found, out: Path, sort: str) -> list[Path]:

@@ -8,30 +8,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Linear, small_data
+from rich.console import Console
 from scipy import stats
 
 from bench import Data, ThreatModel, UserError, evaluate
-from bench.boards import boards
-from bench.cells import Result, Table, load_results, read_results
-from bench.compare import Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
+from bench.boards import boards, rich_table
+from bench.cells import Found, Result, Table, load_results, read_results
+from bench.compare import FEWEST_BLOCKS, LEVEL, Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
+from bench.metrics import _weights
 from bench.plots import draw_ranks
 from bench.run import Row
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255") -> Result:
-    """A cell with these robust scores; the first half of the images is normal."""
+def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255", **more: np.ndarray) -> Result:
+    """A cell with these robust scores, and more columns; the first half of the images is normal."""
     half = len(scores) // 2
     rows = tuple(Row(f"{i}", int(i >= half), float(s), float(s), 0.0, float(s)) for i, s in enumerate(scores))
     record = {
         "kind": "attack", "checks": [], "threshold": {"value": 0.5}, "attack": {"parts": []},
-        "detector": {"unranked": "", "purification": None},
+        "detector": {"unranked": "", "purification": None}, "data": {},
         "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
                  "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
                  "limit": None, "draws": None, "goal": "rank"},
     }  # fmt: skip
-    return Result(Path(f"{name}-{category}-{eps}"), record, Table.of(rows))
+    table = Table.of(rows)
+    return Result(Path(f"{name}-{category}-{eps}"), record, table._replace(columns=table.columns | more))
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -56,6 +59,47 @@ def test_pairing_tells_apart_what_the_intervals_do_not() -> None:
     assert other.p == found.p and other.difference.value == -found.difference.value
 
 
+def radii(share: float, seed: int = 0) -> np.ndarray:
+    """Of 60 images; that share of each class cannot be moved over the threshold."""
+    found = np.random.default_rng(seed).uniform(0.1, 1, 60)
+    return np.where(np.tile(np.arange(30) < 30 * share, 2), np.inf, found)
+
+
+def test_infinite_medians_that_are_equal_do_not_differ() -> None:
+    for share in (0.5, 0.9, 1.0):  # some, most and all resamples have an infinite median
+        a, b = (result(random_scores(0), name, radius=radii(share)) for name in "ab")
+        found = paired([a], [b], "median_radius_normal")
+        assert list(found.difference) == [0, 0, 0] and found.p == 1 and found.errors == 0
+
+
+def test_an_infinite_median_is_more_than_any_other() -> None:
+    a, b = (result(random_scores(0), name, radius=radii(share)) for name, share in (("a", 1.0), ("b", 0.1)))
+    for found, sign in ((paired([a], [b], "median_radius_normal"), 1), (paired([b], [a], "median_radius_normal"), -1)):
+        assert list(found.difference) == [sign * np.inf] * 3 and found.p < 0.01
+
+
+def test_what_is_undefined_has_no_p() -> None:
+    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    b.record["threshold"]["value"] = np.nan
+    found = paired([a], [b], "robust_accuracy")
+    assert np.isnan([found.p, found.errors, *found.difference]).all()
+    assert not_worse({"b": [b], "a": [a]}, "robust_accuracy") == {"a"}
+
+
+def test_medians_are_paired_by_image() -> None:
+    """The images of one are those of the other, each a little harder: in every resample its median is less."""
+    first = radii(0)
+    a, b = (result(random_scores(0), name, radius=r) for name, r in (("a", first), ("b", first - 0.05)))
+    alone = b.metrics["median_radius_normal"].estimate()
+    found = paired([a], [b], "median_radius_normal")
+    assert found.difference == pytest.approx((0.05, 0.05, 0.05)) and alone.high - alone.low > 0.05
+    other = radii(0, seed=1)
+    unlike = paired([a], [result(random_scores(0), "c", radius=other)], "median_radius_normal")
+    weights = np.concatenate(list(_weights(np.zeros(30, bool), "d/one")), axis=1).T.astype(int)
+    apart = [np.median(np.repeat(first[:30], w)) - np.median(np.repeat(other[:30], w)) for w in weights]
+    assert unlike.difference[1:] == pytest.approx(np.percentile(apart, [2.5, 97.5]))
+
+
 def test_equal_detectors_are_seldom_told_apart() -> None:
     cells = [(result(random_scores(2 * i), "a"), result(random_scores(2 * i + 1), "b")) for i in range(150)]
     below = sum(paired([a], [b], "robust_auroc").p < 0.05 for a, b in cells)
@@ -69,6 +113,18 @@ def test_other_images_are_refused() -> None:
         paired([result(random_scores(0), "a", "one")], [result(random_scores(0), "b", "two")], "robust_auroc")
     with pytest.raises(UserError, match="robust_auroc"):
         paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroch")
+
+
+def test_other_images_under_the_same_ids_are_refused() -> None:
+    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    for r, fingerprint in ((a, "1" * 64), (b, "2" * 64)):
+        assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a", "b"}  # not known of both
+        r.record["data"]["test"] = fingerprint
+    with pytest.raises(UserError, match="a-one-2/255 and b-one-2/255 hold different images"):
+        paired([a], [b], "robust_auroc")
+    assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a"}
+    b.record["data"]["test"] = a.record["data"]["test"]
+    assert paired([a], [b], "robust_auroc").p == 1
 
 
 def test_boards_without_the_metric_are_left_out() -> None:
@@ -94,6 +150,14 @@ def test_bold_is_the_best_and_what_is_not_worse() -> None:
     assert not_worse(ranked, "robust_auroc") == {"good", "close"}
 
 
+def test_less_is_better_of_a_false_positive_rate() -> None:
+    cells = many("abc", 6, {"a": 4, "b": 1, "c": 0})
+    found = over_data_sets(list("abc"), cells, "robust_fpr95")
+    assert found is not None and list(found.ranks) == sorted(found.ranks, key=found.ranks.__getitem__) == list("abc")
+    own = {name: [r for r in cells if r.detector == name] for name in "abc"}
+    assert not_worse(own, "robust_fpr95") == not_worse(own, "robust_auroc") == {"a"}
+
+
 def many(names: str, blocks: int, gaps: dict[str, float]) -> list[Result]:
     return [result(random_scores(97 * i + ord(n), gaps[n]), n, f"c{i}") for n in names for i in range(blocks)]
 
@@ -109,7 +173,54 @@ def test_ranks_over_data_sets_are_those_of_the_literature() -> None:
     assert ("b", "c") in cliques(found) or ("c", "b") in cliques(found)
     two = over_data_sets(["a", "d"], cells)
     assert two is not None and two.critical is None and two.p == pytest.approx(stats.wilcoxon(*values[[0, 3]]).pvalue)
-    assert over_data_sets(["a", "d"], [r for r in cells if r.spec["category"] in ("c0", "c1", "c2", "c3")]) is None
+
+
+@pytest.mark.parametrize("metric", ["robust_auroc", "robust_fpr95"])
+def test_the_fewest_data_sets_are_those_that_can_tell_two_detectors_apart(metric: str) -> None:
+    cells = many("ab", FEWEST_BLOCKS, {"a": 4, "b": 0})
+    found = over_data_sets(["a", "b"], cells, metric)
+    assert found is not None and found.p <= LEVEL and found.ranks == {"a": 1, "b": 2}
+    assert stats.wilcoxon(np.arange(1, FEWEST_BLOCKS)).pvalue > LEVEL  # of one data set less, all in favour of one
+    assert over_data_sets(["a", "b"], [r for r in cells if r.category != "c0"]) is None
+
+
+def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
+    """They share images and clean scores: more of them are no further evidence."""
+    budgets = [f"{i}/255" for i in range(1, 8)]
+    one = [result(random_scores(ord(n)), n, eps=eps) for n in "ab" for eps in budgets]
+    for i, r in enumerate(one):
+        r.spec["seed"] = i % 2
+    assert over_data_sets(["a", "b"], one) is None
+    single, twice = many("ab", 7, {"a": 1, "b": 0}), many("ab", 7, {"a": 1, "b": 0})
+    for r in twice:
+        r.spec["eps"] = "1/255"
+    found = over_data_sets(["a", "b"], single)
+    assert found is not None and found.blocks == 7 and over_data_sets(["a", "b"], [*single, *twice]) == found
+
+
+def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
+    first, second = many("ab", 8, {"a": 1, "b": 0.5}), many("ab", 8, {"a": 0, "b": 1})
+    for r in second:
+        r.spec["eps"] = "4/255"
+    third = [result(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
+    found = over_data_sets(["a", "b"], [*first, *second, *third])
+    both = {n: {f"c{i}": list[float]() for i in range(8)} for n in "ab"}
+    for r in (*first, *second):
+        both[r.detector][r.category].append(r.metrics["robust_auroc"].value)
+    values = [[np.mean(two) for two in both[n].values()] for n in "ab"]
+    assert found is not None and found.p == pytest.approx(stats.wilcoxon(*values).pvalue)
+    ranks = 1 + np.mean(np.array(values)[::-1] > np.array(values), axis=1)
+    assert list(found.ranks.values()) == pytest.approx(ranks)
+
+
+def test_undefined_metrics_are_no_data_set_and_infinite_ones_are() -> None:
+    cells = [result(random_scores(i), n, f"c{i}", radius=radii(1.0 if i < 3 else 0.1, i + 9 * (n == "b")))
+             for n in "ab" for i in range(9)]  # fmt: skip
+    cells[0].record["threshold"]["value"] = np.nan
+    found = over_data_sets(["a", "b"], cells, "median_radius_normal")
+    assert found is not None and found.blocks == 9 and 0 < found.p < 1
+    found = over_data_sets(["a", "b"], cells, "robust_accuracy")
+    assert found is not None and found.blocks == 8
 
 
 def test_cliques_are_as_large_as_they_can_be() -> None:
@@ -141,6 +252,35 @@ def test_names_are_found_as_people_write_them(tmp_path: Path) -> None:
     assert len(chosen(["advrad (k=9)"], twice)["advrad (k=9)"]) == 1
 
 
+HARD = "bold] a[b=5] [/x] [nan, 1] :smile:"
+"""What Rich's markup would swallow, take for a style, or refuse."""
+
+
+def test_terminals_show_names_as_they_are(tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    cells = [result(random_scores(0), name, category) for name in (f"[{HARD}", "b") for category in (HARD, "two")]
+    for r in cells:
+        r.spec["attack"], r.spec["dataset"] = f"worst {HARD}", f"d {HARD}"
+        r.record.update({"forwards": 0, "backwards": 0, "seconds": 0.0, "peak_memory": None})
+        r.record["detector"]["fit"] = None
+    cells[0].checks.append({"name": "gradient", "passed": False, "sentence": HARD})
+    found = Found(cells, [f"note {HARD}"], [f"damaged {HARD}"])
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(found, cells[0], *map(rich_table, boards(cells)))
+    for text in (f"[{HARD} (not ranked)", f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"failed: {HARD}"):
+        assert text in captured.get()
+    monkeypatch.setattr("bench.report.write_report", lambda *_: (found, [Path("/[red]out")]))
+    monkeypatch.setattr("bench.cells.read_results", lambda *_: found)
+    monkeypatch.setattr("bench.bracket.broken_brackets", lambda _: [f"violation {HARD}"])
+    code, out, err = run_cli("report", "--results", tmp_path)
+    assert code == 1, err
+    for text in (f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"impossible: violation {HARD}", "/[red]out"):
+        assert text in out
+    code, out, err = run_cli("compare", f"[{HARD}", "b", "--results", tmp_path)
+    assert code == 0 and f"[{HARD} - b" in out and f"worst {HARD}, linf 2/255 (mean of 2)" in out, err
+
+
 def test_the_command(tmp_path: Path, run_cli: Run) -> None:
     for category in ("c1", "c2", "c3", "c4", "c5"):
         bed = small_data()
@@ -150,7 +290,7 @@ def test_the_command(tmp_path: Path, run_cli: Run) -> None:
     table = load_results(tmp_path)
     noise, pgd = (Path(table[table.attack == a].folder.iloc[0]) for a in ("noise", "pgd"))
     code, out, err = run_cli("compare", noise, pgd, "--results", tmp_path)
-    assert code == 0 and "fewer than 5 in common" in out, err
+    assert code == 0 and f"fewer than {FEWEST_BLOCKS} in common" in out, err
     found = compare(str(noise), str(pgd), read_results(tmp_path)[0])[0]
     first = table[table.category == "c1"].set_index("attack").robust_auroc
     assert found.difference.value == pytest.approx(first["noise"] - first["pgd"])

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from bench.metrics import (
-    METRICS,
+    FROM_CURVES,
     RESAMPLES,
     Bootstrap,
     Metrics,
     _curves,
     _weights,
     accuracy,
+    auroc_of,
     mean,
     points,
     ranking,
@@ -44,9 +45,10 @@ def test_the_bootstrap_computes_what_scikit_learn_computes_with_weights(
     curves = _curves(scores, labels, weights)
     w = weights[:, 0]
     fpr, tpr, _ = roc_curve(labels, scores, sample_weight=w, drop_intermediate=False)
-    assert METRICS["auroc"](curves)[0] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
-    assert METRICS["ap"](curves)[0] == pytest.approx(average_precision_score(labels, scores, sample_weight=w))
-    assert METRICS["fpr95"](curves)[0] == pytest.approx(fpr[(tpr >= 0.95 - 1e-12).argmax()])
+    resampled = auroc_of(scores, labels, "salt").samples
+    assert resampled[which] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
+    assert FROM_CURVES["ap"](curves)[0] == pytest.approx(average_precision_score(labels, scores, sample_weight=w))
+    assert FROM_CURVES["fpr95"](curves)[0] == pytest.approx(fpr[(tpr >= 0.95 - 1e-12).argmax()])
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
@@ -67,8 +69,10 @@ def test_values_and_resamples_are_scikit_learns(pairs: list[tuple[int, bool]]) -
     assert {name: one.value for name, one in found.items()} == pytest.approx(expected, abs=1e-12)
     weights = np.concatenate(list(_weights(labels, "salt")), axis=1)
     curves = _curves(scores, labels, weights.astype(np.float64))
-    for name, one in found.items():
-        assert np.allclose(one.samples, METRICS[name](curves), atol=1e-5)
+    for name, metric in FROM_CURVES.items():
+        assert np.allclose(found[name].samples, metric(curves), atol=1e-5)
+    tpr, fpr = (np.insert(counts / counts[-1], 0, 0, axis=0) for counts in curves)
+    assert np.allclose(found["auroc"].samples, np.trapezoid(tpr, fpr, axis=0), atol=1e-5)
 
 
 def test_metrics_are_computed_once_and_only_if_they_are_wanted() -> None:
@@ -112,7 +116,7 @@ def test_intervals_repeat_and_categories_are_resampled_independently() -> None:
     assert (both.high - both.low) < 0.8 * (one.high - one.low)  # 1 / sqrt 2, if independent
 
 
-@given(st.lists(st.floats(-5, 5) | st.just(np.inf), min_size=1, max_size=60))
+@given(st.lists(st.floats(-5, 5) | st.sampled_from([np.inf, -np.inf]), min_size=1, max_size=60))
 @settings(deadline=None, max_examples=60)
 def test_intervals_are_numpys_percentiles(samples: list[float]) -> None:
     found = Bootstrap(0.0, np.array(samples)).estimate()
@@ -125,7 +129,9 @@ def test_intervals_are_numpys_percentiles(samples: list[float]) -> None:
 
 
 def test_a_missing_class_is_nan_not_a_number() -> None:
-    assert np.isnan(ranking([1.0, 2.0], [1, 1])["auroc"].value)
+    for labels in ([1, 1], [0, 0]):
+        assert np.isnan([one.value for one in ranking([1.0, 2.0], labels).values()]).all()
+        assert np.isnan(list(points([1.0, 2.0], labels).values())).all()
 
 
 def test_the_threshold_is_the_conformal_quantile() -> None:
@@ -133,6 +139,18 @@ def test_the_threshold_is_the_conformal_quantile() -> None:
     assert threshold_at(np.arange(1, 100)) == 95
     assert threshold_at([3.0, 1.0]) == 3  # too few for a promise: the largest
     assert np.isnan(threshold_at([]))
+
+
+def test_counts_are_divided_in_double_precision() -> None:
+    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
+    scores[[0, 9]] = scores[[9, 0]]
+    assert accuracy(scores, labels, 4.5).value == 0.8
+    for found in (accuracy(scores, labels, 4.5), *ranking(scores, labels).values()):
+        assert found.samples.dtype == np.float64
+    counts = accuracy(scores, labels, 4.5).samples * 10
+    np.testing.assert_allclose(counts, counts.round(), rtol=1e-14)
+    pairs = 25 * ranking(scores, labels)["auroc"].samples
+    np.testing.assert_allclose(pairs, pairs.round(), rtol=1e-14)
 
 
 def test_accuracy_at_a_threshold() -> None:

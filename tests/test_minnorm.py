@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
 from bench.api import make_attack
-from bench.cells import read_results
+from bench.cells import Found, read_results
 from bench.metrics import LEVEL, RESAMPLES, accuracy, median
 from bench.plots import radii, still_right
-from bench.report import write_report
+from bench.report import FORMATS, write_report
 from bench.run import Row, from_csv, to_csv
 
 Run = Callable[..., tuple[int, str, str]]
@@ -281,6 +282,18 @@ def test_infinite_radii_survive_the_file_and_the_report(tmp_path: Path, data: Da
     assert np.isnan(table.median_radius_anomalous["normal"]) and np.isfinite(table.median_radius_normal["normal"])
 
 
+def test_json_has_every_digit_and_null_for_what_it_cannot_say(tmp_path: Path, data: Data) -> None:
+    evaluate(Linear(), data, "fab", ThreatModel("linf", "2/255"), results=tmp_path, attack_params={"steps": 5})
+    (cell,) = read_results(tmp_path).results
+    cell.table.columns["radius"][~cell.table.anomalous] = np.inf
+    (path,) = FORMATS["json"](Found([cell], [], []), tmp_path, "")
+    (found,) = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert cell.metrics["median_radius_normal"].value == np.inf and found["median_radius_normal"] is None
+    for name in ("clean_auroc", "robust_accuracy", "median_radius_anomalous"):
+        assert found[name] == pytest.approx(cell.metrics[name].value, rel=1e-14)
+    assert found["threshold"] == pytest.approx(cell.record["threshold"]["value"], rel=1e-14)
+
+
 def test_the_report_shows_radii_and_ranks_nothing_by_them(tmp_path: Path, data: Data) -> None:
     steps = {"steps": 5}
     evaluate(Linear(), data, "fab", ThreatModel("linf", "2/255"), results=tmp_path, attack_params=steps)
@@ -326,7 +339,7 @@ def test_the_median_is_numpys_in_every_resample(n: int) -> None:
     from bench.metrics import _weights
 
     weights = np.concatenate(list(_weights(np.zeros(n, dtype=bool), "salt")), axis=1).T.astype(int)
-    expected = [np.median(np.repeat(np.sort(values), w)) for w in weights[:200]]
+    expected = [np.median(np.repeat(values, w)) for w in weights[:200]]  # the weight of an image, not of a rank
     assert found.samples[:200] == pytest.approx(expected)
     infinite = median(np.append(values, [np.inf] * (n + 1))).estimate()
     assert infinite.value == np.inf and infinite.high == np.inf and not np.isnan(infinite.low)

@@ -292,6 +292,12 @@ def test_the_style_has_the_colours_and_leaves_the_users_settings() -> None:
         assert matplotlib.rcParams["savefig.dpi"] == 150
 
 
+def test_lines_differ_in_colour_or_marker() -> None:
+    lines = range(len(figures.COLOURS) * len(figures.MARKERS))
+    assert len({(figures.colour(i), figures.marker(i)) for i in lines}) == len(lines)
+    assert [figures.MARKERS[figures.shape(i)] for i in lines] == [figures.marker(i) for i in lines]
+
+
 def plot(kind: str, detectors: int) -> figures.Plot:
     return figures.Plot(f"{kind} {detectors}", f"{kind} {detectors}", detectors, (2, 2), lambda axes: axes)
 
@@ -301,12 +307,34 @@ def test_a_large_report_makes_the_plots_of_the_most_detectors(monkeypatch: pytes
         "many": [plot("many", n) for n in range(100)], "few": [plot("few", n) for n in range(3)], "none": [],
     }  # fmt: skip
     monkeypatch.setattr(plots, "KINDS", {kind: lambda _, own=own: own for kind, own in kinds.items()})
-    monkeypatch.setattr(figures.Plot, "write", lambda self, folder: folder / self.name)
+    monkeypatch.setattr(figures.Plot, "write", lambda self, folder, hashed: folder / self.name)
     paths, notes = plots.write_plots([], tmp_path)
     assert len(paths) == plots.MOST_FILES
     left = 100 - (plots.MOST_FILES - 3)
     assert {p.name for p in paths} == {*(f"few {n}" for n in range(3)), *(f"many {n}" for n in range(left, 100))}
     assert len(notes) == 1 and notes[0].startswith(f"{left} of 100 many plots are left out")
+
+
+def named(name: str) -> figures.Plot:
+    return figures.Plot(name, name, 1, (2, 2), lambda axes: axes)
+
+
+def test_file_names_keep_what_they_can_say(tmp_path: Path) -> None:
+    assert named("robustness-folder, 16 px-pgd-linf").write(tmp_path).name == "robustness-folder-16-px-pgd-linf.png"
+    titles = ["x=-1", "x=1", "\u7816", "\u74e6", "a" * 300, "a" * 299 + "b", "../up", "a+b", "a b", "-1"]
+    written = [named(title).write(tmp_path) for title in titles]
+    assert len({path.name.casefold() for path in written}) == len(titles)
+    assert all(path.parent == tmp_path and path.is_file() and len(path.name) < 200 for path in written)
+    assert [named(title).write(tmp_path) for title in titles] == written
+
+
+def test_plots_whose_file_names_collide_have_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    titles = ["metal nut", "metal-nut", "metal, nut", "Metal nut", "screw"]
+    monkeypatch.setattr(plots, "KINDS", {"one": lambda _: list(map(named, titles[:2])),
+                                         "other": lambda _: list(map(named, titles[2:]))})  # fmt: skip
+    names = [path.name for path in plots.write_plots([], tmp_path).paths]
+    assert len({name.casefold() for name in names}) == len(titles) and "screw.png" in names
+    assert sum(bool(re.fullmatch("(?i)metal-nut-[0-9a-f]{8}.png", name)) for name in names) == 4
 
 
 def test_a_report_writes_each_kind_and_no_distributions(tmp_path: Path) -> None:
@@ -353,6 +381,13 @@ def test_titles_are_chosen_or_refused_in_one_line() -> None:
         bench.plot.heat(cells, axes=axes())
     with pytest.raises(UserError, match="distributions"):
         bench.plot.titles("distribution", cells)
+
+
+def test_every_kind_is_a_function_of_the_same_name() -> None:
+    assert set(plots.KINDS) == set(bench.plot.__all__) - {"titles"} and set(plots.OF_CELLS) <= set(plots.KINDS)
+    for kind in plots.KINDS:
+        with pytest.raises(UserError, match=f"nothing for a plot of {kind}"):
+            getattr(bench.plot, kind)([])
 
 
 def test_results_show_themselves() -> None:
