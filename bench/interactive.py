@@ -10,8 +10,8 @@ import numpy as np
 
 from . import plots
 from .cells import Result
+from .figures import COLOURS, shape
 from .metrics import Estimate
-from .plots import COLOURS
 from .threat import eps_text
 
 Spec = dict[str, Any]
@@ -70,8 +70,8 @@ def _line(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], **m
 
 
 def _symbol(i: int) -> str:
-    """Another one where the colours begin again."""
-    return SYMBOLS[(i + i // len(COLOURS)) % len(SYMBOLS)]
+    """As the files have it."""
+    return SYMBOLS[shape(i)]
 
 
 def _one_sided(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], dash: str) -> Spec:

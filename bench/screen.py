@@ -22,7 +22,7 @@ class Screen:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("[dim]elapsed"),
