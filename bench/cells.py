@@ -81,12 +81,12 @@ class Result:
         """The budget, exact."""
         return parse_eps(self.spec["eps"])
 
-    @property
+    @cached_property
     def detector(self) -> str:
         """The name with the parameters that are not the defaults; a file shows the start of its hash."""
         return with_settings(self.spec["detector"], self.spec["detector_parameters"])
 
-    @property
+    @cached_property
     def attack(self) -> str:
         spec = self.spec
         settings = {**spec["attack_parameters"], **{k: spec[k] for k in ("limit", "draws") if spec[k] is not None}}

@@ -78,7 +78,10 @@ class Bootstrap(NamedTuple):
     def estimate(self) -> Estimate:
         ordered = np.sort(self.samples)
         tail = (1 - LEVEL) / 2
-        return Estimate(self.value, _quantile(ordered, tail), _quantile(ordered, 1 - tail))
+        low, high = _quantile(ordered, tail), _quantile(ordered, 1 - tail)
+        if ordered.dtype == np.float32:  # whose further digits say nothing
+            low, high = (float(f"{end:.7g}") for end in (low, high))
+        return Estimate(self.value, low, high)
 
 
 def _quantile(ordered: Floats, share: float) -> float:
@@ -140,14 +143,15 @@ def _unknown() -> Bootstrap:
 
 
 class Metrics(Mapping[str, Bootstrap]):
-    """Metrics by name, each computed when it is first asked for."""
+    """Metrics by name, each computed when it is first asked for; resamples are kept in single precision."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Bootstrap]]):
         self._makers, self._found = makers, dict[str, Bootstrap]()
 
     def __getitem__(self, name: str) -> Bootstrap:
         if name not in self._found:
-            self._found[name] = self._makers[name]()
+            made = self._makers[name]()
+            self._found[name] = made._replace(samples=made.samples.astype(np.float32))
         return self._found[name]
 
     def __contains__(self, name: object) -> bool:

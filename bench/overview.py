@@ -66,18 +66,14 @@ class Overview(NamedTuple):
     """(title, detector) -> its footnote."""
     warnings: Sequence[str]
     threats: tuple[Threat, ...]
-    """Of the columns."""
+    categories: tuple[str, ...]
+    """Of all its columns, as the threat models."""
     dataset: str
 
     @property
     def reported(self) -> pd.DataFrame:
         """Published figures on the same data: clean, and at the threat models of the columns."""
-        return _reported(self.dataset, tuple(self.categories), self.threats)
-
-    @property
-    def categories(self) -> list[str]:
-        """Of all its columns."""
-        return sorted({r.category for column in self.columns.values() for own in column.cells.values() for r in own})
+        return _reported(self.dataset, self.categories, self.threats)
 
     @property
     def lines(self) -> Iterator[Line]:
@@ -179,7 +175,10 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
         shown.sort(key=lambda name: name in unranked)
     detectors = [*shown, *sorted(name for name in clean if name not in own)]
     met = tuple(dict.fromkeys([*threats, *certified]))
-    return Overview(title, columns, main, detectors, unranked, footnotes, marks, differing(results), met, dataset)
+    warnings = differing(results)
+    return Overview(
+        title, columns, main, detectors, unranked, footnotes, marks, warnings, met, tuple(categories), dataset
+    )
 
 
 def _title(what: str, threat: Threat) -> str:
@@ -233,12 +232,15 @@ def _footnotes(
     went further; and which number has which."""
     letters: dict[str, str] = {}
     marks = {}
+    rivals: dict[tuple[Threat, str], list[Result]] = {}
+    for r in attacks:
+        rivals.setdefault(((r.spec["norm"], r.eps), r.detector), []).append(r)
     for threat, cells in worst.items():
         for name, own in cells.items():
             said = []
             if not all(map(is_standard, own)):
                 said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not `{STANDARD}`")
-            if further := _further(own, attacks):
+            if further := _further(own, rivals[threat, name]):
                 best = min(further, key=lambda r: r.metrics["robust_auroc"].value)
                 said.append(f"{best.attack} reached {best.metrics['robust_auroc'].value:.3f} on {best.category}")
             if said:
@@ -248,16 +250,10 @@ def _footnotes(
     return {letter: text for text, letter in letters.items()}, marks
 
 
-def _further(own: Sequence[Result], attacks: Sequence[Result]) -> list[Result]:
-    """Cells of other attacks on the same that reached less than those that count."""
-    counts = {r.category: r for r in own}
-    return [
-        r
-        for r in attacks
-        if (r.detector, r.eps, r.spec["norm"]) == (own[0].detector, own[0].eps, own[0].spec["norm"])
-        and r.category in counts
-        and r.metrics["robust_auroc"].value < counts[r.category].metrics["robust_auroc"].value
-    ]
+def _further(own: Sequence[Result], rivals: Sequence[Result]) -> list[Result]:
+    """Which of the attacks on the same reached less than those that count."""
+    counts = {r.category: r.metrics["robust_auroc"].value for r in own}
+    return [r for r in rivals if r.metrics["robust_auroc"].value < counts.get(r.category, -1)]
 
 
 def _letter(number: int) -> str:
