@@ -470,7 +470,7 @@ class Cell:
         kept = b"".join(lines[: record["rows"] + 1]) if record["rows"] else b""
         if kept != text:
             files.write_text(samples, kept.decode("utf-8"))
-        rows = from_csv(kept.decode("utf-8"), samples)
+        rows = from_csv(kept.decode("utf-8"), samples) if kept else []
         if [row.id for row in rows] != data.test.ids[: record["rows"]]:
             raise UserError(
                 f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"
@@ -701,21 +701,10 @@ def to_csv(rows: Sequence[Row], header: bool = True) -> str:
 
 
 def from_csv(text: str, path: Path) -> list[Row]:
-    try:
-        return [
-            Row(
-                r["id"],
-                int(r["label"]),
-                float(r["clean"]),
-                float(r["worst"]),
-                float(r["distance"]),
-                float(r["rounded"]),
-                {name: float(value) for name, value in r.items() if name not in COLUMNS},
-            )
-            for r in csv.DictReader(io.StringIO(text))
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged: expected the columns {', '.join(COLUMNS)}") from None
+    """Raises UserError for a table that is not whole; see `Table.from_csv`."""
+    from .cells import Table
+
+    return Table.from_csv(text, path).rows
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -733,22 +722,30 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
     """The rows of a finished cell."""
-    return from_csv(read_samples(folder, record), folder / "samples.csv")
+    return from_csv(unchanged_samples(folder, record), folder / "samples.csv")
 
 
-def read_samples(folder: Path, record: dict[str, Any]) -> str:
+def unchanged_samples(folder: Path, record: dict[str, Any]) -> str:
     """samples.csv of a finished cell, after its hash has been compared with the record."""
+    text, digest = read_samples(folder)
+    if digest != record.get("samples_sha256"):
+        raise UserError(
+            f"{folder / 'samples.csv'} was changed after it was written (its sha256 is not the one in run.json); "
+            "run the cell again with --force"
+        )
+    return text
+
+
+def read_samples(folder: Path) -> tuple[str, str]:
+    """samples.csv as it is, and its sha256; UserError if it is not there or not UTF-8."""
     path = folder / "samples.csv"
     try:
         content = path.read_bytes()
+        return content.decode("utf-8"), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != record.get("samples_sha256"):
-        raise UserError(
-            f"{path} was changed after it was written (its sha256 is not the one in run.json); "
-            "run the cell again with --force"
-        )
-    return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not a table in UTF-8") from None
 
 
 def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:

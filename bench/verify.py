@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import registry
 from .api import load_data
+from .cells import Table
 from .certificate import own_code
 from .check_run import Given, with_files
 from .data import Data
@@ -28,8 +29,8 @@ from .errors import UserError
 from .fitting import BATCH_SIZE, RANDOMIZED_DRAWS, Candidate
 from .provenance import versions
 from .rng import Rng
-from .run import Cell, Row, metrics_of, read_record
-from .schema import read_samples, wrong_record, wrong_rows
+from .run import Cell, Row, metrics_of, read_record, read_samples
+from .schema import wrong_record, wrong_rows
 from .score import Score
 from .threat import TOLERANCE, ThreatModel
 from .trial import SAME
@@ -52,8 +53,8 @@ class Verified(NamedTuple):
         return f"{self.status:7} {self.name}: {self.sentence}"
 
 
-def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified]:
-    """Every test of a cell, one at a time; after a failed `schema` none follows.
+def verify(folder: Path, given: Given, scores: bool = True, submitted: bool = False) -> Iterator[Verified]:
+    """Every test of a cell, one at a time; after a failed `schema` none follows. submitted: it must state its metrics.
 
     Raises UserError for a cell that is not finished or was written by another version and, with `scores`, where images
     are stored whose detector cannot be built and fitted here.
@@ -62,18 +63,20 @@ def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified
     if record.get("status") == "running":
         raise UserError(f"{folder} is not finished ({record.get('rows')} rows); the same `bench run` goes on with it")
     try:
-        wrong = wrong_record(record)
-        rows, digest = ([], "") if wrong else read_samples(folder)
-        wrong = wrong or wrong_rows(rows, record)
+        if wrong := wrong_record(record):
+            raise UserError(wrong)
+        text, digest = read_samples(folder)
+        table = Table.from_csv(text, folder / "samples.csv")
+        if wrong := wrong_rows(table, record):
+            raise UserError(wrong)
     except UserError as error:
-        wrong = str(error)
-    if wrong:
-        yield Verified("FAIL", "schema", wrong)
+        yield Verified("FAIL", "schema", str(error))
         return
+    rows = table.rows
     columns = 6 + len(rows[0].more)
     yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
     yield rows_are_those(digest, record)
-    yield metrics_are_those(metrics_of(folder, record, rows), record)
+    yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
     yield budget_is_kept(rows, record) if record["kind"] == "attack" else bounds_are_ordered(rows, record)
     yield code_is_installed(record, given)
     if not record.get("images"):
@@ -90,9 +93,13 @@ def rows_are_those(digest: str, record: Mapping[str, Any]) -> Verified:
     return Verified("FAIL", "rows", f"samples.csv was changed after the run: its sha256 is {digest[:8]}, not {was}")
 
 
-def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any]) -> Verified:
-    """Every published metric, from the rows once more."""
+def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any], submitted: bool = False) -> Verified:
+    """Every published metric, from the rows once more; a submission without any claims nothing that could be tested."""
     stored: dict[str, float] | None = record.get("metrics")
+    if stored is None and submitted:
+        return Verified(
+            "FAIL", "metrics", "not recorded: a submission must state them; run the cell again with --force"
+        )
     if stored is None:
         return Verified("skip", "metrics", "not recorded: the cell was finished before metrics were")
     for name in sorted({*found, *stored}):
