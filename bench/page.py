@@ -24,7 +24,7 @@ from .boards import COSTS_SHOWN, Board, boards, mean_of
 from .bracket import brackets, broken_brackets
 from .cells import Found, Result
 from .explained import EXPLAINED
-from .gallery import shots
+from .gallery import gallery
 from .interactive import Figure, distribution, figures, of_detector
 from .leaderboard import FOOTNOTES
 from .overview import differing, overviews
@@ -190,13 +190,15 @@ class Entry(NamedTuple):
 
 def _cell(r: Result, detector: int) -> str:
     metrics = [Entry(name, str(bootstrap.estimate())) for name, bootstrap in r.metrics.items()]
+    shots, notes = gallery(r)
     return _template("cell.html.j2").render(
         r=r,
         detector=detector,
         metrics=metrics,
         command=command_of(r),
         explained=EXPLAINED,
-        shots=shots(r),
+        shots=shots,
+        notes=notes,
     )
 
 

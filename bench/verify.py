@@ -5,10 +5,7 @@ Unlike `bench check-run`, nothing is attacked, and a detector is needed only whe
 
 from __future__ import annotations
 
-import hashlib
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -30,16 +27,13 @@ from .fitting import BATCH_SIZE, RANDOMIZED_DRAWS, Candidate
 from .provenance import versions
 from .rng import Rng
 from .run import Cell, Row, metrics_of, read_record, read_samples
-from .schema import wrong_record, wrong_rows
+from .schema import read_image, wrong_record, wrong_rows
 from .score import Score
 from .threat import TOLERANCE, ThreatModel
 from .trial import SAME
 
 METRIC_TOLERANCE = 1e-9  # relative: another scikit-learn may add in another order
 ROUNDING = 1e-6  # relative: a distance, added up on another device
-ARRAYS = {"clean", "attacked"}
-MAPS = {"map_clean", "map_attacked"}
-IMAGE_BYTES = 256 * 2**20  # of one stored image, unpacked
 
 
 class Verified(NamedTuple):
@@ -237,25 +231,11 @@ def verify_images(
 
 def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record: Mapping[str, Any]) -> Stored | str:
     """The image, or what is wrong with it."""
-    path = folder / entry["file"]
     if row is None or row.label != entry["label"]:
         return "has no row of that id and label"
-    try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            return "was changed after the run: its sha256 is not the one in run.json"
-        arrays = _arrays(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return "is not a whole npz file"
-    if not set(arrays) >= ARRAYS or not set(arrays) <= ARRAYS | MAPS:
-        return f"holds the arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(ARRAYS))}, perhaps maps"
-    size = record["spec"]["image_size"]
-    for name, array in arrays.items():
-        if name in ARRAYS and (array.dtype != np.float32 or array.shape != (3, size, size)):
-            return f"has {name} as {array.dtype} {array.shape}; expected float32 (3, {size}, {size})"
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            return f"has values in {name} that are not finite"
+    arrays = read_image(folder, entry, record["spec"]["image_size"])
+    if isinstance(arrays, str):
+        return arrays
     found = Stored(row, torch.from_numpy(arrays["clean"]), torch.from_numpy(arrays["attacked"]))
     threat = _threat(record)
     if wrong := threat.violation(found.clean[None], found.clean[None]):
@@ -265,17 +245,6 @@ def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record:
     distance = threat.distance(found.attacked[None], found.clean[None]).item()
     if not math.isclose(distance, row.distance, rel_tol=ROUNDING):
         return f"is moved by {distance:.9g}, and its row says {row.distance:.9g}"
-    return found
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > IMAGE_BYTES:
-            raise ValueError(path)
-    with np.load(path, allow_pickle=False) as arrays:
-        found = dict(arrays)
-    if not all(isinstance(array, np.ndarray) for array in found.values()):
-        raise ValueError(path)
     return found
 
 
