@@ -25,7 +25,7 @@ from . import files
 from .data import Data
 from .detector import Detector, Origin, Purifier
 from .errors import UserError
-from .fitting import RANDOMIZED_DRAWS, Threshold
+from .fitting import RANDOMIZED_DRAWS, Threshold, folder_of
 from .memory import PeakMemory, free_memory
 from .provenance import device_name, git_state, versions
 from .rng import Rng
@@ -233,6 +233,14 @@ class Kept:
         """The cell is finished."""
         if self.folder is not None and self.until_finished:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def images_folder(spec: Mapping[str, Any], sources: Sequence[str], kind: str = "attacked", *more: str) -> Path:
+    """Where the attacked images of a cell are kept for the next larger ball.
+
+    spec: as it is recorded. sources: hashes of the detector's code, the attack's, the training and the test images.
+    """
+    return folder_of(kind, [spec, *sources, *more])
 
 
 def _read(folder: Path, name: str, x: Tensor) -> Tensor | None:
