@@ -14,9 +14,9 @@ from .checks import OF_A_RUN, checks_of_run
 from .data import Data
 from .detector import Detector, Origin, Wrapper
 from .errors import UserError, unknown
-from .fitting import BATCH_SIZE, Candidate, around, folder_of, held_out_threshold
+from .fitting import BATCH_SIZE, Candidate, around, held_out_threshold
 from .provenance import choose_device
-from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, Row, RunSpec
+from .run import COLUMNS, Attack, Cell, Kept, Monitor, Ready, Row, RunSpec, images_folder
 from .saved_images import refuse_less_than_one
 from .score import GOALS
 from .threat import NORMS, Norm, ThreatModel
@@ -148,7 +148,7 @@ def evaluate(
     def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
-        return folder_of(kind, [replace(spec, threat=ball).record(), *sources, *more])
+        return images_folder(replace(spec, threat=ball).record(), sources, kind, *more)
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
     own = images_of(threat) if keep_images else None

@@ -7,6 +7,7 @@ import fnmatch
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,8 @@ import pandas as pd
 from .bracket import compare_bounds
 from .errors import UserError, unknown
 from .metrics import Bootstrap, Metrics, accuracy, auroc_of, conservative, median, ranking
-from .run import ASIDE, COLUMNS, Row, read_record, read_samples
+from .run import ASIDE, COLUMNS, Row, read_record, unchanged_samples
+from .schema import wrong_record, wrong_rows
 from .threat import parse_eps
 
 if TYPE_CHECKING:
@@ -46,17 +48,46 @@ class Table(NamedTuple):
 
     @classmethod
     def from_csv(cls, text: str, path: Path) -> Table:
-        """Raises UserError where a column is missing, short or no number."""
-        header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+        """Raises UserError where a column is missing, short, there twice or no number, and for labels but 0 and 1."""
+        damaged = f"{path} is damaged: expected the columns {', '.join(COLUMNS)}"
         try:
+            header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
             found = dict(zip(header, zip(*lines, strict=True), strict=True))
             ids, labels = found.pop("id"), found.pop("label")
             columns = {name: np.array(list(map(float, values))) for name, values in found.items()}
-            if not set(COLUMNS[2:]) <= set(columns) or not set(labels) <= {"0", "1"}:
-                raise ValueError
-        except (KeyError, ValueError):
-            raise UserError(f"{path} is damaged: expected the columns {', '.join(COLUMNS)}") from None
+        except (KeyError, ValueError, csv.Error):
+            raise UserError(damaged) from None
+        if len(found) + 2 < len(header) or not set(COLUMNS[2:]) <= set(columns):
+            raise UserError(f"{damaged}, each once")
+        if other := set(labels) - {"0", "1"}:
+            raise UserError(f"{damaged}; it has the label {min(other)}, and labels are 0 and 1")
         return cls(ids, np.array([label == "1" for label in labels]), columns)
+
+    @property
+    def rows(self) -> list[Row]:
+        """One per image."""
+        numbers = {name: values.tolist() for name, values in self.columns.items()}
+        more = [name for name in numbers if name not in COLUMNS]
+        own = zip(self.ids, self.anomalous.tolist(), *(numbers[name] for name in COLUMNS[2:]), strict=True)
+        return [
+            Row(name, int(label), clean, worst, distance, rounded, {column: numbers[column][i] for column in more})
+            for i, (name, label, clean, worst, distance, rounded) in enumerate(own)
+        ]
+
+
+class Place(NamedTuple):
+    """Where a cell lies."""
+
+    folder: Path
+    source: str = ""
+    """The submission that it came in; empty for one of our own."""
+    inside: str = ""
+    """Where it lies in the submission."""
+
+    @property
+    def name(self) -> str:
+        """As a sentence says it: of a submission, not where it was unpacked."""
+        return f"{self.source}: {self.inside}" if self.source else str(self.folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +97,15 @@ class Result:
     folder: Path
     record: dict[str, Any]
     table: Table
+    source: str = ""
+    """The submission that it came in, below the results folder; empty for one of our own."""
+    inside: str = ""
+    """Where it lies in the submission."""
+
+    @property
+    def name(self) -> str:
+        """Its folder, as a sentence says it."""
+        return Place(self.folder, self.source, self.inside).name
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -274,64 +314,92 @@ def read_results(root: str | Path, filters: Filters | None = None) -> Found:
 
 
 def find_cells(root: Path, filters: Filters | None = None) -> Found:
-    """As `read_results`, but none is no error."""
+    """As `read_results`, but none is no error.
+
+    Filters choose among cells that were all read: an attack that a certificate contradicts, and the certificate, lose
+    their rank whether or not the other one is shown, and a cell that is there twice is an error in every report.
+    """
     found, known = Found([], [], []), dict[tuple[str, ...], tuple[str, ...]]()
-    for folder in _folders(root, found.damaged):
+    for place in _places(root, found.damaged):
+        folder = place.folder
         try:
             record = read_record(folder)
-            if filters is not None and not filters.keep(record):
-                continue
+            if wrong := wrong_record(record):
+                raise UserError(f"{folder}: {wrong}")
             if record["status"] != "finished":
-                total = record["data"]["normal"] + record["data"]["anomalous"]
-                found.notes.append(
-                    f"unfinished: {folder} ({record['rows']} of {total} images); the same `bench run` goes on with it"
-                )
+                if filters is None or filters.keep(record):
+                    found.notes.append(_unfinished(place, record))
                 continue
-            table = Table.from_csv(read_samples(folder, record), folder / "samples.csv")
+            table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
+            if wrong := wrong_rows(table, record):
+                raise UserError(f"{folder}: {wrong}")
         except UserError as error:
-            found.damaged.append(f"left out: {error}")
+            found.damaged.append(f"left out: {str(error).replace(str(folder), place.name)}")
             continue
         ids = known.setdefault(table.ids, table.ids)  # cells of a category share them
-        found.results.append(Result(folder, record, table._replace(ids=ids)))
-    found.results[:] = refuse_twins(found.results)
-    compare_bounds(found.results)
+        found.results.append(Result(folder, record, table._replace(ids=ids), place.source, place.inside))
+    results = refuse_twins(found.results, found.damaged)
+    compare_bounds(results)
+    found.results[:] = [r for r in results if filters is None or filters.keep(r.record)]
     return found
 
 
-def _folders(root: Path, damaged: list[str]) -> list[Path]:
-    """Of the cells below a folder, and of the submissions that lie there."""
-    folders = sorted(path.parent for path in root.rglob("run.json") if path.parent.name != ASIDE)
-    submissions = sorted(path for path in root.rglob("*.zip") if path.is_file())
+def _unfinished(place: Place, record: Mapping[str, Any]) -> str:
+    total = record["data"]["normal"] + record["data"]["anomalous"]
+    return f"unfinished: {place.name} ({record['rows']} of {total} images); the same `bench run` goes on with it"
+
+
+def _places(root: Path, damaged: list[str]) -> list[Place]:
+    """Of the cells below a folder, our own first, and of the submissions that lie there."""
+    found = [Place(folder) for folder in sorted(p.parent for p in root.rglob("run.json") if p.parent.name != ASIDE)]
+    submissions = submissions_below(root)
     if submissions:
         from .submit import cells_of_submission
 
         for path in submissions:
             try:
-                folders += cells_of_submission(path)
+                found += cells_of_submission(path, path.relative_to(root).as_posix())
             except UserError as error:
                 damaged.append(f"left out: {error}")
-    return folders
+    return found
 
 
-def refuse_twins(results: Sequence[Result]) -> list[Result]:
-    """The results without repeated cells: of two with equal spec and rows the first.
+def submissions_below(root: Path) -> list[Path]:
+    """The submissions that lie below a folder."""
+    return sorted(path for path in root.rglob("*.zip") if path.is_file())
 
-    Raises UserError, naming both, where their rows differ.
+
+def refuse_twins(results: Sequence[Result], damaged: list[str]) -> list[Result]:
+    """The results without repeated cells: of those with equal spec and rows one, our own if there is one.
+
+    Where rows differ, a submission's cell is left out, and `damaged` says so: beside one of our own, or, since nobody
+    knows which is right, with the other one. Raises UserError for two of our own, naming both.
     """
-    found: dict[str, Result] = {}
+    groups: dict[str, list[Result]] = {}
     for r in results:
-        twin = found.setdefault(json.dumps(r.spec, sort_keys=True), r)
-        if twin.record["samples_sha256"] != r.record["samples_sha256"]:
-            raise UserError(differ(twin.folder, r.folder))
-    return list(found.values())
+        groups.setdefault(json.dumps(r.spec, sort_keys=True), []).append(r)
+    found = []
+    for cells in groups.values():
+        first = next((r for r in cells if not r.source), cells[0])
+        others = [r for r in cells if r.record["samples_sha256"] != first.record["samples_sha256"]]
+        for other in others:
+            if not other.source:
+                raise UserError(differ(first.name, other.name))
+            damaged.append(f"left out: {other.name}: the same cell as {first.name} with different rows")
+        if first.source and others:
+            damaged.append(f"left out: {first.name}: the same cell as {others[0].name} with different rows")
+        else:
+            found.append(first)
+    return found
 
 
-def differ(one: Path, other: Path) -> str:
+def differ(one: str, other: str) -> str:
     """What is wrong with two cells of one spec."""
     return f"{one} and {other} are the same cell (equal parameters) with different rows: remove the one that is wrong"
 
 
 FILTERS = ("dataset", "category", "detector", "attack", "norm", "eps", "targets", "goal", "kind", "seed", "image_size")
+NEXT_FILTER = re.compile(r",(?![^()]*\))")  # not within the parameters of a detector
 
 
 class Filters:
@@ -343,7 +411,7 @@ class Filters:
 
     def __init__(self, texts: Sequence[str]):
         self.wanted: dict[str, list[str]] = {}
-        for part in (part.strip() for text in texts for part in text.split(",")):
+        for part in (part.strip() for text in texts for part in NEXT_FILTER.split(text)):
             key, given, value = part.partition("=")
             if key not in FILTERS:
                 raise unknown("--filter", key, FILTERS)
@@ -404,6 +472,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "targets": spec["targets"],
         "goal": spec["goal"],
         "seed": spec["seed"],
+        "source": result.source,
         "normal": record["data"]["normal"],
         "anomalous": record["data"]["anomalous"],
     }

@@ -697,7 +697,12 @@ def _verify(options: argparse.Namespace) -> int:
     from .verify import verify
 
     given = _given(options)
-    return _each_cell(cells_in(options.path), lambda cell: verify(cell, given, not options.no_scores))
+    places = cells_in(options.path)
+    submitted = {place.folder for place in places if place.source}
+    return _each_cell(
+        [(place.name, place.folder) for place in places],
+        lambda cell: verify(cell, given, not options.no_scores, cell in submitted),
+    )
 
 
 def _submit(options: argparse.Namespace) -> int:

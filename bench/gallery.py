@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .cells import Result
-from .errors import UserError
+from .schema import read_image
 
 Floats = npt.NDArray[np.floating[Any]]
 LEAST = 96  # pixels along a side, below which a picture is enlarged
@@ -36,42 +37,63 @@ class Shot(NamedTuple):
     images: int
 
 
-def shots(r: Result) -> list[Shot]:
-    """The images that are stored with a cell; raises UserError for one that cannot be read."""
-    return [_shot(r, entry) for entry in r.record.get("images", ())]
+class Gallery(NamedTuple):
+    """The stored images of a cell."""
+
+    shots: list[Shot]
+    notes: list[str]
+    """A sentence for each that cannot be shown."""
 
 
-def _shot(r: Result, entry: dict[str, Any]) -> Shot:
-    path = r.folder / entry["file"]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
-        clean, attacked = content["clean"], content["attacked"]
-    except (OSError, ValueError, KeyError, EOFError):
-        raise UserError(f"{path} cannot be read, and run.json of its cell names it: run the cell again") from None
-    moved = attacked - clean
+def gallery(r: Result) -> Gallery:
+    """What is stored with a cell; an image that cannot be read, or is not of its row, is not shown."""
+    found = Gallery([], [])
+    for entry in r.record.get("images", ()):
+        shot = _shot(r, entry)
+        if isinstance(shot, Shot):
+            found.shots.append(shot)
+        else:
+            found.notes.append(f"{entry['file']} ({entry['id']}) {shot}")
+    return found
+
+
+def _shot(r: Result, entry: Mapping[str, Any]) -> Shot | str:
+    """The image, or what is wrong with it."""
+    at = r.table.ids.index(entry["id"]) if entry["id"] in r.table.ids else None
+    if at is None or r.table.anomalous[at] != entry["label"]:
+        return "has no row of that id and label"
+    arrays = read_image(r.folder, entry, r.spec["image_size"])
+    if isinstance(arrays, str):
+        return arrays
+    content = {name: array.astype(np.float64) for name, array in arrays.items()}
+    moved = content["attacked"] - content["clean"]
     largest = float(np.abs(moved).max())
     factor = 0.5 / largest if largest else 1.0
-    maps = None
-    if "map_clean" in content:
-        before, after = content["map_clean"], content["map_attacked"]
-        low, high = min(before.min(), after.min()), max(before.max(), after.max())
-        maps = tuple(_picture(_cividis((m - low) / (high - low or 1))) for m in (before, after))
-    at = r.table.ids.index(entry["id"])
-    columns = [r.table.columns[name] for name in ("clean", "worst")]
+    before, after = (r.table.columns[name] for name in ("clean", "worst"))
     return Shot(
         entry["id"],
         "anomalous" if entry["label"] else "normal",
         entry["why"],
-        _picture(clean),
+        _picture(content["clean"]),
         _picture(0.5 + factor * moved),
         round(factor, 1),
-        _picture(attacked),
-        maps,  # type: ignore[arg-type]
-        tuple(float(c[at]) for c in columns),  # type: ignore[arg-type]
-        tuple(int((c > c[at]).sum()) + 1 for c in columns),  # type: ignore[arg-type]
+        _picture(content["attacked"]),
+        _maps(content["map_clean"], content["map_attacked"]) if "map_clean" in content else None,
+        (float(before[at]), float(after[at])),
+        (_rank(before, at), _rank(after, at)),
         len(r.table.ids),
     )
+
+
+def _rank(scores: Floats, at: int) -> int:
+    return int((scores > scores[at]).sum()) + 1
+
+
+def _maps(before: Floats, after: Floats) -> tuple[str, str]:
+    """(h, w) each, on one scale."""
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    scale = high - low or 1
+    return _picture(_cividis((before - low) / scale)), _picture(_cividis((after - low) / scale))
 
 
 def _cividis(values: Floats) -> Floats:

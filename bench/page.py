@@ -11,8 +11,7 @@ import functools
 import gzip
 import json
 import math
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,8 +22,9 @@ from . import files
 from .boards import COSTS_SHOWN, Board, boards, mean_of
 from .bracket import brackets, broken_brackets
 from .cells import Found, Result
+from .commands import balls_of, checking, command_of
 from .explained import EXPLAINED
-from .gallery import shots
+from .gallery import gallery
 from .interactive import Figure, distribution, figures, of_detector
 from .leaderboard import FOOTNOTES
 from .overview import differing, overviews
@@ -90,6 +90,7 @@ def page(found: Found, sort: str = "") -> str:
     results = found.results
     own = boards(results, sort)
     number = {r.folder: i for i, r in enumerate(results)}
+    balls = balls_of(results)
     own_cells: dict[str, list[Result]] = {}
     for r in results:
         own_cells.setdefault(r.detector, []).append(r)
@@ -100,8 +101,8 @@ def page(found: Found, sort: str = "") -> str:
     data = {
         "rows": rows,
         "kinds": [column.kind for column in COLUMNS],
-        "cells": [_cell(r, names.index(r.detector)) for r in results],
-        "detectors": [_detector(name, own_cells[name], number, len(curves[name])) for name in names],
+        "cells": [_cell(r, names.index(r.detector), balls) for r in results],
+        "detectors": [_detector(name, own_cells[name], number, len(curves[name]), balls) for name in names],
         "figures": {"cell": [[distribution(r)] for r in results], "detector": [curves[name] for name in names]},
         "plots": [figure.spec for figure in plots],
     }
@@ -188,73 +189,30 @@ class Entry(NamedTuple):
     value: str
 
 
-def _cell(r: Result, detector: int) -> str:
+def _cell(r: Result, detector: int, balls: Mapping[str, Result]) -> str:
     metrics = [Entry(name, str(bootstrap.estimate())) for name, bootstrap in r.metrics.items()]
+    shots, notes = gallery(r)
     return _template("cell.html.j2").render(
         r=r,
         detector=detector,
         metrics=metrics,
-        command=command_of(r),
+        commands=[command_of(r, balls=balls), *checking(r)],
         explained=EXPLAINED,
-        shots=shots(r),
+        shots=shots,
+        notes=notes,
     )
 
 
-def _detector(name: str, results: Sequence[Result], number: dict[Path, int], figures: int) -> str:
+def _detector(
+    name: str, results: Sequence[Result], number: dict[Path, int], figures: int, balls: Mapping[str, Result]
+) -> str:
     return _template("detector.html.j2").render(
         name=name,
         first=results[0],
         figures=figures,
         cells=[(number[r.folder], r, str(r.metrics[r.ranked_by].estimate())) for r in results],
-        commands=list(dict.fromkeys(command_of(r, "all") for r in results)),
+        commands=list(dict.fromkeys(command_of(r, "all", balls) for r in results)),
     )
-
-
-def command_of(r: Result, category: str | None = None) -> str:
-    """What makes a cell again; a parameter that was a file, or a folder of images, is left for the reader to name."""
-    s = r.spec
-    if r.certificate:
-        return _certify(r, category)
-    words = ["bench", "run", "--detector", s["detector"], "--attack", _attack(r), "--eps", s["eps"]]
-    words += _bed(r, category) + _params("--param", s["detector_parameters"])
-    words += _params("--attack-param", s["attack_parameters"])
-    words += ["--draws", str(s["draws"])] if s["draws"] is not None else []
-    return shlex.join(words)
-
-
-def _attack(r: Result) -> str:
-    return f"{r.spec['attack']}-{r.spec['norm']}"
-
-
-def _certify(r: Result, category: str | None) -> str:
-    s = r.spec
-    outer = s["detector"].partition("+")[0]
-    parameters = dict(s["detector_parameters"])
-    sigma = parameters.pop(f"{outer}.sigma", r.record["detector"]["parameters"][f"{outer}.sigma"])
-    parameters.pop(f"{outer}.n", None)
-    words = ["bench", "certify", "--detector", s["detector"], "--sigma", f"{sigma:g}", "--radius", s["eps"]]
-    words += ["--center", str(parameters.pop(f"{outer}.center"))] if f"{outer}.center" in parameters else []
-    for name, value in r.record["attack"]["parameters"].items():
-        words += [f"--{name}", str(value)]
-    return shlex.join(words + _bed(r, category) + _params("--param", parameters))
-
-
-def _bed(r: Result, category: str | None) -> list[str]:
-    """The images, the seed, and what is attacked."""
-    s = r.spec
-    words = ["--dataset", s["dataset"], "--category", category or s["category"], "--image-size", str(s["image_size"])]
-    words += ["--seed", str(s["seed"])] if s["seed"] else []
-    words += ["--limit", str(s["limit"])] if s["limit"] is not None else []
-    words += ["--targets", s["targets"]] if s["targets"] != "both" else []
-    return words + (["--goal", s["goal"]] if s["goal"] != "rank" else [])
-
-
-def _params(option: str, values: dict[str, Any]) -> list[str]:
-    words: list[str] = []
-    for name, value in values.items():
-        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        words += [option, f"{name}={'FILE' if text.startswith('sha256:') else text}"]
-    return words
 
 
 def _grouped(plots: Sequence[Figure]) -> dict[str, list[tuple[int, str]]]:

@@ -25,7 +25,7 @@ from . import files
 from .data import Data
 from .detector import Detector, Origin, Purifier
 from .errors import UserError
-from .fitting import RANDOMIZED_DRAWS, Threshold
+from .fitting import RANDOMIZED_DRAWS, Threshold, folder_of
 from .memory import PeakMemory, free_memory
 from .provenance import device_name, git_state, versions
 from .rng import Rng
@@ -233,6 +233,14 @@ class Kept:
         """The cell is finished."""
         if self.folder is not None and self.until_finished:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def images_folder(spec: Mapping[str, Any], sources: Sequence[str], kind: str = "attacked", *more: str) -> Path:
+    """Where the attacked images of a cell are kept for the next larger ball.
+
+    spec: as it is recorded. sources: hashes of the detector's code, the attack's, the training and the test images.
+    """
+    return folder_of(kind, [spec, *sources, *more])
 
 
 def _read(folder: Path, name: str, x: Tensor) -> Tensor | None:
@@ -470,7 +478,7 @@ class Cell:
         kept = b"".join(lines[: record["rows"] + 1]) if record["rows"] else b""
         if kept != text:
             files.write_text(samples, kept.decode("utf-8"))
-        rows = from_csv(kept.decode("utf-8"), samples)
+        rows = from_csv(kept.decode("utf-8"), samples) if kept else []
         if [row.id for row in rows] != data.test.ids[: record["rows"]]:
             raise UserError(
                 f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"
@@ -701,21 +709,10 @@ def to_csv(rows: Sequence[Row], header: bool = True) -> str:
 
 
 def from_csv(text: str, path: Path) -> list[Row]:
-    try:
-        return [
-            Row(
-                r["id"],
-                int(r["label"]),
-                float(r["clean"]),
-                float(r["worst"]),
-                float(r["distance"]),
-                float(r["rounded"]),
-                {name: float(value) for name, value in r.items() if name not in COLUMNS},
-            )
-            for r in csv.DictReader(io.StringIO(text))
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is damaged: expected the columns {', '.join(COLUMNS)}") from None
+    """Raises UserError for a table that is not whole; see `Table.from_csv`."""
+    from .cells import Table
+
+    return Table.from_csv(text, path).rows
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -733,22 +730,30 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
     """The rows of a finished cell."""
-    return from_csv(read_samples(folder, record), folder / "samples.csv")
+    return from_csv(unchanged_samples(folder, record), folder / "samples.csv")
 
 
-def read_samples(folder: Path, record: dict[str, Any]) -> str:
+def unchanged_samples(folder: Path, record: dict[str, Any]) -> str:
     """samples.csv of a finished cell, after its hash has been compared with the record."""
+    text, digest = read_samples(folder)
+    if digest != record.get("samples_sha256"):
+        raise UserError(
+            f"{folder / 'samples.csv'} was changed after it was written (its sha256 is not the one in run.json); "
+            "run the cell again with --force"
+        )
+    return text
+
+
+def read_samples(folder: Path) -> tuple[str, str]:
+    """samples.csv as it is, and its sha256; UserError if it is not there or not UTF-8."""
     path = folder / "samples.csv"
     try:
         content = path.read_bytes()
+        return content.decode("utf-8"), hashlib.sha256(content).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != record.get("samples_sha256"):
-        raise UserError(
-            f"{path} was changed after it was written (its sha256 is not the one in run.json); "
-            "run the cell again with --force"
-        )
-    return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not a table in UTF-8") from None
 
 
 def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
+import re
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import UserError
-from .run import COLUMNS, Row, from_csv
+from .run import COLUMNS
 from .score import Goal
 from .threat import Norm, Targets, ThreatModel
 
+if TYPE_CHECKING:
+    from .cells import Table
+
 IMAGE = r"images/[0-9a-f]{8,64}\.npz"
 """Where a stored image lies, below the folder of its cell."""
+ARRAYS = {"clean", "attacked"}
+MAPS = {"map_clean", "map_attacked"}
+IMAGE_BYTES = 256 * 2**20
+"""Of one stored image, packed or not."""
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 RANKED_BOUNDS = ("low", "high", "low_0", "high_0", "certified_radius")
 
 
@@ -49,11 +60,21 @@ class Spec(_Whole):
     targets: Targets
     dataset: Name
     category: Name
-    image_size: Count
+    image_size: Annotated[int, Field(ge=1, le=10**5)]
     seed: int
     limit: int | None
     draws: int | None
     goal: Goal
+
+
+class PurificationRecord(_Whole):
+    parameter: str
+    value: float
+    inner: str
+
+
+class FitRecord(_Whole):
+    seconds: Amount
 
 
 class DetectorRecord(_Whole):
@@ -62,8 +83,9 @@ class DetectorRecord(_Whole):
     randomized: bool
     differentiable: bool
     unranked: str | None
-    purification: dict[str, Any] | None
-    fit: dict[str, Any] | None
+    purification: PurificationRecord | None
+    fit: FitRecord | None
+    weights: Count = 0
 
 
 class AttackRecord(_Whole):
@@ -75,6 +97,7 @@ class AttackRecord(_Whole):
 class DataRecord(_Whole):
     train: Sha256
     test: Sha256
+    train_images: Count
     normal: Count
     anomalous: Count
 
@@ -104,6 +127,16 @@ class ImageRecord(_Whole):
     sha256: Sha256
 
 
+class StartedRecord(_Whole):
+    """run.json of a cell that is not finished, as far as a report says something of it."""
+
+    kind: Literal["attack", "certificate"]
+    status: Literal["running"]
+    spec: Spec
+    data: DataRecord
+    rows: Count
+
+
 class FinishedRecord(_Whole):
     """run.json of a finished cell; what is not named here is for people, and nothing reads it."""
 
@@ -123,17 +156,19 @@ class FinishedRecord(_Whole):
     rows: Count
     forwards: Count
     backwards: Count
-    seconds: float
-    peak_memory: float | None
+    seconds: Amount
+    peak_memory: Amount | None
+    finished: str
     samples_sha256: Sha256
     metrics: dict[str, float] | None = None
+    smaller_ball: str | None = None
     images: list[ImageRecord] = []
 
 
 def wrong_record(record: Any) -> str | None:
-    """The first thing in run.json that is not as a finished cell has it; None if it is whole."""
+    """The first thing in run.json that is not as a cell has it, finished or not; None if it is whole."""
     try:
-        FinishedRecord.model_validate(record)
+        (StartedRecord if record.get("status") == "running" else FinishedRecord).model_validate(record)
         ThreatModel(record["spec"]["norm"], record["spec"]["eps"], record["spec"]["targets"])
     except ValidationError as error:
         first = error.errors()[0]
@@ -143,46 +178,37 @@ def wrong_record(record: Any) -> str | None:
     return None
 
 
-def read_samples(folder: Path) -> tuple[list[Row], str]:
-    """The rows of samples.csv as they are, and its sha256; UserError if it is not there or not such a table."""
-    path = folder / "samples.csv"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        text = content.decode("utf-8")
-        rows = from_csv(text, path)
-        names = next(csv.reader(text.splitlines()), [])
-    except (csv.Error, UnicodeDecodeError):
-        raise UserError(f"{path} is damaged: it is not a table in UTF-8") from None
-    if len(set(names)) < len(names):
-        raise UserError(f"{path} is damaged: two columns have the same name")
-    return rows, hashlib.sha256(content).hexdigest()
-
-
-def wrong_rows(rows: Sequence[Row], record: dict[str, Any]) -> str | None:
+def wrong_rows(table: Table, record: dict[str, Any]) -> str | None:
     """The first thing in samples.csv that does not fit its run.json, which is whole; None if all does."""
-    if len(rows) != record["rows"]:
-        return f"samples.csv holds {len(rows)} rows, run.json counts {record['rows']}"
-    labels = Counter(row.label for row in rows)
-    if other := set(labels) - {0, 1}:
-        return f"samples.csv has the label {min(other)}; labels are 0 and 1"
-    for label, name in ((0, "normal"), (1, "anomalous")):
-        if labels[label] != record["data"][name] or not labels[label]:
-            return f"samples.csv holds {labels[label]} {name} images, run.json counts {record['data'][name]}"
-    twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
-    if twice:
-        return f"samples.csv holds the image {twice[0]} twice"
-    missing = [name for name in _further_columns(record) if name not in rows[0].more]
+    count = len(table.ids)
+    if count != record["rows"]:
+        return f"samples.csv holds {count} rows, run.json counts {record['rows']}"
+    anomalous = int(table.anomalous.sum())
+    for found, name in ((count - anomalous, "normal"), (anomalous, "anomalous")):
+        if found != record["data"][name] or not found:
+            return f"samples.csv holds {found} {name} images, run.json counts {record['data'][name]}"
+    if len(set(table.ids)) < count:
+        return f"samples.csv holds the image {Counter(table.ids).most_common(1)[0][0]} twice"
+    missing = [name for name in _further_columns(record) if name not in table.columns]
     if missing:
         return f"samples.csv has no column {', '.join(missing)}"
-    of_attack = COLUMNS[2:] if record["kind"] == "attack" else ("clean", "distance")
-    for row in rows:
-        for name in of_attack:
-            if not math.isfinite(getattr(row, name)):
-                return f"{row.id} has the value {getattr(row, name)} in column {name}; it must be finite"
+    finite, infinite = _promised(record)
+    for name in (*finite, *infinite):
+        values = table.columns[name]
+        wrong = np.isnan(values) if name in infinite else ~np.isfinite(values)
+        if wrong.any():
+            first = int(wrong.argmax())
+            expected = "a number" if name in infinite else "finite"
+            return f"{table.ids[first]} has the value {values[first]} in column {name}; it must be {expected}"
     return None
+
+
+def _promised(record: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Columns that are finite in every row, and those that may be infinite but are never nan: bounds."""
+    if record["kind"] == "attack":
+        return (*COLUMNS[2:], *_further_columns(record)), ()
+    bounds = [name for name in _further_columns(record) if name != "certified_radius"]  # nan without a threshold
+    return ("clean", "distance"), ("worst", *bounds)
 
 
 def _further_columns(record: dict[str, Any]) -> tuple[str, ...]:
@@ -190,3 +216,44 @@ def _further_columns(record: dict[str, Any]) -> tuple[str, ...]:
     if record["kind"] == "certificate":
         return RANKED_BOUNDS if record["spec"]["goal"] == "rank" else ("draws",)
     return (*record["attack"]["parts"], *["worst_draw"] * record["detector"]["randomized"])
+
+
+def read_image(folder: Path, entry: Mapping[str, Any], size: int) -> dict[str, npt.NDArray[Any]] | str:
+    """The arrays of a stored image of a cell, or what is wrong with it.
+
+    `clean` and `attacked`, float32 (3, size, size), and perhaps `map_clean` and `map_attacked`, (h, w); all finite.
+    """
+    path = folder / entry["file"]
+    if not re.fullmatch(IMAGE, entry["file"]):
+        return "is not read: images lie in images/ of their cell"
+    try:
+        if path.stat().st_size > IMAGE_BYTES:
+            return f"is larger than {IMAGE_BYTES // 2**20} MiB"
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            return "was changed after the run: its sha256 is not the one in run.json"
+        arrays = _arrays(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return "is not a whole npz file"
+    if set(arrays) not in (ARRAYS, ARRAYS | MAPS):
+        return f"holds the arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(ARRAYS))}, perhaps both maps"
+    for name, array in arrays.items():
+        if name in ARRAYS and (array.dtype != np.float32 or array.shape != (3, size, size)):
+            return f"has {name} as {array.dtype} {array.shape}; expected float32 (3, {size}, {size})"
+        if name in MAPS and (array.ndim != 2 or not array.size or array.shape != arrays["map_clean"].shape):
+            return f"has {name} as {array.shape}; expected two maps (h, w) of one size"
+        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            return f"has values in {name} that are not finite"
+    return arrays
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > IMAGE_BYTES:
+            raise ValueError(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise ValueError(path)
+    return found

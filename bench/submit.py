@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from . import files
 from .api import default_size
-from .cells import differ
+from .cells import Place, differ, submissions_below
 from .check_run import Given, cells_below
 from .errors import UserError
 from .fitting import cache_folder
@@ -71,7 +71,7 @@ def submit(path: Path, out: Path) -> Iterator[str]:
         if record.get("status") == "running":
             yield f"left out, not finished: {folder}"
             continue
-        failed = [line for line in verify(folder, Given(), scores=False) if line.status == "FAIL"]
+        failed = [line for line in verify(folder, Given(), scores=False, submitted=True) if line.status == "FAIL"]
         if failed:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise UserError(f"{folder} is not submitted: {failed[0].name}: {failed[0].sentence}{more}")
@@ -104,7 +104,7 @@ def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
     for cell in sorted(cells, key=lambda cell: (cell.place, cell.folder)):
         twin = found.setdefault(cell.place, cell)
         if twin.record["samples_sha256"] != cell.record["samples_sha256"]:
-            raise UserError(differ(twin.folder, cell.folder))
+            raise UserError(differ(str(twin.folder), str(cell.folder)))
     return list(found.values())
 
 
@@ -117,25 +117,22 @@ def _pack(cells: Sequence[Packed], out: Path) -> None:
             archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
-def cells_in(path: Path) -> list[tuple[str, Path]]:
-    """(name, folder) of a cell, or of those of a submission, or of those below a folder and in its submissions."""
+def cells_in(path: Path) -> list[Place]:
+    """A cell, or those of a submission, or those below a folder and in its submissions."""
     if path.is_file() and path.name != "run.json":
-        return [(f"{path}: {folder.relative_to(unpacked(path))}", folder) for folder in cells_of_submission(path)]
+        return cells_of_submission(path, str(path))
     submissions = submissions_below(path) if path.is_dir() else []
-    within = [named for submission in submissions for named in cells_in(submission)]
+    within = [place for submission in submissions for place in cells_in(submission)]
     if not within or any(path.rglob("run.json")):
-        return [(str(folder), folder) for folder in cells_below(path)] + within
+        return [Place(folder) for folder in cells_below(path)] + within
     return within
 
 
-def submissions_below(root: Path) -> list[Path]:
-    """The submissions that lie below a folder."""
-    return sorted(path for path in root.rglob(f"*{SUFFIX}") if path.is_file())
-
-
-def cells_of_submission(path: Path) -> list[Path]:
-    """The folders of its cells, unpacked; see `unpacked`."""
-    return sorted(found.parent for found in unpacked(path).rglob("run.json"))
+def cells_of_submission(path: Path, source: str) -> list[Place]:
+    """Its cells, unpacked; see `unpacked`. source: how it is called."""
+    root = unpacked(path)
+    folders = sorted(found.parent for found in root.rglob("run.json"))
+    return [Place(folder, source, folder.relative_to(root).as_posix()) for folder in folders]
 
 
 def unpacked(path: Path) -> Path:

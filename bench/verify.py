@@ -5,10 +5,7 @@ Unlike `bench check-run`, nothing is attacked, and a detector is needed only whe
 
 from __future__ import annotations
 
-import hashlib
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -21,6 +18,7 @@ from torch import Tensor
 
 from . import registry
 from .api import load_data
+from .cells import Table
 from .certificate import own_code
 from .check_run import Given, with_files
 from .data import Data
@@ -28,17 +26,14 @@ from .errors import UserError
 from .fitting import BATCH_SIZE, RANDOMIZED_DRAWS, Candidate
 from .provenance import versions
 from .rng import Rng
-from .run import Cell, Row, metrics_of, read_record
-from .schema import read_samples, wrong_record, wrong_rows
+from .run import Cell, Row, metrics_of, read_record, read_samples
+from .schema import read_image, wrong_record, wrong_rows
 from .score import Score
 from .threat import TOLERANCE, ThreatModel
 from .trial import SAME
 
 METRIC_TOLERANCE = 1e-9  # relative: another scikit-learn may add in another order
 ROUNDING = 1e-6  # relative: a distance, added up on another device
-ARRAYS = {"clean", "attacked"}
-MAPS = {"map_clean", "map_attacked"}
-IMAGE_BYTES = 256 * 2**20  # of one stored image, unpacked
 
 
 class Verified(NamedTuple):
@@ -52,8 +47,8 @@ class Verified(NamedTuple):
         return f"{self.status:7} {self.name}: {self.sentence}"
 
 
-def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified]:
-    """Every test of a cell, one at a time; after a failed `schema` none follows.
+def verify(folder: Path, given: Given, scores: bool = True, submitted: bool = False) -> Iterator[Verified]:
+    """Every test of a cell, one at a time; after a failed `schema` none follows. submitted: it must state its metrics.
 
     Raises UserError for a cell that is not finished or was written by another version and, with `scores`, where images
     are stored whose detector cannot be built and fitted here.
@@ -62,18 +57,20 @@ def verify(folder: Path, given: Given, scores: bool = True) -> Iterator[Verified
     if record.get("status") == "running":
         raise UserError(f"{folder} is not finished ({record.get('rows')} rows); the same `bench run` goes on with it")
     try:
-        wrong = wrong_record(record)
-        rows, digest = ([], "") if wrong else read_samples(folder)
-        wrong = wrong or wrong_rows(rows, record)
+        if wrong := wrong_record(record):
+            raise UserError(wrong)
+        text, digest = read_samples(folder)
+        table = Table.from_csv(text, folder / "samples.csv")
+        if wrong := wrong_rows(table, record):
+            raise UserError(wrong)
     except UserError as error:
-        wrong = str(error)
-    if wrong:
-        yield Verified("FAIL", "schema", wrong)
+        yield Verified("FAIL", "schema", str(error))
         return
+    rows = table.rows
     columns = 6 + len(rows[0].more)
     yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
     yield rows_are_those(digest, record)
-    yield metrics_are_those(metrics_of(folder, record, rows), record)
+    yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
     yield budget_is_kept(rows, record) if record["kind"] == "attack" else bounds_are_ordered(rows, record)
     yield code_is_installed(record, given)
     if not record.get("images"):
@@ -90,9 +87,13 @@ def rows_are_those(digest: str, record: Mapping[str, Any]) -> Verified:
     return Verified("FAIL", "rows", f"samples.csv was changed after the run: its sha256 is {digest[:8]}, not {was}")
 
 
-def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any]) -> Verified:
-    """Every published metric, from the rows once more."""
+def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any], submitted: bool = False) -> Verified:
+    """Every published metric, from the rows once more; a submission without any claims nothing that could be tested."""
     stored: dict[str, float] | None = record.get("metrics")
+    if stored is None and submitted:
+        return Verified(
+            "FAIL", "metrics", "not recorded: a submission must state them; run the cell again with --force"
+        )
     if stored is None:
         return Verified("skip", "metrics", "not recorded: the cell was finished before metrics were")
     for name in sorted({*found, *stored}):
@@ -230,25 +231,11 @@ def verify_images(
 
 def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record: Mapping[str, Any]) -> Stored | str:
     """The image, or what is wrong with it."""
-    path = folder / entry["file"]
     if row is None or row.label != entry["label"]:
         return "has no row of that id and label"
-    try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            return "was changed after the run: its sha256 is not the one in run.json"
-        arrays = _arrays(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        return "is not a whole npz file"
-    if not set(arrays) >= ARRAYS or not set(arrays) <= ARRAYS | MAPS:
-        return f"holds the arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(ARRAYS))}, perhaps maps"
-    size = record["spec"]["image_size"]
-    for name, array in arrays.items():
-        if name in ARRAYS and (array.dtype != np.float32 or array.shape != (3, size, size)):
-            return f"has {name} as {array.dtype} {array.shape}; expected float32 (3, {size}, {size})"
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            return f"has values in {name} that are not finite"
+    arrays = read_image(folder, entry, record["spec"]["image_size"])
+    if isinstance(arrays, str):
+        return arrays
     found = Stored(row, torch.from_numpy(arrays["clean"]), torch.from_numpy(arrays["attacked"]))
     threat = _threat(record)
     if wrong := threat.violation(found.clean[None], found.clean[None]):
@@ -258,17 +245,6 @@ def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record:
     distance = threat.distance(found.attacked[None], found.clean[None]).item()
     if not math.isclose(distance, row.distance, rel_tol=ROUNDING):
         return f"is moved by {distance:.9g}, and its row says {row.distance:.9g}"
-    return found
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > IMAGE_BYTES:
-            raise ValueError(path)
-    with np.load(path, allow_pickle=False) as arrays:
-        found = dict(arrays)
-    if not all(isinstance(array, np.ndarray) for array in found.values()):
-        raise ValueError(path)
     return found
 
 

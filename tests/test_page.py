@@ -18,10 +18,11 @@ import pytest
 from bench import plots
 from bench.cells import Filters, Result, read_results
 from bench.cli import build_parser
+from bench.commands import command_of
 from bench.interactive import distribution, figures
 from bench.metrics import Estimate
 from bench.overview import overviews
-from bench.page import COLUMNS, command_of, page
+from bench.page import COLUMNS, page
 from bench.report import write_report
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

@@ -132,11 +132,11 @@ def test_a_submission_is_unpacked_once_for_each_content(submission: Path) -> Non
     assert folder.is_relative_to(cache_folder())
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert unpacked(submission) == folder and times == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    assert len(cells_of_submission(submission)) == 4
+    assert len(cells_of_submission(submission, "all.zip")) == 4
     with zipfile.ZipFile(submission, "a") as archive:
         for name in ("run.json", "samples.csv"):
             archive.writestr(f"a/b/{name}", "")
-    assert unpacked(submission) != folder and len(cells_of_submission(submission)) == 5
+    assert unpacked(submission) != folder and len(cells_of_submission(submission, "all.zip")) == 5
 
 
 def entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
@@ -194,7 +194,7 @@ def test_a_submission_that_would_fill_the_disk_is_refused(tmp_path: Path, monkey
             patch.setattr(f"bench.submit.{limit}", value)
             with pytest.raises(UserError, match=says):
                 unpacked(path)
-    assert len(cells_of_submission(path)) == 1
+    assert len(cells_of_submission(path, "large.zip")) == 1
 
 
 def test_damaged_files_are_named_in_one_line(submission: Path, run_cli: Run) -> None:
@@ -223,11 +223,11 @@ def test_an_encrypted_file_is_refused(submission: Path) -> None:
 
 def test_the_same_cell_twice(published: Path, submission: Path) -> None:
     here, there = find_cells(published).results, find_cells(unpacked(submission)).results
-    assert refuse_twins([*here, *there]) == here
+    assert refuse_twins([*here, *there], []) == here
     first = here[0]
     other = Result(Path("other"), first.record | {"samples_sha256": "0" * 64}, first.table)
     with pytest.raises(UserError, match="with different rows") as raised:
-        refuse_twins([*here, other])
+        refuse_twins([*here, other], [])
     assert str(first.folder) in str(raised.value) and "other" in str(raised.value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,25 @@ def test_a_table_that_is_not_whole(
     change_rows(folder, change)
     code, found = verified(folder)
     assert code == 1 and list(found) == ["schema"] and says in found["schema"], found
+
+
+def test_a_submission_without_metrics_fails(published: Path, run_cli: Run, tmp_path: Path) -> None:
+    folder = cell(published)
+    assert run_cli("submit", folder, "--out", tmp_path / "one.zip")[0] == 0
+    place = folder.relative_to(published).as_posix()
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive, zipfile.ZipFile(tmp_path / "bare.zip", "w") as bare:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name == f"{place}/run.json":
+                record = json.loads(content)
+                del record["metrics"]
+                content = json.dumps(record).encode()
+            bare.writestr(name, content)
+    code, out, _ = run_cli("verify", tmp_path / "bare.zip", "--no-scores")
+    assert code == 1 and "FAIL    metrics: not recorded" in out
+    rewrite(folder, lambda record: record.pop("metrics"))
+    code, _, err = run_cli("submit", folder, "--out", tmp_path / "two.zip")
+    assert code == 2 and "is not submitted: metrics: not recorded" in err
 
 
 def test_a_table_that_is_none(published: Path, verified: Verify) -> None:
