@@ -475,10 +475,13 @@ class Cell:
         except OSError as error:
             raise UserError(f"cannot read {samples}: {error.strerror}; --force starts over") from None
         lines = text.splitlines(keepends=True)
-        kept = b"".join(lines[: record["rows"] + 1]) if record["rows"] else b""
-        if kept != text:
-            files.write_text(samples, kept.decode("utf-8"))
-        rows = from_csv(kept.decode("utf-8"), samples) if kept else []
+        try:
+            kept = b"".join(lines[: record["rows"] + 1] if record["rows"] else []).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{samples} is damaged: it is no text; --force starts over") from None
+        if kept.encode() != text:
+            files.write_text(samples, kept)
+        rows = from_csv(kept, samples) if kept else []
         if [row.id for row in rows] != data.test.ids[: record["rows"]]:
             raise UserError(
                 f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"

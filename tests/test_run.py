@@ -259,3 +259,13 @@ def test_the_record_can_repeat_the_run(data: Data, tmp_path: Path) -> None:
     assert record["versions"]["torch"] and record["device"] and record["seconds"] > 0
     assert record["threshold"]["held_out"] == 10
     pd.testing.assert_frame_equal(evaluate(NoisyLinear(), data, attack_params={"steps": 7}, draws=3), rows)
+
+
+def test_rows_of_an_unfinished_cell_that_are_no_text_are_refused_in_one_line(data: Data, tmp_path: Path) -> None:
+    evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "2/255"), results=tmp_path)
+    cell = cell_of(tmp_path)
+    record = json.loads((cell / "run.json").read_text())
+    (cell / "run.json").write_text(json.dumps(record | {"status": "running", "rows": 2}))
+    (cell / "samples.csv").write_bytes(b"id,label\n\xff\xfe,0\n\xff,1\n")
+    with pytest.raises(UserError, match="is no text; --force starts over"):
+        evaluate(Linear(), data, "pgd-linf", ThreatModel("linf", "2/255"), results=tmp_path)
