@@ -476,8 +476,8 @@ def _tidy(result: Result) -> dict[str, Any]:
         "normal": record["data"]["normal"],
         "anomalous": record["data"]["anomalous"],
     }
-    for name, bootstrap in result.metrics.items():
-        value = bootstrap.estimate()
+    for name in result.metrics:
+        value = result.metrics.estimate(name)
         row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
     return row | {
         "threshold": record["threshold"]["value"],

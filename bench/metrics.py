@@ -147,12 +147,19 @@ class Metrics(Mapping[str, Bootstrap]):
 
     def __init__(self, makers: Mapping[str, Callable[[], Bootstrap]]):
         self._makers, self._found = makers, dict[str, Bootstrap]()
+        self._estimates: dict[str, Estimate] = {}
 
     def __getitem__(self, name: str) -> Bootstrap:
         if name not in self._found:
             made = self._makers[name]()
             self._found[name] = made._replace(samples=made.samples.astype(np.float32))
         return self._found[name]
+
+    def estimate(self, name: str) -> Estimate:
+        """Its value and interval."""
+        if name not in self._estimates:
+            self._estimates[name] = self[name].estimate()
+        return self._estimates[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._makers

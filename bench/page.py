@@ -172,7 +172,7 @@ def _row(name: str, link: str, category: str, results: Sequence[Result], unranke
 def _estimate(results: Sequence[Result], metric: str) -> list[float | None] | None:
     if any(metric not in r.metrics for r in results):
         return None
-    estimate = mean_of(results, metric).estimate()
+    estimate = results[0].metrics.estimate(metric) if len(results) == 1 else mean_of(results, metric).estimate()
     return None if math.isnan(estimate.value) else [round(value, 4) for value in estimate]
 
 
@@ -190,7 +190,7 @@ class Entry(NamedTuple):
 
 
 def _cell(r: Result, detector: int, balls: Mapping[str, Result]) -> str:
-    metrics = [Entry(name, str(bootstrap.estimate())) for name, bootstrap in r.metrics.items()]
+    metrics = [Entry(name, str(r.metrics.estimate(name))) for name in r.metrics]
     shots, notes = gallery(r)
     return _template("cell.html.j2").render(
         r=r,

@@ -59,7 +59,7 @@ __all__ = [
     "purification", "radii", "still_right", "tradeoff", "write_plots", "write_ranks",
 ]  # fmt: skip
 
-MOST_FILES = 8
+MOST_FILES = 6
 """That `write_plots` makes: each takes half a second, and the page draws all of them."""
 
 

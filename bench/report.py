@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +48,8 @@ def write_report(
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; a folder is expected")
     written: list[Path] = []
-    with threadpool_limits(1):  # thousands of small products: threads would only wait for each other
+    # thousands of small products: threads would only wait for each other; and millions of objects without a cycle
+    with threadpool_limits(1), _uncollected():
         found = read_results(root, filters)
         refuse_unknown_column(sort, found.results)
         with files.says_why(out):
@@ -54,6 +57,18 @@ def write_report(
         for name in dict.fromkeys(formats):
             written += FORMATS[name](found, out, sort)
     return Report(found, written)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which takes a sixth of the time of a large report and finds next to nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _markdown(found: Found, out: Path, sort: str) -> list[Path]:
