@@ -239,7 +239,7 @@ def _footnotes(
         for name, own in cells.items():
             said = []
             if not all(map(is_standard, own)):
-                said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not `{STANDARD}`")
+                said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not the standard evaluation")
             if further := _further(own, rivals[threat, name]):
                 best = min(further, key=lambda r: r.metrics["robust_auroc"].value)
                 said.append(f"{best.attack} reached {best.metrics['robust_auroc'].value:.3f} on {best.category}")

@@ -169,7 +169,7 @@ def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) 
         if r.spec["attack"] == "standard":
             r.spec["attack_parameters"] = {"steps": 3}
     (overview,) = overviews(found)
-    assert any("not `standard`" in text for text in overview.footnotes.values())
+    assert any("not the standard evaluation" in text for text in overview.footnotes.values())
 
 
 def test_small_categories_belong_to_a_limited_table(results: Path) -> None:
@@ -245,7 +245,7 @@ def test_the_overview_takes_the_standard_evaluation_or_else_the_strongest(result
     assert {r.attack for column in overview.columns.values() for own in column.cells.values() for r in own} == {
         "standard"
     }
-    assert not any("not `standard`" in text for text in overview.footnotes.values())
+    assert not any("not the standard evaluation" in text for text in overview.footnotes.values())
 
 
 def test_what_is_not_ranked_has_no_rank_and_no_bold(results: Path) -> None:
