@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import plot
-    from .api import categories, evaluate, fit_or_load, load_data, load_results
-    from .cells import read_results
+    from .api import categories, evaluate, fit_or_load, load_data
+    from .cells import load_results, read_results
     from .certificate import certify
     from .data import Data, Record, TestSet, TrainSet
     from .detector import Detector, Hints, Progress, Purifier, Wrapper, bpda, identity_backward
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .threat import ThreatModel
 
 _HOMES = {
-    "api": ("categories", "evaluate", "fit_or_load", "load_data", "load_results"),
-    "cells": ("read_results",),
+    "api": ("categories", "evaluate", "fit_or_load", "load_data"),
+    "cells": ("load_results", "read_results"),
     "certificate": ("certify",),
     "data": ("Data", "Record", "TestSet", "TrainSet"),
     "detector": ("Detector", "Hints", "Progress", "Purifier", "Wrapper", "bpda", "identity_backward"),

@@ -170,16 +170,6 @@ def frame_of(rows: Sequence[Row], record: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def load_results(path: str | Path = "results", filters: Sequence[str] = ()) -> pd.DataFrame:
-    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
-
-    filters: such as `detector=advrad` or `eps=2/255`; several values of one key are alternatives.
-    """
-    from .cells import load_results
-
-    return load_results(Path(path), filters)
-
-
 def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:
     """Unless the attack goes around the blocks that have no gradient; says which attacks fit."""
     if getattr(maker, "goes_around_blocks", False) and detector.attack_hints().bpda:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .boards import Board, boards, mean_of
+from .boards import Board, boards, estimate_of, lacking
 from .figures import FAINT, Plot, arms, colour, marker, styled
 from .metrics import Estimate
 from .overview import Overview, overviews
@@ -64,10 +64,8 @@ def _ranked_by_auroc(results: Sequence[Result]) -> Iterator[Board]:
 
 
 def _tradeoff(overview: Overview, name: str, cells: Sequence[Result]) -> Tradeoff:
-    clean, robust = (mean_of(cells, metric).estimate() for metric in ("clean_auroc", "robust_auroc"))
-    every = len(overview.categories)
-    scope = f"{len(cells)} of {every} categories" if len(cells) < every else ""
-    return Tradeoff(name, clean, robust, name not in overview.unranked, scope)
+    clean, robust = (estimate_of(cells, metric) for metric in ("clean_auroc", "robust_auroc"))
+    return Tradeoff(name, clean, robust, name not in overview.unranked, lacking(cells, overview.categories))
 
 
 @styled
@@ -161,7 +159,7 @@ def _shared(low: Any, high: Any, other_low: Any, other_high: Any) -> float:
 
 
 def tradeoff_plots(results: Sequence[Result]) -> list[Plot]:
-    """One per board."""
+    """One per data set and threat model."""
     found = []
     for title, points in tradeoff(results).items():
         beside = 0.07 * max(len(p.label) for p in points) + 0.5 if len(points) > LABELS_INSIDE else 0.0

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .cells import Result
 from .errors import unknown
-from .metrics import Bootstrap, mean
+from .metrics import Bootstrap, Estimate, better, mean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,11 +54,11 @@ class Board:
     @cached_property
     def unranked(self) -> dict[str, list[str]]:
         """Detector -> why it is not ranked: checks, or a mean over fewer categories than others have."""
-        every = len(self.categories)
-        reasons = {name: list(dict.fromkeys(w for r in results for w in r.unranked)) for name, results in self.entries}
+        categories, reasons = self.categories, {}
         for name, results in self.entries:
-            if len(results) < every:
-                reasons[name].insert(0, f"{len(results)} of {every} categories, whose mean is another one")
+            part = lacking(results, categories)
+            own = [f"{part}, {ANOTHER_MEAN}"] * bool(part)
+            reasons[name] = own + list(dict.fromkeys(why for r in results for why in r.unranked))
         return {name: why for name, why in reasons.items() if why}
 
     @cached_property
@@ -111,9 +111,8 @@ def order(entries: Mapping[str, Sequence[Result]], sort: str, otherwise: str = "
     Who lacks it comes last. otherwise: what to go by where none of them has it.
     """
     by = sort.removeprefix("-")
-    if by not in COSTS and not any(by in r.metrics for cells in entries.values() for r in cells):
-        by = otherwise if by != "detector" else by
-        sort = by if by != sort.removeprefix("-") else sort
+    if by != "detector" and by not in COSTS and not any(by in r.metrics for own in entries.values() for r in own):
+        by = sort = otherwise
     if by == "detector":
         return sorted(entries, key=lambda name: entries[name][0].detector, reverse=sort != by)
     values: dict[str, float] = {}
@@ -122,9 +121,8 @@ def order(entries: Mapping[str, Sequence[Result]], sort: str, otherwise: str = "
             costs = [value for r in cells if (value := COSTS[by](r)) is not None]
             values[name] = sum(costs) / len(costs) if costs else math.nan
         else:
-            values[name] = -mean_of(cells, by).value if all(by in r.metrics for r in cells) else math.nan
-        if by.endswith("fpr95"):
-            values[name] *= -1
+            whole = all(by in r.metrics for r in cells)
+            values[name] = -better(by) * mean_of(cells, by).value if whole else math.nan
     sign = 1 if sort == by else -1
     return sorted(entries, key=lambda name: (math.isnan(values[name]), sign * values[name]))
 
@@ -132,6 +130,22 @@ def order(entries: Mapping[str, Sequence[Result]], sort: str, otherwise: str = "
 def mean_of(results: Sequence[Result], metric: str) -> Bootstrap:
     """Over the categories."""
     return mean([r.metrics[metric] for r in results])
+
+
+def estimate_of(results: Sequence[Result], metric: str) -> Estimate:
+    """The mean over the categories with its interval; of one cell, as the cell has it."""
+    if len(results) == 1:
+        return results[0].metrics.estimate(metric)
+    return mean_of(results, metric).estimate()
+
+
+def lacking(results: Sequence[Result], categories: Sequence[str]) -> str:
+    """`3 of 15 categories`, of a detector that lacks some; else empty."""
+    return f"{len(results)} of {len(categories)} categories" if len(results) < len(categories) else ""
+
+
+ANOTHER_MEAN = "whose mean is another one"
+"""Why a detector that lacks categories has no rank."""
 
 
 COLUMNS = {
@@ -203,7 +217,7 @@ def shown(results: Sequence[Result], metric: str, interval: bool) -> str:
     """The mean over these cells as text; a dash where one of them lacks the metric: this side was not attacked."""
     if any(metric not in r.metrics for r in results):
         return NOT_RANKED
-    estimate = mean_of(results, metric).estimate()
+    estimate = estimate_of(results, metric)
     return str(estimate) if interval else f"{estimate.value:.3f}"
 
 

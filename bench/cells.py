@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -445,9 +446,16 @@ class Filters:
         return UserError("--filter: each of them fits a cell, but no cell fits all of them")
 
 
-def load_results(root: Path, filters: Sequence[str] = ()) -> pd.DataFrame:
-    """One tidy row per finished cell; a metric's interval is in the columns `_low` and `_high`."""
-    return tidy(read_results(Path(root), Filters(filters) if filters else None).results)
+def load_results(path: str | Path = "results", filters: Sequence[str] = ()) -> pd.DataFrame:
+    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
+
+    filters: such as `detector=advrad` or `eps=2/255`; several values of one key are alternatives. Warns of each cell
+    that cannot be read.
+    """
+    found = read_results(path, Filters(filters) if filters else None)
+    for sentence in found.damaged:
+        warnings.warn(sentence, stacklevel=2)
+    return tidy(found.results)
 
 
 def tidy(results: Sequence[Result]) -> pd.DataFrame:

@@ -569,7 +569,11 @@ def _summary(root: Path, beds: list[Data]) -> None:
     from .cells import find_cells
 
     folder = root / beds[0].name
-    results, _, damaged = find_cells(folder)
+    try:
+        results, _, damaged = find_cells(folder)
+    except UserError as error:
+        _complain(str(error))
+        return
     for sentence in damaged:
         _complain(sentence)
     if not results:
@@ -620,7 +624,9 @@ def _compare(options: argparse.Namespace) -> int:
     names = list(dict.fromkeys(options.names))
     if len(names) < 2:
         raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
-    results = read_results(options.results).results
+    results, _, damaged = read_results(options.results)
+    for sentence in damaged:
+        _complain(sentence)
     console = _console()
     for other in names[1:]:
         table = Table(title=f"{names[0]} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)

@@ -26,7 +26,7 @@ class Shown(NamedTuple):
 def facts(result: Result) -> Shown:
     """Of a cell: its spec, every metric with its 95 % interval, its checks."""
     spec = {"detector": result.detector, "attack": result.attack, **{name: result.spec[name] for name in SPEC}}
-    metrics = {name: result.metrics[name].estimate() for name in result.metrics}
+    metrics = {name: result.metrics.estimate(name) for name in result.metrics}
     failed = [check for check in result.checks if not check["passed"]]
     rows = [("spec", name, str(value)) for name, value in spec.items()]
     rows += [("metric", name, str(value)) for name, value in metrics.items()]
@@ -43,8 +43,7 @@ def overview(found: Found) -> Shown:
     """Of a folder: a row per cell, the first CELLS_SHOWN."""
     rows = []
     for r in found.results[:CELLS_SHOWN]:
-        reached = r.metrics.get(r.ranked_by)
-        clean = r.metrics.get(f"clean_{r.ranked_by.rpartition('_')[2]}")
+        clean = f"clean_{r.ranked_by.rpartition('_')[2]}"
         rows.append(
             {
                 "dataset": r.spec["dataset"],
@@ -53,8 +52,8 @@ def overview(found: Found) -> Shown:
                 "attack": r.attack,
                 "budget": f"{r.spec['norm']} {r.spec['eps']}",
                 "metric": r.ranked_by.replace("_auroc", " AUROC").replace("_", " "),
-                "clean": "" if clean is None else str(clean.estimate()),
-                "reached": "" if reached is None else str(reached.estimate()),
+                "clean": str(r.metrics.estimate(clean)) if clean in r.metrics else "",
+                "reached": str(r.metrics.estimate(r.ranked_by)),
             }
         )
     below = [f"and {len(found.results) - CELLS_SHOWN} more"] * (len(found.results) > CELLS_SHOWN)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from . import reported
-from .boards import NOT_RANKED, cost, mean_of, order
+from .boards import ANOTHER_MEAN, NOT_RANKED, cost, estimate_of, lacking, mean_of, order
 from .cells import Result
 from .compare import not_worse
 from .threat import eps_text
@@ -97,10 +97,9 @@ class Overview(NamedTuple):
         own = cells.get(name, ())
         if not own or any(metric not in r.metrics for r in own):
             return Value(NOT_RANKED)
-        text, _, interval = str(mean_of(own, metric).estimate()).partition(" ")
-        every = len(self.categories)
-        part = f", {len(own)} of {every} categories" if len(own) < every else ""
-        return Value(text, interval + part, name in best, self.marks.get((title, name), ""))
+        text, _, interval = str(estimate_of(own, metric)).partition(" ")
+        below = ", ".join(filter(None, (interval, lacking(own, self.categories))))
+        return Value(text, below, name in best, self.marks.get((title, name), ""))
 
     @property
     def notes(self) -> list[str]:
@@ -219,8 +218,8 @@ def _why_unranked(
 ) -> list[str]:
     if name not in main.cells:
         return [f"no {title}"]
-    if len(main.cells[name]) < len(categories):
-        return [f"{len(main.cells[name])} of {len(categories)} categories, whose mean is another one"]
+    if part := lacking(main.cells[name], categories):
+        return [f"{part}, {ANOTHER_MEAN}"]
     used = [r for cells in groups for r in cells.get(name, ())]
     return list(dict.fromkeys(why for r in used for why in r.unranked))
 

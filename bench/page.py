@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import files
-from .boards import COSTS_SHOWN, Board, boards, mean_of
+from .boards import COSTS_SHOWN, Board, boards, estimate_of
 from .bracket import brackets, broken_brackets
 from .cells import Found, Result
 from .commands import balls_of, checking, command_of
@@ -94,14 +94,14 @@ def page(found: Found, sort: str = "") -> str:
     own_cells: dict[str, list[Result]] = {}
     for r in results:
         own_cells.setdefault(r.detector, []).append(r)
-    names = list(own_cells)
+    names = {name: i for i, name in enumerate(own_cells)}
     curves = {name: of_detector(cells) for name, cells in own_cells.items()}
     plots = figures(results)
     rows = [row for board in own for row in _rows(board, number, names)]
     data = {
         "rows": rows,
         "kinds": [column.kind for column in COLUMNS],
-        "cells": [_cell(r, names.index(r.detector), balls) for r in results],
+        "cells": [_cell(r, names[r.detector], balls) for r in results],
         "detectors": [_detector(name, own_cells[name], number, len(curves[name]), balls) for name in names],
         "figures": {"cell": [[distribution(r)] for r in results], "detector": [curves[name] for name in names]},
         "plots": [figure.spec for figure in plots],
@@ -127,14 +127,14 @@ def page(found: Found, sort: str = "") -> str:
     )
 
 
-def _rows(board: Board, number: dict[Path, int], names: Sequence[str]) -> Iterable[list[Any]]:
+def _rows(board: Board, number: Mapping[Path, int], names: Mapping[str, int]) -> Iterable[list[Any]]:
     """Of the table: each detector's mean over its categories, if there are several on the board, and each cell."""
     for name, results in board.entries:
         several = len(board.categories) > 1
         if several:
             part = f" of {len(board.categories)}" if len(results) < len(board.categories) else ""
             scope = f"mean of {len(results)}{part}"
-            yield [*_row(name, f"detector/{names.index(name)}", scope, results, name in board.unranked), MEANS]
+            yield [*_row(name, f"detector/{names[name]}", scope, results, name in board.unranked), MEANS]
         for r in results:
             level = CATEGORIES if several else f"{MEANS}, {CATEGORIES}"
             yield [*_row(name, f"cell/{number[r.folder]}", r.category, [r]), level]
@@ -172,7 +172,7 @@ def _row(name: str, link: str, category: str, results: Sequence[Result], unranke
 def _estimate(results: Sequence[Result], metric: str) -> list[float | None] | None:
     if any(metric not in r.metrics for r in results):
         return None
-    estimate = results[0].metrics.estimate(metric) if len(results) == 1 else mean_of(results, metric).estimate()
+    estimate = estimate_of(results, metric)
     return None if math.isnan(estimate.value) else [round(value, 4) for value in estimate]
 
 
@@ -210,7 +210,7 @@ def _detector(
         name=name,
         first=results[0],
         figures=figures,
-        cells=[(number[r.folder], r, str(r.metrics[r.ranked_by].estimate())) for r in results],
+        cells=[(number[r.folder], r, str(r.metrics.estimate(r.ranked_by))) for r in results],
         commands=list(dict.fromkeys(command_of(r, "all", balls) for r in results)),
     )
 

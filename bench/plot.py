@@ -31,7 +31,7 @@ def robustness(results: Results, title: str | None = None, axes: Axes | None = N
 
 
 def tradeoff(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
-    """Robust over clean AUROC, a point per detector of a board."""
+    """Robust over clean AUROC, a point per detector of a data set and threat model."""
     return _drawn("tradeoff", results, title, axes)
 
 
@@ -74,7 +74,7 @@ TITLES_SHOWN = 5  # in an error
 
 NEEDS = {
     "robustness": "attacks with --goal rank",
-    "tradeoff": "two detectors under one attack with --goal rank",
+    "tradeoff": "two detectors under one threat model with --goal rank",
     "heat": "two categories under one attack with --goal rank",
     "progress": "pgd or apgd alone on a detector that draws no noise",
     "purification": "a purifier at two levels",
