@@ -160,6 +160,22 @@ class Climb:
         return (weights * evidence).sum(1)
 
 
+class Restarted:
+    """An attack of several runs, each of as many steps."""
+
+    steps: int
+    restarts: int
+
+    @property
+    def budget(self) -> int:
+        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
+        return self.spent_before(self.restarts)
+
+    def spent_before(self, restart: int) -> int:
+        """Those of the runs before this one."""
+        return restart * (self.steps + 1)
+
+
 def ascend(
     climb: Climb,
     here: Tensor,

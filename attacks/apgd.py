@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel, Trace
 
-from ._ascent import EOT_DRAWS, Climb, Objective, ascend, positive, wide
+from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, positive, wide
 
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
@@ -32,7 +32,7 @@ NOISY_MOMENTUM = 0.9  # of gradients of one draw each
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(Restarted):
     """Auto-PGD: momentum, and a step that is halved where a window of steps brings too little.
 
     steps: gradient evaluations per restart (times `draws`).
@@ -54,11 +54,6 @@ class APGD:
     def __post_init__(self) -> None:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
 
-    @property
-    def budget(self) -> int:
-        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
-        return self.restarts * (self.steps + 1)
-
     def __call__(
         self,
         score: Score,
@@ -78,7 +73,7 @@ class APGD:
         objective: Objective = "logsumexp" if self.objective == "auto" else self.objective
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
-            climb.begin(source.child("noise"), restart * (self.steps + 1))
+            climb.begin(source.child("noise"), self.spent_before(restart))
             if starts is not None and restart == 0:
                 start = starts
             elif self.random_start == (restart != 1):

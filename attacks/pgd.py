@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel, Trace
 
-from ._ascent import EOT_DRAWS, Climb, Objective, ascend, not_negative, positive
+from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, not_negative, positive
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(Restarted):
     """Steepest ascent on sign * score, projected into the ball after every step.
 
     steps: gradient evaluations per restart (times `draws`).
@@ -48,11 +48,6 @@ class PGD:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
         not_negative(step_size=self.step_size, momentum=self.momentum)
 
-    @property
-    def budget(self) -> int:
-        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
-        return self.restarts * (self.steps + 1)
-
     def __call__(
         self,
         score: Score,
@@ -71,7 +66,7 @@ class PGD:
         climb = Climb(score, x, sign, self.draws, trace=trace)
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
-            climb.begin(source.child("noise"), restart * (self.steps + 1))
+            climb.begin(source.child("noise"), self.spent_before(restart))
             if starts is not None and restart == 0:
                 start = starts
             else:

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import plots
 from .cells import Result
-from .figures import COLOURS, shape
+from .figures import colour, shape
 from .metrics import Estimate
 from .threat import eps_text
 
@@ -63,7 +63,7 @@ def _line(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], **m
             "arrayminus": _rounded(v.value - v.low for v in values),
             "thickness": 1,
         },
-        "line": {"color": COLOURS[i % len(COLOURS)]},
+        "line": {"color": colour(i)},
         "marker": {"symbol": _symbol(i), "size": 8},
         **more,
     }
@@ -78,7 +78,7 @@ def _one_sided(name: str, i: int, x: Sequence[float], values: Sequence[Estimate]
     """Thin, and not shown before somebody asks for it in the legend."""
     return {
         "type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": _rounded(v.value for v in values),
-        "line": {"color": COLOURS[i % len(COLOURS)], "dash": dash, "width": 1}, "visible": "legendonly",
+        "line": {"color": colour(i), "dash": dash, "width": 1}, "visible": "legendonly",
     }  # fmt: skip
 
 
@@ -88,8 +88,7 @@ def _rounded(values: Iterator[float]) -> list[float | None]:
 
 
 def _curves(results: Sequence[Result]) -> Iterator[Figure]:
-    for (data, attack, norm, targets), lines in plots.curves(results).items():
-        side = "" if targets == "both" else f", {targets} images attacked"
+    for swept, lines in plots.curves(results).items():
         traces = []
         for i, (name, points) in enumerate(lines.items()):
             x = [float(p.eps) for p in points]
@@ -101,12 +100,12 @@ def _curves(results: Sequence[Result]) -> Iterator[Figure]:
         ticks = sorted({p.eps for points in lines.values() for p in points})
         yield _figure(
             "Robust AUROC over the budget",
-            f"{data}: {attack}, {norm}{side}",
+            f"{swept.data}: {swept.how}, {swept.norm}",
             "Robust AUROC over the budget with 95 % intervals; 0 is clean. Below 0.5 the adversary has turned the "
             "order round. Dashed: only normal images are moved; dotted: only anomalous ones (the legend shows them).",
             traces,
             _axis(
-                f"eps ({norm}, pixels in [0, 1])",
+                f"eps ({swept.norm}, pixels in [0, 1])",
                 tickvals=[float(t) for t in ticks],
                 ticktext=[eps_text(t) if t else "0 (clean)" for t in ticks],
             ),
@@ -140,7 +139,7 @@ def _radii(results: Sequence[Result]) -> Iterator[Figure]:
             traces.append(
                 {
                     "type": "scatter", "mode": "lines", "name": name, "x": np.round(x, 5).tolist(),
-                    "y": np.round(share, 4).tolist(), "line": {"color": COLOURS[i % len(COLOURS)], "shape": "hv"},
+                    "y": np.round(share, 4).tolist(), "line": {"color": colour(i), "shape": "hv"},
                 }
             )  # fmt: skip
         yield _figure(
@@ -157,22 +156,17 @@ def _brackets(results: Sequence[Result]) -> Iterator[Figure]:
     for title, lines in plots.bracket_lines(results).items():
         traces: list[Spec] = []
         for i, (name, points) in enumerate(lines.items()):
-            clean = points[0].certified("clean_auroc")
-            colour = COLOURS[i % len(COLOURS)]
-            low = [(0.0, clean), *((float(b.radius), b.certified()) for b in points)]
-            high = [(0.0, clean), *((float(b.radius), b.attacked()) for b in points)]
-            both = [(x, a, b) for (x, a), (_, b) in zip(low, high, strict=True) if a and b]
+            low, high, both = plots.band(points)
             if len(both) > 1:  # the band in which the truth lies
                 edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
                 x = [radius for radius, _, _ in both]
                 traces.append({**edge, "x": x, "y": _rounded(a.value for _, a, _ in both), "showlegend": False})
-                fill = {"fill": "tonexty", "fillcolor": _faint(colour), "showlegend": False}
+                fill = {"fill": "tonexty", "fillcolor": _faint(colour(i)), "showlegend": False}
                 traces.append({**edge, "x": x, "y": _rounded(b.value for *_, b in both), **fill})
-            for label, dash, values in ((f"{name}, certified", "solid", low), (f"{name}, attacked", "dash", high)):
-                known = [(radius, value) for radius, value in values if value is not None]
+            for label, dash, known in ((f"{name}, certified", "solid", low), (f"{name}, attacked", "dash", high)):
                 if len(known) > 1:
                     line = _line(label, i, [radius for radius, _ in known], [value for _, value in known])
-                    traces.append(line | {"line": {"color": colour, "dash": dash}})
+                    traces.append(line | {"line": {"color": colour(i), "dash": dash}})
         yield _figure(
             "Certified and attacked",
             title,
@@ -184,8 +178,8 @@ def _brackets(results: Sequence[Result]) -> Iterator[Figure]:
         )
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def _faint(hexadecimal: str) -> str:
+    red, green, blue = (int(hexadecimal[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.14)"
 
 
@@ -198,7 +192,7 @@ def _tradeoff(results: Sequence[Result]) -> Iterator[Figure]:
                     "type": "scatter", "mode": "markers", "name": p.label,
                     "x": [round(p.clean.value, 4)], "y": [round(p.robust.value, 4)],
                     "error_x": _error(p.clean), "error_y": _error(p.robust),
-                    "marker": {"size": 11, "color": COLOURS[i % len(COLOURS)],
+                    "marker": {"size": 11, "color": colour(i),
                                "symbol": _symbol(i) + "-open" * (not p.ranked)},
                 }
             )  # fmt: skip
@@ -238,7 +232,7 @@ def _progress(results: Sequence[Result]) -> Iterator[Figure]:
         traces = [
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "x": [k for k, _ in points],
-                "y": _rounded(v for _, v in points), "line": {"color": COLOURS[i % len(COLOURS)]},
+                "y": _rounded(v for _, v in points), "line": {"color": colour(i)},
                 "marker": {"symbol": _symbol(i), "size": 8},
             }
             for i, (name, points) in enumerate(lines.items())
@@ -257,12 +251,11 @@ def _progress(results: Sequence[Result]) -> Iterator[Figure]:
 def of_detector(results: Sequence[Result]) -> list[Spec]:
     """Robust AUROC over the budget of one detector: a figure per norm, a line per data set and attack."""
     by_norm: dict[str, list[Spec]] = {}
-    for (data, attack, norm, targets), lines in plots.curves(results).items():
-        side = "" if targets == "both" else f", {targets} images attacked"
+    for swept, lines in plots.curves(results).items():
+        traces = by_norm.setdefault(swept.norm, [])
         for points in lines.values():
-            traces = by_norm.setdefault(norm, [])
             x = [float(p.eps) for p in points]
-            traces.append(_line(f"{data}: {attack}{side}", len(traces), x, [p.auroc for p in points]))
+            traces.append(_line(f"{swept.data}: {swept.how}", len(traces), x, [p.auroc for p in points]))
     return [
         {
             "data": traces,
@@ -288,9 +281,9 @@ def distribution(r: Result) -> Spec:
     traces: list[Spec] = [
         {
             "type": "scatter", "mode": "lines", "name": name, "x": middles, "y": _rounded(iter(values)),
-            "line": {"color": COLOURS[colour], "shape": "hvh", "dash": dash},
+            "line": {"color": colour(i), "shape": "hvh", "dash": dash},
         }
-        for name, values, colour, dash in sides
+        for name, values, i, dash in sides
     ]  # fmt: skip
     shapes = []
     if math.isfinite(found.threshold):

@@ -26,7 +26,7 @@ from .cell_plots import (
     progress,
     progress_plots,
 )
-from .cells import short
+from .cells import short, with_settings
 from .compare import Ranks, cliques
 from .figures import (
     COLOURS,
@@ -53,10 +53,10 @@ if TYPE_CHECKING:
     from .cells import Result
 
 __all__ = [
-    "COLOURS", "LEGEND_INSIDE", "Distribution", "Heat", "Level", "Plot", "Point", "Reached", "Tradeoff",
-    "bracket_lines", "curves", "distributions", "draw_brackets", "draw_curves", "draw_distributions", "draw_heat",
-    "draw_levels", "draw_progress", "draw_radii", "draw_ranks", "draw_tradeoff", "heat", "progress",
-    "purification", "radii", "still_right", "tradeoff", "write_plots", "write_ranks",
+    "COLOURS", "LEGEND_INSIDE", "Band", "Distribution", "Heat", "Level", "Plot", "Point", "Reached", "Swept",
+    "Tradeoff", "band", "bracket_lines", "curves", "distributions", "draw_brackets", "draw_curves",
+    "draw_distributions", "draw_heat", "draw_levels", "draw_progress", "draw_radii", "draw_ranks", "draw_tradeoff",
+    "heat", "progress", "purification", "radii", "still_right", "tradeoff", "write_plots", "write_ranks",
 ]  # fmt: skip
 
 MOST_FILES = 6
@@ -71,21 +71,37 @@ class Point(NamedTuple):
     anomalous_only: Estimate | None = None
 
 
-def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[str, list[Point]]]:
-    """(data set and size, attack, norm, targets) -> detector -> robust AUROC at each eps, eps 0 being clean.
+class Swept(NamedTuple):
+    """What the lines of one figure of curves have in common."""
+
+    data: str
+    """Data set and size."""
+    attack: str
+    norm: str
+    targets: str
+
+    @property
+    def how(self) -> str:
+        """The attack, and whose images it moves if not both classes'."""
+        return self.attack + f", {self.targets} images attacked" * (self.targets != "both")
+
+
+def curves(results: Sequence[Result]) -> dict[Swept, dict[str, list[Point]]]:
+    """Data set, attack and norm -> detector -> robust AUROC at each eps, eps 0 being clean.
 
     A point is the mean over the categories that the detector has at every budget, so that a curve never
     changes because its categories do.
     """
-    groups: dict[tuple[str, str, str, str], dict[str, dict[Fraction, dict[str, Result]]]] = {}
+    groups: dict[Swept, dict[str, dict[Fraction, dict[str, Result]]]] = {}
     for r in results:
         if r.stops_at_threshold or r.certificate:
             continue
         seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
-        key = (f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}", r.attack, r.spec["norm"], r.spec["targets"])
+        data = f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}"
+        key = Swept(data, r.attack, r.spec["norm"], r.spec["targets"])
         by_eps = groups.setdefault(key, {}).setdefault(r.detector, {})
         by_eps.setdefault(r.eps, {})[r.category] = r
-    found: dict[tuple[str, str, str, str], dict[str, list[Point]]] = {}
+    found: dict[Swept, dict[str, list[Point]]] = {}
     for key, detectors in groups.items():
         for name, by_eps in sorted(detectors.items()):
             shared = sorted(set.intersection(*(set(cells) for cells in by_eps.values())))
@@ -93,7 +109,7 @@ def curves(results: Sequence[Result]) -> dict[tuple[str, str, str, str], dict[st
                 continue
             first = by_eps[min(by_eps)]
             clean = mean([first[c].metrics["clean_auroc"] for c in shared]).estimate()
-            sides = [clean if key[3] == "both" else None] * 2
+            sides = [clean if key.targets == "both" else None] * 2
             points = [Point(Fraction(0), clean, *sides)]
             points += [_point(eps, [cells[c] for c in shared]) for eps, cells in sorted(by_eps.items())]
             unranked = any(r.unranked for cells in by_eps.values() for r in cells.values())
@@ -139,12 +155,12 @@ def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes
 def curve_plots(results: Sequence[Result]) -> list[Plot]:
     """One per data set, attack and norm."""
     found = []
-    for (data, attack, norm, targets), lines in curves(results).items():
-        side = "" if targets == "both" else f", {targets} images attacked"
+    for swept, lines in curves(results).items():
+        data, attack, norm, targets = swept
         name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
-        draw = partial(draw_curves, lines, f"{data}: {attack}{side}", norm)
+        draw = partial(draw_curves, lines, f"{data}: {swept.how}", norm)
         inches = size(len(lines) + 2 * (targets == "both" and len(lines) <= LEGEND_INSIDE))
-        found.append(Plot(f"{data}: {attack}, {norm}{side}", name, len(lines), inches, draw))
+        found.append(Plot(f"{data}: {swept.how}, {norm}", name, len(lines), inches, draw))
     return found
 
 
@@ -304,11 +320,32 @@ def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket
         sigma, name = settings[smoothing_key(first, "sigma")], first.spec["detector"]
         changed = first.spec["detector_parameters"].items()
         others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
-        shown = ", ".join(f"{k}={short(v)}" for k, v in others.items())
-        title = f"{bracket.data}, {bracket.scope}: {name}"
-        title += f" ({shown})" * bool(shown) + f"\n{bracket.how}" * bool(bracket.how)
+        title = f"{bracket.data}, {bracket.scope}: {with_settings(name, others)}"
+        title += f"\n{bracket.how}" * bool(bracket.how)
         found.setdefault(title, {}).setdefault(f"sigma {sigma:g}", []).append(bracket)
     return found
+
+
+class Band(NamedTuple):
+    """Of one smoothed detector over the radius, 0 being clean: where its true worst case lies."""
+
+    low: list[tuple[float, Estimate]]
+    """What is certified, as far as it is known."""
+    high: list[tuple[float, Estimate]]
+    """What an attack reached."""
+    both: list[tuple[float, Estimate, Estimate]]
+    """Radius, low and high, where both are known."""
+
+
+def band(points: Sequence[Bracket]) -> Band:
+    """Of brackets by radius."""
+    clean = points[0].certified("clean_auroc")
+    ends = [(0.0, clean, clean), *((float(b.radius), b.certified(), b.attacked()) for b in points)]
+    return Band(
+        [(radius, low) for radius, low, _ in ends if low is not None],
+        [(radius, high) for radius, _, high in ends if high is not None],
+        [(radius, low, high) for radius, low, high in ends if low is not None and high is not None],
+    )
 
 
 @styled
@@ -318,17 +355,13 @@ def draw_brackets(lines: dict[str, list[Bracket]], title: str, axes: Axes) -> Ax
     The true worst case is in the band between both.
     """
     for i, (name, points) in enumerate(lines.items()):
-        clean = points[0].certified("clean_auroc")
-        low = [(0.0, clean), *((float(b.radius), b.certified()) for b in points)]
-        high = [(0.0, clean), *((float(b.radius), b.attacked()) for b in points)]
-        for label, dashes, values in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
-            known = [(radius, value) for radius, value in values if value is not None]
+        low, high, both = band(points)
+        for label, dashes, known in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
             if len(known) < 2:
                 continue
             inside = colour(i) if dashes == "-" else "white"
             x = [radius for radius, _ in known]
             with_intervals(axes, x, [v for _, v in known], label, i, linestyle=dashes, markerfacecolor=inside)
-        both = [(x, a, b) for (x, a), (_, b) in zip(low, high, strict=True) if a is not None and b is not None]
         if len(both) > 1:
             x = [radius for radius, _, _ in both]
             axes.fill_between(

@@ -166,7 +166,7 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return run
 
 
-PLUGIN = '''
+MEAN = '''
 import torch
 from bench import Detector
 
@@ -183,7 +183,8 @@ class Mean(Detector):
 
     def score(self, x):
         return (x - self.mean).abs().pow(self.power).flatten(1).sum(1)
-
+'''
+PLUGIN = f'''{MEAN}
 class Noisy(Mean):
     """The same under noise."""
 

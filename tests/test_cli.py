@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,31 +18,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import MEAN as PLUGIN
 from conftest import make_tree
 from PIL import Image
 
 from bench import checks
 
 Run = Callable[..., tuple[int, str, str]]
-
-PLUGIN = '''
-import torch
-from bench import Detector
-
-class Mean(Detector):
-    """Distance to the mean normal image."""
-
-    def __init__(self, power: int = 2):
-        super().__init__()
-        self.power = power
-        self.register_buffer("mean", torch.zeros(1))
-
-    def fit(self, normal):
-        self.mean = torch.cat(list(normal)).mean(0)
-
-    def score(self, x):
-        return (x - self.mean).abs().pow(self.power).flatten(1).sum(1)
-'''
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +107,22 @@ def test_a_changed_plugin_is_noticed_said_and_refitted(run_cli: Run, tree: Path,
     code, _, err = run_cli(*command, "--force")
     assert code == 0 and "changed since it was last fitted" in " ".join(err.split())
     assert next(results.rglob("samples.csv")).read_bytes() != before
+
+
+def test_what_lies_beside_a_new_result_does_not_make_the_run_fail(
+    run_cli: Run, tree: Path, plugin: str, results: Path
+) -> None:
+    command = ("run", "--detector", plugin, *run_options(tree, results))
+    assert run_cli(*command, "--eps", "1/255")[0] == 0
+    (cell,) = (p.parent for p in results.rglob("run.json"))
+    twin = Path(shutil.copytree(cell, cell.with_name("twin")))
+    (twin / "samples.csv").write_text((cell / "samples.csv").read_text().replace("5", "6"))
+    record = read(twin / "run.json")
+    digest = hashlib.sha256((twin / "samples.csv").read_bytes()).hexdigest()
+    (twin / "run.json").write_text(json.dumps(record | {"samples_sha256": digest}))
+    code, _, err = run_cli(*command, "--eps", "2/255")
+    assert code == 0 and "with different rows" in err
+    assert run_cli("report", "--results", results)[0] == 2
 
 
 def test_a_parameter_reaches_the_detectors_that_have_it(

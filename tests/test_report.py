@@ -103,6 +103,14 @@ def test_a_damaged_cell_is_left_out_and_the_others_are_reported(results: Path, r
         assert why in " ".join(out.split())
 
 
+def test_cells_that_are_left_out_are_said_in_a_notebook_and_in_a_comparison(results: Path, run_cli: Run) -> None:
+    cell = change(results, schema=1)
+    with pytest.warns(UserWarning, match="left out: .*schema 1"):
+        assert len(load_results(results)) == 199
+    code, _, err = run_cli("compare", "detector_00", "detector_01", "--results", str(results))
+    assert code == 0 and str(cell) in err and "schema 1" in err
+
+
 def test_nothing_but_damaged_cells_is_an_error_that_says_the_first(tmp_path: Path, run_cli: Run) -> None:
     write_cells(tmp_path, 1, 8)
     change(tmp_path, schema=1)
