@@ -13,7 +13,8 @@ EOT_DRAWS = 8  # the attacks' own `draws`
 Objective = Literal["score", "logsumexp", "top", "mean"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 TEMPERATURES = (1.0, 0.1)  # of logsumexp, first and last, in standard deviations of an image's local scores
-RAISING = 0.3  # of that temperature where a randomized score is to rise: its draws smooth the maximum already
+RAISING = 0.1  # of that temperature where a randomized score is to rise: its draws smooth the maximum already
+SURE = 3  # standard errors across the threshold, before an image leaves: it is looked at after every step
 SMALLEST_SPREAD = 1e-12
 SHARES = (0.3, 0.005)  # of local scores that enter `top`, first and last
 
@@ -44,8 +45,8 @@ class Climb:
     ):
         self.score, self.sign = score, sign
         self.draws = draws if score.randomized else 1
-        self.per_step = per_step or self.draws
-        """Draws over which a gradient is averaged; `draws` are for looking at what it brought."""
+        self.per_step = self.draws if per_step is None else min(per_step, self.draws)
+        """Draws over which a gradient is averaged, in opposite pairs; `draws` are for looking at what it brought."""
         self.best, self.best_value = x.clone(), torch.full_like(sign, -torch.inf)
         self.candidates: list[Tensor] = []  # of a randomized detector
         self.spread: Tensor | None = None
@@ -72,12 +73,12 @@ class Climb:
         """
         sign = self.sign[self.rows]
         value, total = torch.zeros_like(sign), torch.zeros_like(here)
-        for _ in range(self.per_step):
+        for rng in self.rng.paired(self.per_step):
             point = here.detach().requires_grad_(True)
             if objective == "score":
-                scores = aim = self.score(point, self.rng)
+                scores = aim = self.score(point, rng)
             else:
-                scores, evidence = self.score.with_evidence(point, self.rng)
+                scores, evidence = self.score.with_evidence(point, rng)
                 aim = scores if evidence is None else self._pooled(evidence, objective, progress)
                 aim = torch.where(self.direct[self.rows], scores, aim)
             (gradient,) = torch.autograd.grad((sign * aim).sum(), point)
@@ -102,7 +103,7 @@ class Climb:
             best, rng = self.best[self.rows[some]], self.rng.rows(some.tolist())
             each = sign[some] * self.score.each(best, rng, self.draws)
             error = each.std(0, correction=0) / max(self.draws - 1, 1) ** 0.5
-            done[some] = self.score.done(each.mean(0) - 2 * error, sign[some])
+            done[some] = self.score.done(each.mean(0) - SURE * error, sign[some])
         return done
 
     def leave(self, gone: Tensor) -> Tensor:
@@ -139,7 +140,8 @@ class Climb:
             self.trace.note(self.spent, self.best_value)
         better = value > self.best_value[self.rows]
         rows = self.rows[better]
-        self.best[rows], self.best_value[rows] = here[better], value[better]
+        self.best.index_copy_(0, rows, here[better])
+        self.best_value[rows] = value[better]
 
     def _pooled(self, evidence: Tensor, objective: Objective, progress: float) -> Tensor:
         """(n, P) -> (n,), for its gradient."""

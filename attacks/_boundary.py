@@ -60,9 +60,9 @@ class Side:
         largest pulls, not one alone.
         """
         total, slope = torch.zeros_like(self.sign), torch.zeros_like(x)
-        for _ in range(self.draws):
+        for rng in self.rng.paired(self.draws):
             point = x.detach().requires_grad_(True)
-            value, places = self.score.with_evidence(point, self.rng, wanted=self.temperature > 0)
+            value, places = self.score.with_evidence(point, rng, wanted=self.temperature > 0)
             soft = value
             if places is not None:
                 flat = places.detach()

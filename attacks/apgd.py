@@ -7,7 +7,9 @@ follows the score from there on. And the first step is compared with its own val
 that the sign of a score decides.
 
 Where a detector draws noise, whether a step rose is a matter of luck and their rule has nothing to go by. The same
-number of passes is then better spent on steps of one draw each that shrink linearly, with momentum over ten of them.
+number of passes is then better spent on many steps that shrink linearly, each along the mean gradient of one draw and
+its opposite. In linf they also need momentum over ten steps: the sign of a gradient makes its noise as large as the
+rest. In l2 the steps themselves are averaged by adding up, and momentum only lets them lag behind the maximum.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ RISES = 0.75  # share of the steps of a window that must rise, or the step is ha
 MOMENTUM = 0.75  # weight of the new step against the last displacement
 AT_REST = 2**-4  # of the radius: an image whose step is shorter leaves after a window that brought nothing,
 NOTHING = 1e-3  # which is less than this share of all that it has gained
-NOISY_MOMENTUM = 0.9  # of gradients of one draw each
+NOISY_MOMENTUM = {"linf": 0.9, "l2": 0.0}
+A_PAIR = 2  # noise draws a step: one and its opposite
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class APGD(Restarted):
     steps: gradient evaluations per restart (times `draws`).
     restarts: independent runs: from a random point, from the image itself, then from further random points.
     objective: what gives the direction; `auto` is logsumexp where the detector offers local scores, else the score.
-    draws: of a randomized detector: it gets `steps` x `draws` steps of one noise draw each.
+    draws: of a randomized detector: it gets `steps` x `draws` noise draws, two a step.
     random_start: False begins at the image itself.
     """
 
@@ -69,7 +72,7 @@ class APGD(Restarted):
         starts: images of the ball; the first run begins there instead of at a random point. trace: kept, unless the
         score is randomized.
         """
-        climb = Climb(score, x, sign, self.draws, per_step=1, trace=trace)
+        climb = Climb(score, x, sign, self.draws, per_step=A_PAIR, trace=trace)
         objective: Objective = "logsumexp" if self.objective == "auto" else self.objective
         for restart in range(self.restarts):
             source = rng.child("restart", restart)
@@ -89,7 +92,7 @@ class APGD(Restarted):
         windows = checkpoints(self.steps)
         x0, before = x[climb.rows], here
         step = torch.full_like(climb.sign[climb.rows], 2 * threat.radius)
-        best, best_value, best_gradient = here, torch.full_like(step, -torch.inf), torch.zeros_like(here)
+        best, best_value, best_gradient = here.clone(), torch.full_like(step, -torch.inf), torch.zeros_like(here)
         rises, value_before = torch.zeros_like(step), torch.full_like(step, torch.inf)
         first_value, at_window, halved = best_value, best_value, torch.zeros_like(step, dtype=torch.bool)
         last = 0
@@ -98,8 +101,9 @@ class APGD(Restarted):
             rises += value > value_before
             value_before = value
             better = value > best_value
-            best = torch.where(wide(better), here, best)
-            best_gradient = torch.where(wide(better), gradient, best_gradient)
+            rows = better.nonzero().flatten()
+            best.index_copy_(0, rows, here[rows])
+            best_gradient.index_copy_(0, rows, gradient[rows])
             best_value = torch.where(better, value, best_value)
             gone = climb.done()
             if not i:
@@ -125,22 +129,22 @@ class APGD(Restarted):
                     break
             there = threat.project(here + wide(step) * threat.steepest(gradient), x0)
             if i:
-                there = threat.project(here + MOMENTUM * (there - here) + (1 - MOMENTUM) * (here - before), x0)
+                there = threat.project(here.lerp(there, MOMENTUM).add_(here - before, alpha=1 - MOMENTUM), x0)
             before, here = here, there
         return here
 
     def _noisy_run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
-        """Shrinking steps of one draw each; returns where those end whose goal is not reached before."""
+        """Shrinking steps of two draws each; returns where those end whose goal is not reached before."""
         return ascend(
             climb,
             here,
             x[climb.rows],
             threat,
             objective,
-            steps=self.steps * climb.draws,
+            steps=self.steps * climb.draws // climb.per_step,
             first=2 * threat.radius,
             shrinks=True,
-            momentum=NOISY_MOMENTUM,
+            momentum=NOISY_MOMENTUM[threat.norm],
         )
 
 

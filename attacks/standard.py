@@ -1,6 +1,9 @@
-"""The standard evaluation: the attacks that every detector meets, so that figures compare. Version standard-v2.
+"""The standard evaluation: the attacks that every detector meets, so that figures compare. Version standard-v3.
 
 Whoever publishes a robust AUROC of this benchmark runs this. A change that can change a number is a new version.
+
+v2: another temperature and gradient of the smooth maximum; a shorter l2 projection.
+v3: against detectors that draw noise, gradients are means over opposite draws, and l2 steps have no momentum.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ class Standard:
     queries: int = 1000
     draws: int = EOT_DRAWS
     transfer: bool = True
-    version: Literal["standard-v2"] = "standard-v2"
+    version: Literal["standard-v3"] = "standard-v3"
 
     sources: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
     """Of transfer attacks, for the record."""

@@ -170,31 +170,19 @@ class ThreatModel:
         return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, chosen, True).view_as(pixels)
 
     def _scaled_into_box(self, shift: Tensor, x0: Tensor) -> Tensor:
-        """The l2 projection is clip(x0 + c * shift) for the largest c <= 1 that stays in the ball.
-
-        c is found by an active-set iteration: entries that meet the pixel range keep the value they have there,
-        the others share what is left of the budget. c only grows, so every iterate is already inside.
-        """
+        """The l2 projection is clip(x0 + c * shift) for the largest c <= 1 that stays in the ball."""
         radius = self.radius * (1 - torch.finfo(shift.dtype).eps)
-        tiny = torch.finfo(shift.dtype).tiny
-        c = (radius / _length(shift, 2).clamp_min(tiny)).clamp_max(1).to(shift)
-        there = x0 + c * shift
-        if not len(there) or (there.amin() >= 0 and there.amax() <= 1):  # no entry meets the pixel range
+        length = _length(shift, 2)
+        c = (radius / length.clamp_min(torch.finfo(shift.dtype).tiny)).clamp_max(1)
+        there = torch.addcmul(x0, c.to(shift), shift)
+        if not len(there):
             return there
-        low, high = -x0, 1 - x0
-        for _ in range(MAX_ACTIVE_SETS):
-            scaled = c * shift
-            inner = (scaled >= low) & (scaled <= high)
-            # in double: single precision loses count over many values
-            free = _length(torch.where(inner, shift, 0), 2)
-            fixed = _length(torch.where(inner, 0, scaled.clamp(low, high)), 2)
-            left = (radius**2 - fixed**2).clamp_min(0).sqrt()
-            grown = (left / free.clamp_min(tiny)).clamp_max(1).to(c)
-            done = bool((grown <= c * (1 + 1e-7)).all())
-            c = torch.maximum(c, grown)
-            if done:
-                break
-        return x0 + (c * shift).clamp(low, high)
+        flat = there.flatten(1)
+        clipped = ((flat.amin(1) < 0) | (flat.amax(1) > 1)).nonzero().flatten()
+        if not len(clipped):
+            return there
+        few = (shift[clipped], x0[clipped], length.flatten()[clipped], c.flatten()[clipped])
+        return there.index_copy_(0, clipped, _clipped_into_ball(*few, radius))
 
     def random_start(self, x0: Tensor, rng: Rng) -> Tensor:
         """A random image of the ball: uniform in the linf cube; in l2 and l1 a random direction, and a length up to
@@ -252,6 +240,30 @@ class ThreatModel:
 # smaller, the finer the changes.
 LEAP = 20
 MAX_ACTIVE_SETS = 20  # the iteration has always ended before; stopping earlier would still be in the ball
+
+
+def _clipped_into_ball(shift: Tensor, x0: Tensor, length: Tensor, c: Tensor, radius: float) -> Tensor:
+    """clip(x0 + c * shift) for the largest c <= 1 that is at most radius away from x0, found from a smaller c (B,).
+
+    Active sets: values that meet the pixel range keep what they have there, and the others share what is left of the
+    budget. c only grows, so every iterate is inside. Only values that would leave the range at c = 1 can meet it: they
+    are few, and the iteration sees no others. length: (B,) of the shifts, in double: single precision loses count.
+    """
+    whole = x0 + shift
+    place = (whole.clamp(0, 1) != whole).nonzero(as_tuple=True)
+    image, moved, start = place[0], shift[place].double(), x0[place].double()
+    squares, room = moved.square(), torch.where(moved > 0, 1 - start, start).square()
+    others = length.square().index_add(0, image, -squares).clamp_min(0)
+    for _ in range(MAX_ACTIVE_SETS):
+        inner = c[image].square() * squares <= room
+        free = others.index_add(0, image, torch.where(inner, squares, 0))
+        left = radius**2 - torch.zeros_like(c).index_add(0, image, torch.where(inner, 0, room))
+        grown = (left.clamp_min(0) / free.clamp_min(torch.finfo(c.dtype).tiny)).sqrt().clamp_max(1)
+        done = bool((grown <= c * (1 + 1e-7)).all())
+        c = torch.maximum(c, grown)
+        if done:
+            break
+    return torch.addcmul(x0, c.view(-1, *[1] * (shift.ndim - 1)).to(shift), shift).clamp_(0, 1)
 
 
 def _length(shift: Tensor, order: int) -> Tensor:

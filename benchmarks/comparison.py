@@ -22,6 +22,8 @@ CELL = (
 KEY = (*CELL, "library", "attack", "version")
 """What a row is: one that is there is not run again."""
 
+SHORT = {"adversarial-robustness-toolbox": "ART"}
+
 ALLOWED = {"standard": 0.005, "apgd": 0.01}
 """By how much the AUROC that ours reach may lie above the best peer's."""
 
@@ -130,6 +132,39 @@ def margins(members: Sequence[Row]) -> list[Margin]:
         return []
     best = min(peers, key=lambda row: float(row["auroc"]))
     return [Margin(row, best) for row in rows if row["library"] == OURS]
+
+
+def overview(rows: Iterable[Row]) -> str:
+    """A line per cell: what noise, ours and the peers reached, the best peer apart."""
+    found = cells(rows)
+    ours = list(dict.fromkeys(r["attack"] for members in found.values() for r in members if r["library"] == OURS))
+    titles = ["detector", "data", "images", "passes", "norm eps", "clean", "noise", *ours, "best peer", "the others"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    for members in found.values():
+        done = [row for row in judged(members) if row["status"] == "done"]
+        if not done:
+            continue
+        first = done[0]
+        noise = next((f"{row['auroc']:.3f}" for row in done if row["library"] == CONTROL), "")
+        own = {row["attack"]: f"{row['auroc']:.3f}" for row in done if row["library"] == OURS}
+        peers = sorted((r for r in done if r["compared"] and r["library"] != OURS), key=lambda r: float(r["auroc"]))
+        told = [f"{row['auroc']:.3f} {SHORT.get(row['library'], row['library'])} {row['attack']}" for row in peers]
+        randomized = min((r["backwards"] for r in done if r["backwards"]), default=0) > first["passes"]
+        passes = f"{first['passes']}" + f" x {first['draws']} draws" * randomized
+        cell = [
+            first["detector"],
+            f"{first['category']} {first['image_size']} px",
+            f"{first['images']}" + (f", {first['repeats']} seeds" if first.get("repeats", 1) > 1 else ""),
+            passes,
+            f"{first['norm']} {first['eps']}",
+            f"{first['clean_auroc']:.3f}",
+            noise,
+            *(own.get(name, "") for name in ours),
+            *(told[:1] or [""]),
+            ", ".join(told[1:]),
+        ]
+        lines.append(f"| {' | '.join(map(str, cell))} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(rows: Iterable[Row]) -> list[dict[str, str]]:

@@ -66,9 +66,11 @@ def main() -> int:
         print(f"[{i + 1}/{len(todo)}] {what}: {told}", flush=True)
     names = {comparison.key(row) for row in wanted}
     rows = [row for row in comparison.read(path) if comparison.key(row) in names]
-    out.with_name(out.name + ".md").write_text(comparison.markdown(rows), encoding="utf-8")
+    out.with_name(out.name + ".md").write_text(
+        f"{comparison.overview(rows)}\n{comparison.markdown(rows)}", encoding="utf-8"
+    )
     out.with_name(out.name + ".csv").write_text(comparison.as_csv(rows), encoding="utf-8")
-    print(comparison.markdown(rows))
+    print(comparison.overview(rows))
     sentences, good = comparison.verdict(rows)
     print("\n".join(sentences))
     return 0 if good else 1

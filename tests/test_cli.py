@@ -372,13 +372,24 @@ def process(*arguments: object, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload]
 
 
-SLOW = PLUGIN.replace("        return", "        import time; time.sleep(0.02)\n        return")
+WAITING = (
+    PLUGIN.replace("        return", "        wait()\n        return")
+    + """
+import time
+from pathlib import Path
+
+def wait():
+    rows = [len(p.read_text().splitlines()) - 1 for p in Path({results!r}).rglob("samples.csv")]
+    while max(rows, default=0) >= 3 and not Path({goes_on!r}).exists():
+        time.sleep(0.02)
+"""
+)
 
 
 def interrupted(tmp_path: Path, tree: Path, results: Path, how: signal.Signals) -> tuple[int, str]:
-    """A run of a slow detector that gets a signal once it has written rows."""
-    path = tmp_path / "slow.py"
-    path.write_text(SLOW)
+    """A run of a detector that stops answering once there are three rows, and gets a signal then; later it goes on."""
+    path, goes_on = tmp_path / "waiting.py", tmp_path / "goes_on"
+    path.write_text(WAITING.format(results=str(results), goes_on=str(goes_on)))
     running = process("run", "--detector", f"{path}:Mean", "--batch-size", 1, *run_options(tree, results))
     deadline = time.monotonic() + 120
     while not any(read_rows(p) >= 3 for p in results.rglob("samples.csv")):
@@ -387,6 +398,7 @@ def interrupted(tmp_path: Path, tree: Path, results: Path, how: signal.Signals) 
         time.sleep(0.05)
     running.send_signal(how)
     _, err = running.communicate(timeout=60)
+    goes_on.touch()
     return running.returncode, err
 
 
@@ -403,7 +415,7 @@ def test_a_stopped_run_keeps_its_rows_and_goes_on_to_the_same_bytes(
         assert code == 2 and "the rows so far are kept" in one_line(err)
     (samples,) = results.rglob("samples.csv")
     kept = samples.read_text().splitlines()[:4]
-    command = ("run", "--detector", f"{tmp_path / 'slow.py'}:Mean", "--batch-size", 1)
+    command = ("run", "--detector", f"{tmp_path / 'waiting.py'}:Mean", "--batch-size", 1)
     code, _, err = run_cli(*command, *run_options(tree, results))
     assert code == 0 and "going on after" in err
     assert samples.read_text().splitlines()[:4] == kept

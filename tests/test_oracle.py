@@ -93,6 +93,17 @@ def test_a_randomized_score_is_attacked_in_expectation(method: str, norm: str) -
     assert (gain >= 0.9 * best_gain(noisy.weight, x, SIGN, threat)).all()
 
 
+@pytest.mark.parametrize(("method", "norm"), GRADIENT_ATTACKS)
+def test_noise_that_is_odd_cancels_in_two_draws(method: str, norm: str) -> None:
+    """NoisyLinear's gradient is w plus noise: under a draw and its opposite it is w, and the optimum is reached."""
+    noisy, threat = NoisyLinear(), ThreatModel(norm, {"l1": "2", "l0": "5"}.get(norm, "8/255"))
+    x = images(interior=True)
+    x_adv = built(method, {"draws": 2})(Score(noisy), x, SIGN, threat, Rng(0, IDS))
+    gain = SIGN * (Linear().score(x_adv.double()) - Linear().score(x.double()))
+    share = 0.98 if norm == "l1" else 0.99
+    assert (gain >= share * best_gain(noisy.weight, x, SIGN, threat)).all()
+
+
 def test_restarts_and_steps_never_hurt(linear: Linear) -> None:
     """The best iterate counts, so a longer attack with the same start cannot end lower."""
     threat = ThreatModel("linf", "4/255")

@@ -34,6 +34,37 @@ def test_the_numbers_are_the_same_in_any_precision() -> None:
     assert torch.equal(single.double(), double)
 
 
+def test_every_second_draw_of_a_pair_is_the_one_before_turned_round() -> None:
+    rng, alone = Rng(0, ["a", "b", "c"]), Rng(0, ["a", "b", "c"])
+    rng = rng.rows([0, 2])
+    draws = [(source.normal(LIKE[:2]), source.uniform(LIKE[:2])) for source in rng.paired(3)]
+    (z, u), (opposite_z, opposite_u), (next_z, _) = draws
+    assert torch.equal(opposite_z, -z)
+    assert torch.allclose(opposite_u, 1 - u)
+    assert opposite_u.min() >= 0 and opposite_u.max() < 1
+    # the source itself goes on as if nobody had turned anything round
+    alone = alone.rows([0, 2])
+    assert torch.equal(alone.normal(LIKE[:2]), z)
+    assert torch.equal(alone.uniform(LIKE[:2]), u)
+    assert torch.equal(alone.normal(LIKE[:2]), next_z)
+
+
+def test_a_uniform_draw_that_is_turned_round_stays_below_1() -> None:
+    """0 is drawn once in 2 ** 24."""
+
+    class Zero(Rng):
+        def _draw(self, kind: object, like: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(like)
+
+    _, opposite = Zero(0, ["a"]).paired(2)
+    assert opposite.uniform(LIKE[:1]).max() < 1
+
+
+def test_what_a_detector_draws_from_a_child_is_turned_round_as_well() -> None:
+    first, second = (source.child("x").rows([0]).normal(LIKE[:1]) for source in Rng(0, ["a"]).paired(2))
+    assert torch.equal(second, -first)
+
+
 def test_the_global_generator_is_neither_read_nor_moved() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)

@@ -144,6 +144,7 @@ def test_a_view_refuses_a_part_of_its_batch(peers: Any) -> None:
 def row(library: str, attack: str, auroc: float | None = None, **more: Any) -> dict[str, Any]:
     known = {"detector": "autoencoder", "dataset": "textures", "category": "brick", "image_size": 64, "norm": "linf"}
     result = {"auroc": auroc, "gain_normal": 1.0, "gain_anomalous": 1.0, "forwards": 41.0, "backwards": 40.0}
+    known |= {"passes": 40, "draws": 4, "clean_auroc": 0.95}
     spent = {"seconds": 2.0, "images": 10, "peak_memory": 500, "added_memory": 10, "overstep": 0.0}
     return {**known, "eps": "2/255", "library": library, "attack": attack, "status": "done", **result, **spent, **more}
 
@@ -187,6 +188,24 @@ def test_cells_are_compared_on_their_own(comparison: Any) -> None:
     rows = [row("foolbox", "pgd", 0.0, eps="4/255"), row("foolbox", "pgd", 0.3), row("bench", "apgd", 0.3)]
     assert comparison.verdict(rows)[1]
     assert len(comparison.cells(rows)) == 2
+
+
+def test_the_overview_has_a_line_for_each_cell(comparison: Any) -> None:
+    failed = {**row("torchattacks", "autoattack"), "status": "failed", "reason": "IndexError"}
+    idle = row("torchattacks", "pgd", 0.1, gain_normal=0.1, gain_anomalous=0.05)
+    drawn = {"eps": "4/255", "backwards": 160.0, "repeats": 3}
+    rows = [
+        *[row(**CONTROL), failed, idle, row("foolbox", "pgd", 0.3), row("bench", "apgd", 0.25)],
+        *[row("secml-torch", "pgd", 0.2), row("bench", "pgd", 0.5, **drawn), row("foolbox", "pgd", 0.4, **drawn)],
+    ]
+    head, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in comparison.overview(rows).splitlines()
+    ]
+    first, second = (dict(zip(head, line, strict=True)) for line in lines)
+    assert (first["noise"], first["apgd"], first["pgd"]) == ("0.900", "0.250", "")
+    assert (first["best peer"], first["the others"]) == ("0.200 secml-torch pgd", "0.300 foolbox pgd")
+    assert (second["passes"], second["images"], second["norm eps"]) == ("40 x 4 draws", "10, 3 seeds", "linf 4/255")
+    assert (second["pgd"], second["best peer"], second["the others"]) == ("0.500", "0.400 foolbox pgd", "")
 
 
 def test_a_peer_that_failed_says_why_in_the_table(comparison: Any) -> None:
