@@ -390,7 +390,9 @@ def interrupted(tmp_path: Path, tree: Path, results: Path, how: signal.Signals) 
     """A run of a detector that stops answering once there are three rows, and gets a signal then; later it goes on."""
     path, goes_on = tmp_path / "waiting.py", tmp_path / "goes_on"
     path.write_text(WAITING.format(results=str(results), goes_on=str(goes_on)))
-    running = process("run", "--detector", f"{path}:Mean", "--batch-size", 1, *run_options(tree, results))
+    command = ("run", "--detector", f"{path}:Mean", "--batch-size", 1, *run_options(tree, results))
+    # a shell that starts the tests in the background has them, and what they start, ignore this signal
+    running = process(*command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.monotonic() + 120
     while not any(read_rows(p) >= 3 for p in results.rglob("samples.csv")):
         assert running.poll() is None, running.communicate()[1]
