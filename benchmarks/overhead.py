@@ -39,8 +39,7 @@ def main() -> None:
     params = dict(text.split("=", 1) for text in options.param)
     detector = bench.fit_or_load(options.detector, data, **params)
     draws = 8 if detector.randomized else 1
-    indices = range(len(data.test))
-    x, ids = data.test.images(indices), [data.test.ids[i] for i in indices]
+    x, ids = data.test.images(range(len(data.test))), data.test.ids
     sign = torch.tensor([1.0 - 2 * label for label in data.test.labels]).to(x)
     threat = bench.ThreatModel(options.attack.rpartition("-")[2], options.eps)
     attack = make_attack(options.attack, {"steps": STEPS})[2]
