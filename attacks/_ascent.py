@@ -226,6 +226,6 @@ def not_negative(**values: float) -> None:
             raise ValueError(f"{name} must not be negative, got {value}")
 
 
-def wide(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
     """(n,) -> (n, 1, 1, 1), to go with images."""
     return values[:, None, None, None]

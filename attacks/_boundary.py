@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import wide
+from ._ascent import per_image
 
 SLACK = 1e-6
 """By how much of the threshold a score must be across it: an image's float32 score is not the same in every batch."""
@@ -113,7 +113,7 @@ class Nearest:
             return side.child("same").excess(image)  # the same draws at every call
 
         found = self.distance.isfinite()
-        shift = torch.where(wide(found), self.across - x, 0)
+        shift = torch.where(per_image(found), self.across - x, 0)
         low, high = torch.zeros_like(side.sign), torch.full_like(side.sign, torch.inf)
         for t in FARTHER:
             open_ = found & high.isinf()
@@ -125,9 +125,9 @@ class Nearest:
         high = torch.where(found, high, 0)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            across = side.crossed(excess((x + wide(middle) * shift).clamp(0, 1)))
+            across = side.crossed(excess((x + per_image(middle) * shift).clamp(0, 1)))
             low, high = torch.where(across, low, middle), torch.where(across, middle, high)
-        at = (x + wide(high) * shift).clamp(0, 1)
+        at = (x + per_image(high) * shift).clamp(0, 1)
         radius = torch.where(found, threat.distance(at, x), torch.inf)
         near = found & (radius <= threat.radius)
         if near.all():
@@ -168,4 +168,4 @@ def radii(
 
 
 def _pick(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(wide(chosen), a, b)
+    return torch.where(per_image(chosen), a, b)

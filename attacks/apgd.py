@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel, Trace
 
-from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, positive, wide
+from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, per_image, positive
 
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
@@ -113,7 +113,10 @@ class APGD(Restarted):
                 climb.direct[climb.rows[still if last else best_value <= first_value]] = True
                 halve = (rises <= RISES * (i - last)) | (still & ~halved)
                 step = torch.where(halve, step / 2, step)
-                here, gradient = torch.where(wide(halve), best, here), torch.where(wide(halve), best_gradient, gradient)
+                here, gradient = (
+                    torch.where(per_image(halve), best, here),
+                    torch.where(per_image(halve), best_gradient, gradient),
+                )
                 nothing = best_value - at_window <= NOTHING * (best_value - first_value)
                 gone = gone | (nothing & (step < AT_REST * threat.radius))
                 at_window, halved, rises, last = best_value, halve, torch.zeros_like(rises), i
@@ -127,7 +130,7 @@ class APGD(Restarted):
                 )
                 if not len(stay):
                     break
-            there = threat.project(here + wide(step) * threat.steepest(gradient), x0)
+            there = threat.project(here + per_image(step) * threat.steepest(gradient), x0)
             if i:
                 there = threat.project(here.lerp(there, MOMENTUM).add_(here - before, alpha=1 - MOMENTUM), x0)
             before, here = here, there

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, not_negative, positive, wide
+from ._ascent import EOT_DRAWS, not_negative, per_image, positive
 from ._boundary import Nearest, Problem, Side, radii
 
 LAST_STEP = 0.01  # of the length of the first one: the steps shrink along a half cosine
@@ -62,11 +62,11 @@ class DDN:
         x, threat = problem.x, problem.threat
         side = problem.side.child("search")
         shift = torch.zeros_like(x)
-        length = wide(torch.full_like(side.sign, threat.radius))
+        length = per_image(torch.full_like(side.sign, threat.radius))
         for i in range(self.steps):
             follow = side.smoothed(self.temperature * (1 - i / self.steps))
             excess, slope = follow.gradient(x + shift)
-            crossed = wide(nearest.meet(x + shift, excess))
+            crossed = per_image(nearest.meet(x + shift, excess))
             if i:
                 length = length * torch.where(crossed, 1 - self.change, 1 + self.change)
             part = LAST_STEP + (1 - LAST_STEP) * (1 + math.cos(math.pi * i / self.steps)) / 2

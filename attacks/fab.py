@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Attacked, Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, not_negative, positive, wide
+from ._ascent import EOT_DRAWS, not_negative, per_image, positive
 from ._boundary import Nearest, Problem, Side, radii
 
 OVERSHOOT = 1.05  # of a step to the linearised boundary: the paper's eta
@@ -72,10 +72,10 @@ class FAB:
                 home = nearest_on_plane(x0, slope, -excess - rise, threat.norm)
                 a, b = (threat.distance(d, torch.zeros_like(d)) for d in (here, home))
                 weight = (a / (a + b).clamp_min(1e-12)).clamp_max(self.bias)
-                weight = wide(weight.to(x))
+                weight = per_image(weight.to(x))
                 x = ((1 - weight) * (x + OVERSHOOT * here) + weight * (x0 + OVERSHOOT * home)).clamp(0, 1)
                 crossed = nearest.meet(x, side.excess(x))
-                x = torch.where(wide(crossed), x0 + self.back * (x - x0), x)
+                x = torch.where(per_image(crossed), x0 + self.back * (x - x0), x)
 
     def _random(self, problem: Problem, nearest: Nearest, restart: int) -> Tensor:
         """Half as far as the radius so far, or as eps, in a random direction."""
@@ -83,7 +83,7 @@ class FAB:
         rng = problem.rng.child("start", restart)
         shift = 2 * rng.uniform(x) - 1 if threat.norm == "linf" else rng.normal(x)
         length = nearest.distance.clamp_max(threat.radius) / 2 / threat.distance(shift, torch.zeros_like(shift))
-        return (x + wide(length.to(x)) * shift).clamp(0, 1)
+        return (x + per_image(length.to(x)) * shift).clamp(0, 1)
 
 
 def nearest_on_plane(x: Tensor, slope: Tensor, rise: Tensor, norm: str) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, positive, wide
+from ._ascent import EOT_DRAWS, per_image, positive
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Noise:
             trial = threat.random_start(x, source) if i % 2 else _whole_budget(x, threat, source)
             value = sign * score.mean(trial, rng.child("noise"), draws)
             better = value > best_value
-            best = torch.where(wide(better), trial, best)
+            best = torch.where(per_image(better), trial, best)
             best_value = torch.where(better, value, best_value)
         return best
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import Rng, Score, ThreatModel
 
-from ._ascent import EOT_DRAWS, positive, wide
+from ._ascent import EOT_DRAWS, per_image, positive
 
 HALVINGS = (0.03, 0.07, 0.14, 0.22, 0.32, 0.45, 0.63, 0.77, 0.89)
 """Shares of the queries after which the window's area is halved. The square roots of the paper's, which are made for
@@ -128,7 +128,7 @@ class _Search:
 
 def _better(best: Tensor, value: Tensor, trial: Tensor, trial_value: Tensor) -> tuple[Tensor, Tensor]:
     better = trial_value > value
-    return torch.where(wide(better), trial, best), torch.where(better, trial_value, value)
+    return torch.where(per_image(better), trial, best), torch.where(better, trial_value, value)
 
 
 def _side(p_init: float, done: float, x: Tensor) -> int:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bench import Context, Rng, Score, ThreatModel, UserError
-from bench.fitting import Candidate
+from bench.plugins.fitting import DetectorSpec
 
 from ._ascent import EOT_DRAWS, positive
 from ._spelled import assignments
@@ -45,14 +45,14 @@ class Transfer:
         if not self.source:
             raise ValueError("source must name the detector whose attacked images are shown: source=autoencoder")
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
-        Candidate(self.source, assignments(self.source_params)).parts  # noqa: B018  an unknown one is said now
+        DetectorSpec(self.source, assignments(self.source_params)).parts  # noqa: B018  an unknown one is said now
 
     def prepare(self, context: Context) -> None:
         """Fits the source, or loads it."""
         if self.source == context.detector and not self.source_params:
             raise UserError(f"transfer from {self.source} to itself is the attack apgd; name another source")
         given, device = assignments(self.source_params), str(context.score.detector.device)
-        source = Candidate(self.source, given, context.seed, device, tell=context.tell)
+        source = DetectorSpec(self.source, given, context.seed, device, tell=context.tell)
         context.tell(f"transfer comes from {self.source}, which is fitted first unless it was before")
         detector = source.fitted(context.data)
         if not detector.differentiable:

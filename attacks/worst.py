@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel, UserError
-from bench.api import make_attack
-from bench.run import takes
+from bench.core.attack import takes
+from bench.plugins.lookup import make_attack
 
-from ._ascent import EOT_DRAWS, wide
+from ._ascent import EOT_DRAWS, per_image
 from ._spelled import spelled
 
 
@@ -116,6 +116,6 @@ def one_after_another(
             images[name if len(attacked.images) == 1 else f"{name}: {part}"] = image.detach()
             if refining:  # of a randomized detector under fresh draws, the same for all
                 reached = sign * score.mean(image.detach(), rng.child("better"), draws)
-                best = torch.where(wide(reached > value), image.detach(), best)
+                best = torch.where(per_image(reached > value), image.detach(), best)
                 value = torch.maximum(reached, value)
     return Attacked(images, numbers)

@@ -11,61 +11,63 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import figures, plots
-from .cells import Found, Result, read_results
+from .cells.reader import Results, read_results
+from .cells.result import Result
 from .errors import UserError, unknown
+from .report.figures import KINDS
+from .report.figures import _style as figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    Results = str | Path | Found | Sequence[Result]
+    Source = str | Path | Results | Sequence[Result]
 
 __all__ = [
     "brackets", "distributions", "heat", "progress", "purification", "radii", "robustness", "titles", "tradeoff",
 ]  # fmt: skip
 
 
-def robustness(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def robustness(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Robust AUROC over the budget, a line per detector."""
     return _drawn("robustness", results, title, axes)
 
 
-def tradeoff(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def tradeoff(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Robust over clean AUROC, a point per detector of a data set and threat model."""
     return _drawn("tradeoff", results, title, axes)
 
 
-def heat(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def heat(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Robust AUROC per category and detector of a board."""
     return _drawn("heat", results, title, axes)
 
 
-def distributions(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def distributions(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """The scores of one cell, before and after the attack."""
     return _drawn("distributions", results, title, axes)
 
 
-def progress(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def progress(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """AUROC over the passes that the attack has had, a line per detector of a board."""
     return _drawn("progress", results, title, axes)
 
 
-def purification(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def purification(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Clean and robust AUROC over the level of a purifier."""
     return _drawn("purification", results, title, axes)
 
 
-def brackets(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def brackets(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Certified and attacked AUROC of a smoothed detector over the radius."""
     return _drawn("brackets", results, title, axes)
 
 
-def radii(results: Results, title: str | None = None, axes: Axes | None = None) -> Axes:
+def radii(results: Source, title: str | None = None, axes: Axes | None = None) -> Axes:
     """Share of images still right over the size of the perturbation, as a minimum-norm attack found it."""
     return _drawn("radii", results, title, axes)
 
 
-def titles(kind: str, results: Results) -> list[str]:
+def titles(kind: str, results: Source) -> list[str]:
     """Of all figures of a kind, such as `heat`, that these results make."""
     return [plot.title for plot in _plots(kind, results)]
 
@@ -83,15 +85,15 @@ NEEDS = {
 }
 
 
-def _plots(kind: str, results: Results) -> list[figures.Plot]:
-    if kind not in plots.KINDS:
-        raise unknown("kind of plot", kind, plots.KINDS)
+def _plots(kind: str, results: Source) -> list[figures.Plot]:
+    if kind not in KINDS:
+        raise unknown("kind of plot", kind, KINDS)
     if isinstance(results, (str, Path)):
         results = read_results(results)
-    return plots.KINDS[kind](results.results if isinstance(results, Found) else results)
+    return KINDS[kind](results.results if isinstance(results, Results) else results)
 
 
-def _drawn(kind: str, results: Results, title: str | None, axes: Axes | None) -> Axes:
+def _drawn(kind: str, results: Source, title: str | None, axes: Axes | None) -> Axes:
     plot = _chosen(kind, _plots(kind, results), title)
     if axes is not None:
         return plot.draw(axes)

@@ -17,10 +17,13 @@ import torch
 from overhead import timed
 
 import bench
-from bench.certificate import Bounder, Certificate, around
-from bench.fitting import Threshold
-from bench.memory import PeakMemory, keep_freed_memory
-from bench.run import Ready, RunSpec
+from bench.cells.spec import RunSpec
+from bench.core.detector import Origin
+from bench.engine.certifier import Certificate, Certifier
+from bench.engine.worker import Prepared
+from bench.harness.certify import around
+from bench.plugins.fitting import Threshold
+from bench.system.memory import PeakMemory, keep_freed_memory
 
 BATCH = 32
 
@@ -52,8 +55,8 @@ def main() -> None:
     settings = Certificate(options.samples)
     threat = bench.ThreatModel("l2", 0.1)
     spec = RunSpec("smoothed", {}, "certificate", {}, threat, data.name, data.category, 64, 64, 0, None, None)
-    origin = bench.detector.Origin("smoothed", "unknown", {}, {})
-    ready = Ready(smoothed, origin, Threshold(0.0, 0, 0.05), (), detector.device)
+    origin = Origin("smoothed", "unknown", {}, {})
+    ready = Prepared(smoothed, origin, Threshold(0.0, 0, 0.05), (), detector.device)
 
     def plain() -> None:
         with torch.no_grad():
@@ -62,11 +65,11 @@ def main() -> None:
                 for _ in range(options.samples // BATCH):
                     detector.score(batch)
 
-    def draws() -> Bounder:
-        bounder = Bounder(spec, data, ready, settings, BATCH, keep=False)
+    def draws() -> Certifier:
+        certifier = Certifier(spec, data, ready, settings, BATCH, keep=False)
         for i in range(len(x)):
-            bounder.draws(i)
-        return bounder
+            certifier.draws(i)
+        return certifier
 
     for run in (plain, draws):  # warm up
         run()
@@ -76,9 +79,9 @@ def main() -> None:
     print(f"{options.detector}, {len(x)} images of 64 px, {options.samples} draws, {torch.get_num_threads()} threads")
     print(f"plain {count / slow:.0f} forward/s, certificate {count / fast:.0f} draws/s: ratio {slow / fast:.3f}")
 
-    bounder = Bounder(spec, data, ready, settings, BATCH, keep=False)
-    found = [bounder.draws(0)]
-    bounding = timed(lambda: [bounder.noise.bounds(found[0], 1e-5, radius) for radius in (0.1, 0.0)])
+    certifier = Certifier(spec, data, ready, settings, BATCH, keep=False)
+    found = [certifier.draws(0)]
+    bounding = timed(lambda: [certifier.noise.bounds(found[0], 1e-5, radius) for radius in (0.1, 0.0)])
     print(f"one more radius: {bounding / (fast / len(x)):.4%} of an image's draws")
     for samples in (options.samples, 10 * options.samples):
         command = [sys.executable, __file__, "--detector", options.detector, "--samples", str(samples), "--memory"]

@@ -18,7 +18,7 @@ import time
 import torch
 from torch import Tensor
 
-from bench import registry
+from bench.plugins import registry
 
 
 def main() -> None:

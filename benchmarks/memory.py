@@ -28,7 +28,7 @@ def main() -> None:
         return
 
     import bench
-    from bench.memory import keep_freed_memory
+    from bench.system.memory import keep_freed_memory
 
     keep_freed_memory()
     data = bench.load_data("folder", category=options.category, root=options.data_root, image_size=224)

@@ -18,8 +18,8 @@ import torch
 
 import bench
 from bench import Rng, Score
-from bench.api import make_attack
-from bench.memory import keep_freed_memory
+from bench.plugins.lookup import make_attack
+from bench.system.memory import keep_freed_memory
 
 STEPS = 20
 

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.checks import Check
-from bench.metrics import threshold_at
-from bench.provenance import git_state, versions
-from bench.run import SCHEMA, Row, RunSpec, to_csv
-from bench.threat import ThreatModel
+from bench.cells.record import SCHEMA
+from bench.cells.rows import Row, to_csv
+from bench.cells.spec import RunSpec
+from bench.core.check import Check
+from bench.core.threat import ThreatModel
+from bench.stats.metrics import threshold_at
+from bench.system.provenance import git_state, versions
 
 BUDGETS = ("0.5/255", "1/255", "2/255", "4/255", "8/255")
 ATTACKS = ("apgd", "square")

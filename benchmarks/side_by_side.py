@@ -31,13 +31,17 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import bench
-from bench import Data, Rng, Score, ThreatModel, UserError, api, registry
-from bench.fitting import RANDOMIZED_DRAWS, Candidate
-from bench.memory import PeakMemory, keep_freed_memory
-from bench.parameters import parse_assignments
-from bench.run import Attacked, Ready, RunSpec, Worker
-from bench.run import Row as ImageRow
-from bench.threat import eps_text
+from bench import Data, Rng, Score, ThreatModel, UserError
+from bench.cells.rows import Row as ImageRow
+from bench.cells.spec import RunSpec
+from bench.core.attack import Attacked
+from bench.core.parameters import parse_assignments
+from bench.core.threat import eps_text
+from bench.engine.worker import Prepared, Worker
+from bench.plugins import registry
+from bench.plugins.fitting import RANDOMIZED_DRAWS, DetectorSpec
+from bench.plugins.lookup import make_attack
+from bench.system.memory import PeakMemory, keep_freed_memory
 
 THREATS = "linf:2/255,l2:0.2,l2:0.5"
 
@@ -110,10 +114,10 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
     peers = chosen_peers(options.peers)
     image_size = options.image_size or registry.load("datasets", options.dataset).target.IMAGE_SIZE
     for name in _listed(options.detectors):
-        accepted = Candidate(name).accepted
+        accepted = DetectorSpec(name).accepted
         params = {k: v for k, v in given.items() if k in accepted}
         unused -= set(params)
-        candidate = Candidate(name, params)
+        candidate = DetectorSpec(name, params)
         for category in _listed(options.categories):
             for threat in map(parse_threat, _listed(options.threats)):
                 cell: Row = {
@@ -163,11 +167,11 @@ def our_attack(text: str, cell: Row) -> tuple[Any, str]:
     whose budget is its definition; its draws are the run's."""
     name, *rest = text.split(":")
     given = parse_assignments(rest)
-    _, _, attack, code = api.make_attack(name)
+    _, _, attack, code = make_attack(name)
     known: set[str] = {f.name for f in fields(attack)} if is_dataclass(attack) else set()
     same = {"draws": cell["draws"]} | ({} if name.startswith("standard") else {"steps": cell["passes"]})
     same = {k: str(v) for k, v in same.items() if k in known and k not in given}
-    return api.make_attack(name, same | given)[2], code
+    return make_attack(name, same | given)[2], code
 
 
 def in_own_process(row: Row) -> Row:
@@ -220,10 +224,10 @@ def measured(row: Row) -> dict[str, Any]:
     data = bench.load_data(
         row["dataset"], category=row["category"], root=row["data_root"], image_size=row["image_size"]
     ).limited(row["limit"])
-    candidate = Candidate(row["name"], row["given"], seed=row["seed"], device=row["device"])
+    candidate = DetectorSpec(row["name"], row["given"], seed=row["seed"], device=row["device"])
     detector = candidate.fitted(data)
     assert detector.origin is not None
-    ready = Ready(detector, detector.origin, candidate.threshold(data), [], detector.device)
+    ready = Prepared(detector, detector.origin, candidate.threshold(data), [], detector.device)
     counted = Measured(attack)
     warm_up(attack, data, ready)
     memory = PeakMemory(detector.device)
@@ -253,7 +257,7 @@ def measured(row: Row) -> dict[str, Any]:
     }
 
 
-def attacked(row: Row, seed: int, data: Data, ready: Ready, attack: Measured) -> list[ImageRow]:
+def attacked(row: Row, seed: int, data: Data, ready: Prepared, attack: Measured) -> list[ImageRow]:
     spec = RunSpec(
         row["name"], row["detector_parameters"], row["attack"], {}, ThreatModel(row["norm"], row["eps"]), data.name,
         data.category, data.image_size, None, seed, row["limit"], None,
@@ -277,7 +281,7 @@ def attack_of(row: Row) -> Any:
     return PeerAttack(peer, row["passes"], row["draws"])
 
 
-def warm_up(attack: Any, data: Data, ready: Ready) -> None:
+def warm_up(attack: Any, data: Data, ready: Prepared) -> None:
     """What libraries and torch prepare when they are first used is not timed: one pass, and two of a peer, on an image
     of each class."""
     labels = data.test.labels

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import UserError
-from bench.detector import RANDOM_WEIGHTS
+from bench.core.detector import RANDOM_WEIGHTS
 
 Weights = Literal["hub", "random"] | Path
 DEFAULT_BACKBONE = "wide_resnet50_2"

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench.threat import eps_text
+from bench.core.threat import eps_text
 
 from ._autoencoder import Reconstruction, threat_model, worst_in_ball
 from ._training import train

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 import bench
-from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet, registry
-from bench.images import ArraySource
+from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet
+from bench.core.images import ArraySource
+from bench.plugins import registry
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real images and weights, beside the checkout where they are to be had; they are never part of it."""

@@ -11,7 +11,8 @@ from conftest import module, small_data
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import Rng, registry
+from bench import Rng
+from bench.plugins import registry
 
 
 def detector(**given: Any) -> Any:

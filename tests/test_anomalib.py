@@ -12,8 +12,10 @@ from conftest import module, shared
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import Detector, Progress, UserError, checks, identity_backward, load_data, registry
-from bench.fitting import Candidate
+from bench import Detector, Progress, UserError, identity_backward, load_data
+from bench.checks import of_detector as checks
+from bench.plugins import registry
+from bench.plugins.fitting import DetectorSpec
 
 pytest.importorskip("anomalib", reason="the library is not installed")
 MEMBERS: dict[str, Any] = module("anomalib").MEMBERS
@@ -54,8 +56,8 @@ def member(name: str, **given: Any) -> Any:
     return target(**{**target.toy_parameters, **given})
 
 
-def candidate(name: str) -> Candidate:
-    return Candidate(f"anomalib:{name}", MEMBERS[name].toy_parameters, device="cpu")
+def candidate(name: str) -> DetectorSpec:
+    return DetectorSpec(f"anomalib:{name}", MEMBERS[name].toy_parameters, device="cpu")
 
 
 SQUASHED: dict[str, Callable[[Tensor], Tensor]] = {
@@ -195,7 +197,7 @@ def test_padim_is_the_mahalanobis_distance() -> None:
     assert float(distance) == pytest.approx(float(expected), rel=1e-3)
 
 
-class Shown(Progress):
+class TextTable(Progress):
     def __init__(self) -> None:
         self.calls: list[tuple[int, int, float | None]] = []
 
@@ -205,7 +207,7 @@ class Shown(Progress):
 
 def test_training_shows_its_loss_and_keeps_its_number_of_steps() -> None:
     detector = member("stfpm", steps=5, batch_size=8)
-    detector.progress = Shown()
+    detector.progress = TextTable()
     detector.fit(normal_loader())
     assert [call[:2] for call in detector.progress.calls] == [(i, 5) for i in range(1, 6)]
     assert all(call[2] is not None and call[2] > 0 for call in detector.progress.calls)

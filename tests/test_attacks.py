@@ -26,9 +26,9 @@ from bench import (
     bpda,
     evaluate,
     identity_backward,
-    registry,
 )
-from bench.api import make_attack
+from bench.plugins import registry
+from bench.plugins.lookup import make_attack
 
 IDS = [f"image {i}" for i in range(5)]
 SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
@@ -281,7 +281,7 @@ def test_a_larger_ball_starts_from_the_smaller_one(data: Data, tmp_path: Path) -
 def test_transfer_attacks_through_its_source(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Linear()
     transfer = registry.load("attacks", "transfer").target
-    monkeypatch.setattr(transfer.prepare.__globals__["Candidate"], "fitted", lambda *_: source)
+    monkeypatch.setattr(transfer.prepare.__globals__["DetectorSpec"], "fitted", lambda *_: source)
     target = Linear(seed=1)
     frame = evaluate(target, data, "transfer-linf", attack_params={"source": "autoencoder", "steps": 5})
     moved = evaluate(source, data, "apgd-linf", attack_params={"steps": 5})
@@ -332,8 +332,8 @@ def test_bad_input_is_one_line(
 
 
 def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) -> None:
-    from bench.boards import boards, by_part, table
-    from bench.cells import read_results
+    from bench.analysis.boards import boards, by_part, table
+    from bench.cells.reader import read_results
 
     evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
     results = read_results(tmp_path).results
@@ -387,7 +387,7 @@ def test_out_of_memory_halves_the_batch_and_is_said_once(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are those of a run that had memory enough."""
-    from bench.run import Monitor
+    from bench.core.progress import Monitor
 
     pgd = registry.load("attacks", "pgd").target
     whole = pgd.__call__

@@ -18,10 +18,10 @@ from test_oracle import IDS, SIGN, best_gain, images
 from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
-from bench.api import make_attack
-from bench.cells import read_results
-from bench.metrics import accuracy
-from bench.report import write_report
+from bench.cells.reader import read_results
+from bench.plugins.lookup import make_attack
+from bench.report.write import write_report
+from bench.stats.metrics import accuracy
 
 SMALL = {"steps": 10, "queries": 20, "ascent_steps": 5}
 PLAIN, CONTINUED = "autoattack", "autoattack then apgd"

@@ -18,14 +18,16 @@ import pytest
 from test_page import unpacked
 
 from bench import UserError, load_results
-from bench.cells import Filters, Table, find_cells, read_results
-from bench.certificate import Certificate, candidate
+from bench.cells.filters import Filters
+from bench.cells.reader import find_cells, read_results
+from bench.cells.rows import Row, Table, from_csv, to_csv
 from bench.cli import build_parser
-from bench.commands import balls_of, checking, command_of
-from bench.fitting import cache_folder
-from bench.page import page
-from bench.parameters import parse_assignments
-from bench.run import Row, from_csv, to_csv
+from bench.core.parameters import parse_assignments
+from bench.engine.certifier import Certificate
+from bench.harness.certify import candidate
+from bench.report.commands import balls_of, checking, command_of
+from bench.report.page import page
+from bench.system.cache import cache_folder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from report import write_cells

@@ -17,25 +17,16 @@ from conftest import Killed, Linear, NoisyLinear, detector, small_data
 from scipy import stats
 from torch import Tensor
 
-from bench import (
-    Data,
-    Rng,
-    Score,
-    ThreatModel,
-    UserError,
-    certificate,
-    certify,
-    evaluate,
-    files,
-    load_results,
-    registry,
-)
-from bench import smoothing as bounds
-from bench.bracket import brackets
-from bench.cells import read_results
-from bench.certificate import Bounder, Certificate
-from bench.metrics import conservative
-from bench.run import Monitor
+from bench import Data, Rng, Score, ThreatModel, UserError, certify, evaluate, load_results
+from bench.cells.bracket import brackets
+from bench.cells.reader import read_results
+from bench.core.progress import Monitor
+from bench.engine import certifier
+from bench.engine.certifier import Certificate, Certifier
+from bench.plugins import registry
+from bench.stats import smoothing as bounds
+from bench.stats.metrics import conservative
+from bench.system import files
 
 Run = Callable[..., tuple[int, str, str]]
 PROBES = 16  # draws of a run and of its checks, at eight images each
@@ -52,14 +43,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the batches of noisy images that were scored for bounds."""
     seen: list[int] = []
-    before = Bounder._scores
+    before = Certifier._scores
 
-    def counted(self: Bounder, image: Tensor, name: str, first: int, count: int) -> Any:
+    def counted(self: Certifier, image: Tensor, name: str, first: int, count: int) -> Any:
         seen.append(count)
         return before(self, image, name, first, count)
 
-    monkeypatch.setattr(Bounder, "_scores", counted)
-    monkeypatch.setattr("bench.certificate_checks.CHECKS", {})  # they draw as well
+    monkeypatch.setattr(Certifier, "_scores", counted)
+    monkeypatch.setattr("bench.checks.of_certificate.CHECKS", {})  # they draw as well
     yield seen
 
 
@@ -104,7 +95,7 @@ def test_certified_auroc_counts_the_pairs_that_are_surely_in_order(data: Data, t
 
 
 def test_ties_and_infinities_count_nothing() -> None:
-    from bench.metrics import points
+    from bench.stats.metrics import points
 
     scores, labels = np.array([1.0, np.inf, 1.0, -np.inf, 2.0]), np.array([0, 0, 1, 1, 1])
     assert points(conservative(scores, labels), labels == 1)["auroc"] == pytest.approx(1 / 6)
@@ -173,21 +164,21 @@ def test_a_kill_in_the_middle_of_an_image_changes_no_byte(
     whole = sum(calls)
     os.environ["XDG_CACHE_HOME"] += "-other"
     calls.clear()
-    monkeypatch.setattr(certificate, "KEEP_EVERY", 0.0)
-    counted = Bounder._scores
+    monkeypatch.setattr(certifier, "KEEP_EVERY", 0.0)
+    counted = Certifier._scores
 
-    def dies(self: Bounder, image: Tensor, name: str, first: int, count: int) -> Any:
+    def dies(self: Certifier, image: Tensor, name: str, first: int, count: int) -> Any:
         if name == data.test.ids[2] and first == 60:
             raise Killed
         return counted(self, image, name, first, count)
 
-    monkeypatch.setattr(Bounder, "_scores", dies)
+    monkeypatch.setattr(Certifier, "_scores", dies)
     with pytest.raises(Killed):
         certify(Linear(), data, 0.1, results=tmp_path / "killed", **given)
     assert json.loads(next((tmp_path / "killed").rglob("run.json")).read_text())["rows"] == 2
     kept = next(p for p in (tmp_path / "cache-other").rglob("*.f8") if p.stat().st_size == 60 * 8)
     kept.write_bytes(kept.read_bytes() + b"\0\0\0")  # a score that was being written
-    monkeypatch.setattr(Bounder, "_scores", counted)
+    monkeypatch.setattr(Certifier, "_scores", counted)
     certify(Linear(), data, 0.1, results=tmp_path / "killed", **given)
     assert rows_of(tmp_path / "killed") == expected
     assert sum(calls) == whole + PROBES // 2  # of the run that was killed
@@ -259,14 +250,14 @@ def test_noise_of_the_score_itself_would_claim_what_an_attack_breaks(data: Data)
 
 
 def test_checks_find_bounds_that_rest_on_too_little_noise(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = Bounder._bounded
+    before = Certifier._bounded
 
-    def shortcut(self: Bounder, index: int) -> Any:
+    def shortcut(self: Certifier, index: int) -> Any:
         self.found = {index: Score(Peeking()).each(self.data.test.images([index]), Rng(0, [str(index)]), 1000)
                       .flatten().double().numpy()}  # fmt: skip
         return before(self, index)
 
-    monkeypatch.setattr(Bounder, "_bounded", shortcut)
+    monkeypatch.setattr(Certifier, "_bounded", shortcut)
     rows = certify(Peeking(), data, 0.2, sigma=0.25)
     failed = {check["name"] for check in rows.attrs["run"]["checks"] if not check["passed"]}
     assert "inside the ball" in failed
@@ -338,7 +329,7 @@ def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from bench.plots import bracket_lines, draw_brackets
+    from bench.report.figures.brackets import bracket_lines, draw_brackets
 
     for sigma in (0.2, 0.4):
         smoothed = registry.load("detectors", "smoothed").target(Linear(), sigma=sigma)

@@ -14,13 +14,21 @@ import torch
 from conftest import Linear, NoisyLinear, small_data
 from torch import Tensor
 
-import bench.api
-from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, beliefs, bracket, checks, evaluate, registry
-from bench.certificate_checks import CHECKS as CERTIFICATE_CHECKS
-from bench.explained import CELL, CERTIFICATE, DETECTOR, EXPLAINED, markdown
-from bench.fitting import Candidate
-from bench.run import Kept, Row, read_record, read_rows
-from bench.score import Passes
+from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
+from bench.cells import bracket
+from bench.cells.record import read_record, read_rows
+from bench.cells.rows import Row
+from bench.checks import of_attack as beliefs
+from bench.checks import of_detector as checks
+from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, markdown
+from bench.checks.of_certificate import CHECKS as CERTIFICATE_CHECKS
+from bench.core.check import Outcome
+from bench.core.score import Passes
+from bench.engine.warm_starts import WarmStarts
+from bench.harness import cell as cells
+from bench.harness import evaluate as evaluation
+from bench.plugins import registry
+from bench.plugins.fitting import DetectorSpec
 
 Run = Callable[..., tuple[int, str, str]]
 PGD = registry.load("attacks", "pgd").target
@@ -74,7 +82,7 @@ def cell(
     """The record of a run in memory."""
     patch = pytest.MonkeyPatch()
     with patch.context() as p:
-        p.setattr(bench.api, "make_attack", lambda *_: ("planted", None, attack or PGD(), "code"))
+        p.setattr(evaluation, "make_attack", lambda *_: ("planted", None, attack or PGD(), "code"))
         record: dict[str, Any] = evaluate(detector, data or small_data(), "pgd", threat, **settings).attrs["run"]
     return record
 
@@ -106,7 +114,7 @@ def test_a_clean_cell_that_stops_at_the_threshold_passes() -> None:
 
 def test_a_fitted_detector_passes_every_check() -> None:
     data = checks.toy_data(32)
-    detector = Candidate("autoencoder", {"width": 8, "latent": 8, "steps": 60}, device="cpu").fitted(data)
+    detector = DetectorSpec("autoencoder", {"width": 8, "latent": 8, "steps": 60}, device="cpu").fitted(data)
     assert failed(cell(detector, PGD(steps=40), ThreatModel("linf", "2/255"), data)) == {}
 
 
@@ -359,22 +367,24 @@ ROWS: dict[Change, set[str]] = {
 @pytest.mark.parametrize("change", ROWS, ids=lambda c: c.__name__)
 def test_rows_that_are_not_the_detectors_are_caught(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     run = beliefs.checks_of_cell
-    monkeypatch.setattr(beliefs, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, change(list(rows)), k))
+    monkeypatch.setattr(cells, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, change(list(rows)), k))
     assert set(failed(cell(Linear()))) == ROWS[change]
 
 
 def test_images_on_the_disk_that_are_not_the_rows_are_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run, data = beliefs.checks_of_cell, small_data()
-    Kept(tmp_path).put(data.test.ids, data.test.images(range(len(data.test))))  # the clean ones
-    monkeypatch.setattr(beliefs, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, rows, Kept(tmp_path)))
+    WarmStarts(tmp_path).put(data.test.ids, data.test.images(range(len(data.test))))  # the clean ones
+    monkeypatch.setattr(
+        cells, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, rows, WarmStarts(tmp_path))
+    )
     assert set(failed(cell(Linear(), data=data))) == {"rescored"}
 
 
 # --- what checks do to a run: nothing
 
 
-def no_checks(*_: Any) -> beliefs.Outcome:
-    return beliefs.Outcome([], 0.0, Passes())
+def no_checks(*_: Any) -> Outcome:
+    return Outcome([], 0.0, Passes())
 
 
 @pytest.mark.parametrize("kind", [Linear, NoisyLinear])
@@ -389,7 +399,7 @@ def test_rows_and_counts_are_the_same_without_checks(
     torch.manual_seed(3)
     rows, record = run("with")
     drawn = torch.rand(3)
-    monkeypatch.setattr(beliefs, "checks_of_cell", no_checks)
+    monkeypatch.setattr(cells, "checks_of_cell", no_checks)
     torch.manual_seed(3)
     bare_rows, bare = run("without")
     assert rows == bare_rows
@@ -409,11 +419,11 @@ class Interrupted(Exception):
 
 
 def test_a_kill_during_the_checks_costs_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: Any) -> beliefs.Outcome:
+    def killed(*_: Any) -> Outcome:
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(beliefs, "checks_of_cell", killed)
+        patch.setattr(cells, "checks_of_cell", killed)
         evaluate(Linear(), small_data(), "pgd-linf", BALL, results=tmp_path)
     (path,) = tmp_path.rglob("run.json")
     record = read_record(path.parent)
@@ -459,20 +469,20 @@ def test_memory_that_runs_out_halves_the_probe(monkeypatch: pytest.MonkeyPatch) 
             raise torch.OutOfMemoryError
         return score(self, x, rng)
 
-    def run(*given: Any) -> beliefs.Outcome:
+    def run(*given: Any) -> Outcome:
         nonlocal started
         started = True
         return checks_of_cell(*given)
 
     checks_of_cell = beliefs.checks_of_cell
-    monkeypatch.setattr(beliefs, "checks_of_cell", run)
+    monkeypatch.setattr(cells, "checks_of_cell", run)
     monkeypatch.setattr(Linear, "score", limited)
     found = failed(cell(Linear(), data=small_data(normal=60, anomalous=60)))
     assert all("OutOfMemory" in sentence for sentence in found.values()), found
 
 
 def test_the_probe_is_spread_over_the_ranks_and_small() -> None:
-    from bench.trial import PROBE, _probe
+    from bench.checks.reattack import PROBE, _probe
 
     rows = [Row(f"{i}", i % 2, 0.0, float(i), 0.0, 0.0) for i in range(200)]
     probe, few = _probe(rows, [True] * 200, seed=0)
@@ -561,7 +571,7 @@ def test_check_run_finds_rows_that_are_not_the_detectors(run_cli: Run, stored: P
     import hashlib
 
     rows = read_rows(stored, read_record(stored))
-    from bench.run import to_csv
+    from bench.cells.rows import to_csv
 
     text = to_csv([row._replace(clean=row.clean * 1.01) for row in rows])
     (stored / "samples.csv").write_text(text, encoding="utf-8")

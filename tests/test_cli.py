@@ -22,7 +22,7 @@ from conftest import MEAN as PLUGIN
 from conftest import make_tree
 from PIL import Image
 
-from bench import checks
+from bench.checks import of_detector as checks
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -193,7 +193,7 @@ class Noise:
 DATASET = """
 import numpy as np
 from bench import Data, Record, TestSet, TrainSet
-from bench.images import ArraySource
+from bench import ArraySource
 
 IMAGE_SIZE = 16
 
@@ -354,7 +354,7 @@ def test_results_of_another_schema(run_cli: Run, tree: Path, plugin: str, result
 def test_a_tampered_checkpoint(run_cli: Run, tree: Path, plugin: str, results: Path) -> None:
     command = ("run", "--detector", plugin, *run_options(tree, results))
     assert run_cli(*command)[0] == 0
-    from bench.fitting import cache_folder
+    from bench.system.cache import cache_folder
 
     for model in (cache_folder() / "fitted/folder-widget-16px").rglob("model.safetensors"):
         model.write_bytes(b"\x80\x04" + model.read_bytes())

@@ -12,12 +12,24 @@ from rich.console import Console
 from scipy import stats
 
 from bench import Data, ThreatModel, UserError, evaluate
-from bench.boards import boards, rich_table
-from bench.cells import Found, Result, Table, load_results, read_results
-from bench.compare import FEWEST_BLOCKS, LEVEL, Ranks, chosen, cliques, compare, not_worse, over_data_sets, paired
-from bench.metrics import _weights
-from bench.plots import draw_ranks
-from bench.run import Row
+from bench.analysis.boards import boards
+from bench.analysis.compare import (
+    FEWEST_BLOCKS,
+    LEVEL,
+    Ranks,
+    chosen,
+    cliques,
+    compare,
+    not_worse,
+    over_data_sets,
+    paired,
+)
+from bench.cells.reader import Results, load_results, read_results
+from bench.cells.result import Result
+from bench.cells.rows import Row, Table
+from bench.report.figures.ranks import draw_ranks
+from bench.report.terminal import rich_table
+from bench.stats.metrics import _weights
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -265,15 +277,15 @@ def test_terminals_show_names_as_they_are(tmp_path: Path, run_cli: Run, monkeypa
         r.record.update({"forwards": 0, "backwards": 0, "seconds": 0.0, "peak_memory": None})
         r.record["detector"]["fit"] = None
     cells[0].checks.append({"name": "gradient", "passed": False, "sentence": HARD})
-    found = Found(cells, [f"note {HARD}"], [f"damaged {HARD}"])
+    found = Results(cells, [f"note {HARD}"], [f"damaged {HARD}"])
     console = Console(width=400)
     with console.capture() as captured:
         console.print(found, cells[0], *map(rich_table, boards(cells)))
     for text in (f"[{HARD} (not ranked)", f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"failed: {HARD}"):
         assert text in captured.get()
-    monkeypatch.setattr("bench.report.write_report", lambda *_: (found, [Path("/[red]out")]))
-    monkeypatch.setattr("bench.cells.read_results", lambda *_: found)
-    monkeypatch.setattr("bench.bracket.broken_brackets", lambda _: [f"violation {HARD}"])
+    monkeypatch.setattr("bench.report.write.write_report", lambda *_: (found, [Path("/[red]out")]))
+    monkeypatch.setattr("bench.cells.reader.read_results", lambda *_: found)
+    monkeypatch.setattr("bench.cells.bracket.broken_brackets", lambda _: [f"violation {HARD}"])
     code, out, err = run_cli("report", "--results", tmp_path)
     assert code == 1, err
     for text in (f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"impossible: violation {HARD}", "/[red]out"):

@@ -13,14 +13,16 @@ from conftest import Linear, NoisyLinear, make_tree, small_data
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load, registry
-from bench.boards import boards, table
-from bench.cells import find_cells
-from bench.figures import new, save
-from bench.fitting import Candidate, cache_folder, split
-from bench.leaderboard import markdown
-from bench.plots import purification
-from bench.report import write_report
+from bench import Detector, Purifier, Rng, UserError, evaluate, fit_or_load
+from bench.analysis.boards import boards, table
+from bench.cells.reader import find_cells
+from bench.plugins import registry
+from bench.plugins.fitting import DetectorSpec, split
+from bench.report.figures._style import new, save
+from bench.report.figures.purification import purification
+from bench.report.leaderboard import markdown
+from bench.report.write import write_report
+from bench.system.cache import cache_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -83,17 +85,17 @@ def test_where_a_name_is_split(name: str, parts: tuple[str, str | None]) -> None
 
 
 def test_a_smoothed_purified_detector_is_one() -> None:
-    candidate = Candidate("smoothed+diffpure+autoencoder")
+    candidate = DetectorSpec("smoothed+diffpure+autoencoder")
     assert candidate.label == "smoothed+diffpure+autoencoder"
     assert candidate.build().randomized
 
 
 def test_a_parameter_belongs_to_its_part() -> None:
-    candidate = Candidate("diffpure+autoencoder", {"diffpure.steps": 3, "steps": 7, "t": "40"})
+    candidate = DetectorSpec("diffpure+autoencoder", {"diffpure.steps": 3, "steps": 7, "t": "40"})
     assert candidate.values == {"diffpure": {"steps": 3, "t": 40}, "autoencoder": {"steps": 7}}
     assert candidate.changed == {"diffpure.steps": 3, "diffpure.t": 40, "autoencoder.steps": 7}
     with pytest.raises(UserError, match="parameter of diffpure.autoencoder named 'autoencoder.t'"):
-        _ = Candidate("diffpure+autoencoder", {"autoencoder.t": 3}).values
+        _ = DetectorSpec("diffpure+autoencoder", {"autoencoder.t": 3}).values
 
 
 def test_every_part_is_fitted_once_and_shared() -> None:
@@ -423,11 +425,11 @@ def test_all_is_every_whole_detector(run_cli: Run, tmp_path: Path, monkeypatch: 
     """Nothing is fitted here: each cell is only counted, and one detector cannot be built."""
     asked = []
 
-    def evaluate_none(candidate: Candidate, *_: Any, **__: Any) -> None:
+    def evaluate_none(candidate: DetectorSpec, *_: Any, **__: Any) -> None:
         asked.append(candidate.label)
         candidate.build()
 
-    from bench import api
+    from bench.harness import evaluate as api
 
     monkeypatch.setattr(api, "evaluate", evaluate_none)
     options = ["--category", "brick", "--device", "cpu", "--results", tmp_path / "r"]

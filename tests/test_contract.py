@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import Detector, Rng, checks, registry
-from bench.fitting import Candidate
+from bench import Detector, Rng
+from bench.checks import of_detector as checks
+from bench.plugins import registry
+from bench.plugins.fitting import DetectorSpec
 
 ROWS = [row for row in registry.listing("detectors") if ":" not in row.name]  # a family has a test of its own
 WHOLE = [f"{row.name}+autoencoder" if row.wraps else row.name for row in ROWS]
@@ -21,7 +23,7 @@ WHOLE = [f"{row.name}+autoencoder" if row.wraps else row.name for row in ROWS]
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_detector_keeps_the_contract(name: str) -> None:
-    candidate = Candidate(name, Candidate(name).toy, device="cpu")
+    candidate = DetectorSpec(name, DetectorSpec(name).toy, device="cpu")
     found = list(checks.check_detector(candidate))
     assert {c.name for c in found} == {"fit", *checks.CHECKS}
     assert [f"{c.name}: {c.sentence}" for c in found if not c.passed] == []

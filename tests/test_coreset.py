@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import registry
+from bench.plugins import registry
 
 coreset: Any = importlib.import_module(
     f"{registry.load('detectors', 'patchcore').target.__module__.rpartition('.')[0]}._coreset"

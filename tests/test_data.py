@@ -15,7 +15,7 @@ from conftest import make_tree, noise_image, shared, small_data
 from PIL import Image
 
 from bench import Data, Record, TestSet, TrainSet, UserError, categories, load_data
-from bench.images import FileSource, to_tensor
+from bench.core.images import FileSource, to_tensor
 
 # Of ids, labels and pixels at 64 px: a change here changes every published number of `textures`.
 TEXTURES = {
@@ -129,7 +129,7 @@ def test_a_broken_image_is_named(tmp_path: Path, content: bytes | None, says: st
 
 
 def test_images_are_decoded_when_asked_for_and_kept_within_bounds(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.data.CACHE_BYTES", 3 * 3 * 16 * 16 * 4)  # three images
+    monkeypatch.setattr("bench.core.data.CACHE_BYTES", 3 * 3 * 16 * 16 * 4)  # three images
     data = load_data("folder", root=tree, image_size=16)
     for i in range(len(data.train)):
         data.train.image(i)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from bench import Detector, Progress, Rng, UserError, fit_or_load, load_data
-from bench.fitting import cache_folder
+from bench.system.cache import cache_folder
 
 
 @pytest.mark.parametrize("name", ["advrad", "autoencoder"])
@@ -311,7 +311,7 @@ def test_a_tampered_checkpoint_is_refused(spoil: str) -> None:
 @pytest.mark.slow
 def test_real_bottles_are_told_apart_until_they_are_attacked() -> None:
     from bench import ThreatModel, evaluate
-    from bench.metrics import points
+    from bench.stats.metrics import points
 
     data = load_data("folder", root=shared("data", "mvtec_bottle"), image_size=128)
     weights = shared("weights", "mobilenetv2_100.safetensors")

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench import UserError, registry
+from bench import UserError
+from bench.plugins import registry
 
 features: Any = importlib.import_module(
     f"{registry.load('detectors', 'patchcore').target.__module__.rpartition('.')[0]}._features"

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import schema
-from bench.cells import Found, Result, find_cells
-from bench.gallery import LEAST, gallery
-from bench.page import page
+from bench.cells import images
+from bench.cells.reader import Results, find_cells
+from bench.cells.result import Result
+from bench.report.gallery import LEAST, gallery
+from bench.report.page import page
 
 Arrays = dict[str, np.ndarray]
 
@@ -169,7 +170,7 @@ def test_an_image_that_would_fill_the_memory_is_a_note(cell: Result, monkeypatch
     store(cell, archived(clean=b"\0" * 1_000_000, attacked=b""))
     packed = (cell.folder / cell.record["images"][0]["file"]).stat().st_size
     for limit, says in ((999_999, "is not a whole npz file"), (packed - 1, "is larger than")):
-        monkeypatch.setattr(schema, "IMAGE_BYTES", limit)
+        monkeypatch.setattr(images, "IMAGE_BYTES", limit)
         notes = gallery(cell).notes
         assert says in notes[0]
 
@@ -177,7 +178,7 @@ def test_an_image_that_would_fill_the_memory_is_a_note(cell: Result, monkeypatch
 def test_the_page_shows_the_images_and_says_what_it_cannot_show(cell: Result) -> None:
     store(cell, b"no zip", 1)
     other = replace(cell, folder=cell.folder.parent / "other", record=cell.record | {"images": []})
-    text = page(Found([cell, other], [], []))
+    text = page(Results([cell, other], [], []))
     (packed,) = re.findall(r'<script type="application/gzip" id="data">([^<]*)</script>', text)
     shown, without = json.loads(gzip.decompress(base64.b64decode(packed)))["cells"]
     shots, (note,) = gallery(cell)

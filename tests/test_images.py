@@ -16,10 +16,12 @@ from conftest import Linear, NoisyLinear, small_data
 from test_run import Interrupted, cell_of, stop_after
 from torch import Tensor
 
-from bench import Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, files
-from bench.fitting import cache_folder
-from bench.run import Row, read_record, read_rows
-from bench.saved_images import chosen
+from bench import Data, Detector, Rng, Score, ThreatModel, UserError, evaluate
+from bench.cells.record import read_record, read_rows
+from bench.cells.rows import Row
+from bench.engine.saved_images import chosen
+from bench.system import files
+from bench.system.cache import cache_folder
 
 Run = Callable[..., tuple[int, str, str]]
 

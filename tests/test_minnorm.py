@@ -17,12 +17,12 @@ from test_oracle import IDS, SIGN, best_gain, images
 from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
-from bench.api import make_attack
-from bench.cells import Found, read_results
-from bench.metrics import LEVEL, RESAMPLES, accuracy, median
-from bench.plots import radii, still_right
-from bench.report import FORMATS, write_report
-from bench.run import Row, from_csv, to_csv
+from bench.cells.reader import Results, read_results
+from bench.cells.rows import Row, from_csv, to_csv
+from bench.plugins.lookup import make_attack
+from bench.report.figures.radii import radii, still_right
+from bench.report.write import FORMATS, write_report
+from bench.stats.metrics import LEVEL, RESAMPLES, accuracy, median
 
 Run = Callable[..., tuple[int, str, str]]
 nearest_on_plane = sys.modules[type(make_attack("fab")[2]).__module__].nearest_on_plane
@@ -286,7 +286,7 @@ def test_json_has_every_digit_and_null_for_what_it_cannot_say(tmp_path: Path, da
     evaluate(Linear(), data, "fab", ThreatModel("linf", "2/255"), results=tmp_path, attack_params={"steps": 5})
     (cell,) = read_results(tmp_path).results
     cell.table.columns["radius"][~cell.table.anomalous] = np.inf
-    (path,) = FORMATS["json"](Found([cell], [], []), tmp_path, "")
+    (path,) = FORMATS["json"](Results([cell], [], []), tmp_path, "")
     (found,) = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert cell.metrics["median_radius_normal"].value == np.inf and found["median_radius_normal"] is None
     for name in ("clean_auroc", "robust_accuracy", "median_radius_anomalous"):
@@ -336,7 +336,7 @@ def test_the_median_is_numpys_in_every_resample(n: int) -> None:
     values = np.random.default_rng(n).normal(size=n)
     found = median(values, "salt")
     assert found.value == np.median(values) and len(found.samples) == RESAMPLES
-    from bench.metrics import _weights
+    from bench.stats.metrics import _weights
 
     weights = np.concatenate(list(_weights(np.zeros(n, dtype=bool), "salt")), axis=1).T.astype(int)
     expected = [np.median(np.repeat(values, w)) for w in weights[:200]]  # the weight of an image, not of a rank

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import Progress, UserError, registry
+from bench import Progress, UserError
+from bench.plugins import registry
 
 KIND: Any = registry.load("detectors", "ocr-gan").target
 module: Any = sys.modules[KIND.__module__]

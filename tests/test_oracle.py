@@ -9,8 +9,9 @@ import torch
 from conftest import Linear, NoisyLinear
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel, registry
-from bench.api import make_attack
+from bench import Rng, Score, ThreatModel
+from bench.plugins import registry
+from bench.plugins.lookup import make_attack
 
 IDS = [f"image {i}" for i in range(6)]
 BUDGETS = {"linf": ("2/255", "0.5"), "l2": ("2/255", "0.5"), "l1": ("0.5", "12"), "l0": ("1", "10")}

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import plots
-from bench.cells import Filters, Result, read_results
+from bench.analysis.overview import overviews
+from bench.cells.filters import Filters
+from bench.cells.reader import read_results
+from bench.cells.result import Result
 from bench.cli import build_parser
-from bench.commands import command_of
-from bench.interactive import distribution, figures
-from bench.metrics import Estimate
-from bench.overview import overviews
-from bench.page import COLUMNS, page
-from bench.report import write_report
+from bench.report.commands import command_of
+from bench.report.figures import figures
+from bench.report.figures.distributions import distribution
+from bench.report.figures.heat import heat as heats
+from bench.report.figures.tradeoff import tradeoff
+from bench.report.page import COLUMNS, page
+from bench.report.write import write_report
+from bench.stats.metrics import Estimate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from report import write_cells
@@ -114,7 +118,7 @@ def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
 
 def test_every_interactive_figure_holds_its_data(made_up: Path) -> None:
     found = read_results(made_up, Filters(["attack=apgd,eps=2/255"]))
-    heat, points = plots.heat(found.results), plots.tradeoff(found.results)
+    heat, points = heats(found.results), tradeoff(found.results)
     shown = {figure.group: figure.spec for figure in figures(found.results)}
     (map_,) = heat.values()
     assert np.array(shown["By category"]["data"][0]["z"]) == pytest.approx(map_.values, abs=6e-5)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from bench import UserError
-from bench.parameters import build, changed, convert, identity, parse_assignments
+from bench.core.parameters import build, changed, convert, identity, parse_assignments
 
 
 class Example:

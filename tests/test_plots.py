@@ -21,11 +21,18 @@ from test_compare import random_scores
 from torch import Tensor
 
 import bench
-from bench import Rng, Score, ThreatModel, Trace, UserError, evaluate, figures, plots
-from bench.api import make_attack
-from bench.board_plots import by_number, placed
-from bench.cells import Found, Result, Table, tidy
-from bench.plots import curves, distributions, heat, progress, tradeoff
+from bench import Rng, Score, ThreatModel, Trace, UserError, evaluate
+from bench.cells.reader import Results, tidy
+from bench.cells.result import Result
+from bench.cells.rows import Table
+from bench.plugins.lookup import make_attack
+from bench.report import figures as kinds_of_figures
+from bench.report.figures import _style as figures
+from bench.report.figures.distributions import distributions
+from bench.report.figures.heat import draw_heat, heat
+from bench.report.figures.progress import draw_progress, progress
+from bench.report.figures.robustness import curves, draw_curves
+from bench.report.figures.tradeoff import by_number, draw_tradeoff, placed, tradeoff
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/results.md"
 
@@ -82,13 +89,13 @@ def test_curves_carry_what_one_class_alone_does() -> None:
 def test_a_threat_that_moves_one_class_has_no_other_curve() -> None:
     (lines,) = curves([result("a", targets="normal")]).values()
     assert all(p.normal_only is None and p.anomalous_only is None for p in lines["a"])
-    drawn = plots.draw_curves(lines, "t", "linf", axes())
+    drawn = draw_curves(lines, "t", "linf", axes())
     assert [t.get_text() for t in drawn.get_legend().get_texts()] == ["a"]  # type: ignore[union-attr]
 
 
 def test_the_legend_names_the_thin_lines_once() -> None:
     (lines,) = curves([result(name, eps=eps) for name in "abc" for eps in ("1/255", "2/255")]).values()
-    drawn = plots.draw_curves(lines, "t", "linf", axes())
+    drawn = draw_curves(lines, "t", "linf", axes())
     names = [t.get_text() for t in drawn.get_legend().get_texts()]  # type: ignore[union-attr]
     assert names == ["a", "b", "c", "only normal images attacked", "only anomalous ones attacked"]
     thin = [line for line in drawn.lines if line.get_linestyle() == "--" and len(np.atleast_1d(line.get_xdata()))]
@@ -135,9 +142,9 @@ def test_many_detectors_are_labelled_by_number() -> None:
     (few,) = tradeoff([result(name, seed=i) for i, name in enumerate("abc")]).values()
     (many,) = tradeoff([result(name, seed=i) for i, name in enumerate("abcdefghij")]).values()
     assert not by_number(few) and by_number(many)
-    texts = {t.get_text() for t in plots.draw_tradeoff(few, "t", axes()).texts}
+    texts = {t.get_text() for t in draw_tradeoff(few, "t", axes()).texts}
     assert {"a", "b", "c"} <= texts
-    drawn = plots.draw_tradeoff(many, "t", axes())
+    drawn = draw_tradeoff(many, "t", axes())
     assert {str(i + 1) for i in range(10)} <= {t.get_text() for t in drawn.texts}
     legend = [t.get_text() for t in drawn.get_legend().get_texts()]  # type: ignore[union-attr]
     assert legend == [f"{i + 1}  {p.detector}" for i, p in enumerate(many)]
@@ -151,7 +158,7 @@ def test_the_heat_map_is_the_cells_and_nan() -> None:
     expected = [[area(cells[0].table.columns["worst"]), area(cells[1].table.columns["worst"])]]
     expected.append([np.nan, area(cells[2].table.columns["worst"])])
     np.testing.assert_allclose(found.values, expected)
-    texts = [t.get_text() for t in plots.draw_heat(found, "t", axes()).texts]
+    texts = [t.get_text() for t in draw_heat(found, "t", axes()).texts]
     assert texts == [f"{v:.2f}" for row in expected for v in row if not np.isnan(v)]
     assert heat([result("a"), result("b")]) == {}
 
@@ -267,7 +274,7 @@ def test_progress_is_the_mean_over_categories() -> None:
     expected = [np.mean([area(columns[i]), area(columns[i + 2])]) for i in (0, 1)]
     assert [p.passes for p in lines["a"]] == [1, 3] and list(lines) == ["a"]
     assert [p.auroc for p in lines["a"]] == pytest.approx(expected)
-    drawn = plots.draw_progress(lines, "t", axes())
+    drawn = draw_progress(lines, "t", axes())
     assert drawn.get_xscale() == "log" and [int(t) for t in drawn.get_xticks()] == [1, 3]
 
 
@@ -306,11 +313,11 @@ def test_a_large_report_makes_the_plots_of_the_most_detectors(monkeypatch: pytes
     kinds: dict[str, Sequence[figures.Plot]] = {
         "many": [plot("many", n) for n in range(100)], "few": [plot("few", n) for n in range(3)], "none": [],
     }  # fmt: skip
-    monkeypatch.setattr(plots, "KINDS", {kind: lambda _, own=own: own for kind, own in kinds.items()})
+    monkeypatch.setattr(kinds_of_figures, "KINDS", {kind: lambda _, own=own: own for kind, own in kinds.items()})
     monkeypatch.setattr(figures.Plot, "write", lambda self, folder, hashed: folder / self.name)
-    paths, notes = plots.write_plots([], tmp_path)
-    assert len(paths) == plots.MOST_FILES
-    left = 100 - (plots.MOST_FILES - 3)
+    paths, notes = kinds_of_figures.write_plots([], tmp_path)
+    assert len(paths) == kinds_of_figures.MOST_FILES
+    left = 100 - (kinds_of_figures.MOST_FILES - 3)
     assert {p.name for p in paths} == {*(f"few {n}" for n in range(3)), *(f"many {n}" for n in range(left, 100))}
     assert len(notes) == 1 and notes[0].startswith(f"{left} of 100 many plots are left out")
 
@@ -330,16 +337,16 @@ def test_file_names_keep_what_they_can_say(tmp_path: Path) -> None:
 
 def test_plots_whose_file_names_collide_have_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     titles = ["metal nut", "metal-nut", "metal, nut", "Metal nut", "screw"]
-    monkeypatch.setattr(plots, "KINDS", {"one": lambda _: list(map(named, titles[:2])),
+    monkeypatch.setattr(kinds_of_figures, "KINDS", {"one": lambda _: list(map(named, titles[:2])),
                                          "other": lambda _: list(map(named, titles[2:]))})  # fmt: skip
-    names = [path.name for path in plots.write_plots([], tmp_path).paths]
+    names = [path.name for path in kinds_of_figures.write_plots([], tmp_path).paths]
     assert len({name.casefold() for name in names}) == len(titles) and "screw.png" in names
     assert sum(bool(re.fullmatch("(?i)metal-nut-[0-9a-f]{8}.png", name)) for name in names) == 4
 
 
 def test_a_report_writes_each_kind_and_no_distributions(tmp_path: Path) -> None:
     cells = [result(name, category, after_1=random_scores(1)) for name in "ab" for category in ("one", "two")]
-    written, notes = plots.write_plots(cells, tmp_path)
+    written, notes = kinds_of_figures.write_plots(cells, tmp_path)
     assert [p.name.partition("-")[0] for p in written] == ["robustness", "tradeoff", "heat", "progress"]
     assert notes == [] and all(p.stat().st_size > 1000 for p in written)
 
@@ -384,15 +391,16 @@ def test_titles_are_chosen_or_refused_in_one_line() -> None:
 
 
 def test_every_kind_is_a_function_of_the_same_name() -> None:
-    assert set(plots.KINDS) == set(bench.plot.__all__) - {"titles"} and set(plots.OF_CELLS) <= set(plots.KINDS)
-    for kind in plots.KINDS:
+    assert set(kinds_of_figures.KINDS) == set(bench.plot.__all__) - {"titles"}
+    assert set(kinds_of_figures.OF_CELLS) <= set(kinds_of_figures.KINDS)
+    for kind in kinds_of_figures.KINDS:
         with pytest.raises(UserError, match=f"nothing for a plot of {kind}"):
             getattr(bench.plot, kind)([])
 
 
 def test_results_show_themselves() -> None:
     cell = result("a<b", checks=[{"name": "gradient", "passed": False, "sentence": "no & never"}])
-    found = Found([cell, result("c")], ["unfinished: d"], [])
+    found = Results([cell, result("c")], ["unfinished: d"], [])
     console = Console(width=200)
     for shown, texts in (
         (cell, ["a<b", str(cell.metrics["robust_auroc"].estimate()), "no & never", "not ranked"]),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import UserError, registry
+from bench import UserError
+from bench.plugins import registry
 
 PLUGIN = '''"""A detector of somebody else."""
 from bench import Detector
@@ -92,7 +93,7 @@ def test_nothing_heavy_is_imported_to_list_or_to_help() -> None:
     import subprocess
 
     code = (
-        "import sys, bench.cli, bench.registry as r; bench.cli.build_parser().format_help(); "
+        "import sys, bench.cli, bench.plugins.registry as r; bench.cli.build_parser().format_help(); "
         "[r.listing(k) for k in r.KINDS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

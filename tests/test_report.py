@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 from bench import UserError, load_results
-from bench.boards import boards, order, refuse_unknown_column, table
-from bench.cells import Filters, Table, find_cells, read_results
-from bench.leaderboard import markdown
-from bench.overview import overviews
-from bench.report import write_report
-from bench.run import Row, to_csv
+from bench.analysis.boards import boards, order, refuse_unknown_column, table
+from bench.analysis.overview import overviews
+from bench.cells.filters import Filters
+from bench.cells.reader import find_cells, read_results
+from bench.cells.rows import Row, Table, to_csv
+from bench.report.leaderboard import markdown
+from bench.report.write import write_report
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from report import write_cells

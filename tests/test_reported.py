@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import UserError, registry
-from bench.boards import CERTIFIED, COLUMNS
-from bench.reported import METRICS, WHOLE, beside, reported
+from bench import UserError
+from bench.analysis.boards import CERTIFIED, COLUMNS
+from bench.analysis.reported import METRICS, WHOLE, beside, reported
+from bench.plugins import registry
 
 HEADER = "detector,dataset,category,image_size,metric,value,norm,eps,attack,source,where,note"
 CLEAN = "spade,MVTec AD,bottle,224,clean_auroc,0.9,,,,Some et al. 2020,Table 1,"

@@ -14,9 +14,10 @@ import torch
 from conftest import Linear, NoisyLinear, small_data
 from torch import Tensor
 
-import bench.api
 from bench import Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
-from bench.run import Monitor, read_record
+from bench.cells.record import read_record
+from bench.core.progress import Monitor
+from bench.harness import evaluate as evaluation
 
 
 class Interrupted(Exception):
@@ -137,7 +138,7 @@ class Cheat:
 
 
 def use_attack(monkeypatch: pytest.MonkeyPatch, attack: Any) -> None:
-    monkeypatch.setattr(bench.api, "make_attack", lambda *_: ("cheat", None, attack, "code"))
+    monkeypatch.setattr(evaluation, "make_attack", lambda *_: ("cheat", None, attack, "code"))
 
 
 @pytest.mark.parametrize("how", ["far", "nan", "shape", "range"])

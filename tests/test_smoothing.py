@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from bench import smoothing
+from bench.stats import smoothing
 
 PHI, QUANTILE = stats.norm.cdf, stats.norm.ppf
 

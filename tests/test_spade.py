@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from bench import UserError, fit_or_load, load_data, registry
+from bench import UserError, fit_or_load, load_data
+from bench.plugins import registry
 
 
 def spade(**given: Any) -> Any:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cells import Result, find_cells, refuse_twins
+from bench.cells.reader import find_cells, refuse_twins
+from bench.cells.result import Result
+from bench.cells.submission import cells_of_submission, unpacked
 from bench.errors import UserError
-from bench.fitting import cache_folder
-from bench.submit import cells_of_submission, unpacked
+from bench.system.cache import cache_folder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -191,7 +192,7 @@ def test_a_submission_that_would_fill_the_disk_is_refused(tmp_path: Path, monkey
         ("MEMBERS", 1, "it holds more than"), ("BYTES", 100, "it is larger than"),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
-            patch.setattr(f"bench.submit.{limit}", value)
+            patch.setattr(f"bench.cells.submission.{limit}", value)
             with pytest.raises(UserError, match=says):
                 unpacked(path)
     assert len(cells_of_submission(path, "large.zip")) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from bench import Rng, ThreatModel, UserError
-from bench.threat import NORMS, eps_text, parse_eps
+from bench.core.threat import NORMS, eps_text, parse_eps
 
 NORM = pytest.mark.parametrize("norm", NORMS)
 

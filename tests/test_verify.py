@@ -88,7 +88,7 @@ def test_a_whole_folder_is_verified_cell_by_cell(published: Path, run_cli: Run, 
 
 
 def test_metrics_are_those_of_the_report(published: Path) -> None:
-    from bench.cells import find_cells
+    from bench.cells.reader import find_cells
 
     results = find_cells(published).results
     for result in results:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data import Data, Record, TestSet, TrainSet
+from ..core.data import Data, Record, TestSet, TrainSet
+from ..core.images import SUFFIXES, FileSource
 from ..errors import UserError, unknown
-from ..images import SUFFIXES, FileSource
 
 MVTEC_LAYOUT = "CATEGORY/{train/good, test/good, test/DEFECT, ground_truth/DEFECT/STEM_mask.png}"
 

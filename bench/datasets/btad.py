@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import Data
+from ..core.data import Data
 from ._layout import choose, mvtec_category, require_root
 
 IMAGE_SIZE = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..data import Data
+from ..core.data import Data
 from ..errors import UserError
 from ._layout import MVTEC_LAYOUT, choose, folders_in, is_mvtec_category, mvtec_category, require_root
 

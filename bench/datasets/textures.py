@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..data import Data, Record, TestSet, TrainSet
+from ..core.data import Data, Record, TestSet, TrainSet
+from ..core.images import ArraySource
 from ..errors import UserError, unknown
-from ..images import ArraySource
 
 IMAGE_SIZE = 64
 HOME = "inside the scikit-image wheel, https://scikit-image.org"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ..data import Data, Record, TestSet, TrainSet
+from ..core.data import Data, Record, TestSet, TrainSet
+from ..core.images import FileSource
 from ..errors import UserError
-from ..images import FileSource
 from ._layout import choose, require_root
 
 IMAGE_SIZE = 256

@@ -1,0 +1,1 @@
+"""From cells to rankings; draws nothing and writes nothing."""

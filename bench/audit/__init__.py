@@ -1,0 +1,1 @@
+"""Is a stored cell what it says?"""

@@ -1,0 +1,159 @@
+"""`bench check-run`: are the sentences that a stored cell carries still true?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from ..cells.record import read_record, read_rows
+from ..cells.rows import Row
+from ..cells.spec import RunSpec
+from ..checks.of_attack import checks_of_cell
+from ..checks.of_certificate import checks_of_certificate
+from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
+from ..core.attack import Attack
+from ..core.check import Check
+from ..core.threat import ThreatModel
+from ..engine.certifier import METHOD, Certificate, Certifier, own_code
+from ..engine.warm_starts import WarmStarts
+from ..engine.worker import SAME, Prepared, Worker
+from ..errors import UserError
+from ..harness.cell import Cell
+from ..plugins.fitting import BATCH_SIZE, DetectorSpec
+from ..plugins.lookup import load_data, make_attack
+from ..stats.metrics import points
+from ..system.cache import cache_folder
+from .rebuild import Overrides, with_files
+
+ROWS = "stored rows"
+
+
+class Rechecked(NamedTuple):
+    """One check, now and as it is stored; `stored` is None where the cell does not have it."""
+
+    now: Check
+    stored: Check | None
+
+    @property
+    def status(self) -> str:
+        """`pass`, `FAIL`, or `changed` where the verdict is not the stored one."""
+        if self.stored is not None and self.stored.passed != self.now.passed:
+            return "changed"
+        return "pass" if self.now.passed else "FAIL"
+
+    def __str__(self) -> str:
+        line = f"{self.status:7} {self.now.name}: {self.now.sentence}"
+        if self.stored is None:
+            return line if self.now.name == ROWS else f"{line} (not stored)"
+        if self.status == "changed":
+            return f"{line} (now {_verdict(self.now)}, stored {_verdict(self.stored)}: {self.stored.sentence})"
+        return line if self.stored.sentence == self.now.sentence else f"{line} (stored: {self.stored.sentence})"
+
+
+def _verdict(check: Check) -> str:
+    return "pass" if check.passed else "FAIL"
+
+
+def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
+    """Rebuild the cell's detector and attack, then every check of it, one at a time.
+
+    Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
+    """
+    record = read_record(folder)
+    if record["status"] != "finished":
+        raise UserError(f"{folder} is not finished ({record['rows']} rows); the same `bench run` goes on with it")
+    rows = read_rows(folder, record)
+    stored = {check["name"]: Check(**check) for check in record["checks"]}
+    spec = record["spec"]
+    data = load_data(
+        given.dataset or spec["dataset"],
+        category=spec["category"],
+        root=given.data_root,
+        image_size=spec["image_size"],
+    ).limited(spec["limit"])
+    values = with_files(spec["detector_parameters"], given.params, "--param")
+    candidate = DetectorSpec(given.detector or spec["detector"], values, spec["seed"], given.device, tell=given.tell)
+    certified = record["kind"] == "certificate"
+    attack_values = with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
+    if certified:
+        method, attack, attack_code = METHOD, cast(Attack, Certificate(**spec["attack_parameters"])), own_code()
+    else:
+        method, _, attack, attack_code = make_attack(given.attack or spec["attack"], attack_values)
+    threat = ThreatModel(spec["norm"], spec["eps"], spec["targets"])
+    changed = [
+        what
+        for what, then, now in (
+            ("the images", record["data"], Cell._data_record(data)),
+            (f"the code of detector {spec['detector']}", record["detector"]["code"], candidate.code),
+            (f"the parameters of detector {spec['detector']}", spec["detector_parameters"], candidate.changed),
+            (f"the code of attack {spec['attack']}", record["attack"]["code"], attack_code),
+        )
+        if then != now
+    ]
+    if changed:
+        raise UserError(
+            f"{folder}: {' and '.join(changed)} changed since; its sentences can be checked with what it was run with, "
+            "or the cell run again with --force"
+        )
+    fields = {name: spec[name] for name in ("seed", "limit", "draws", "goal", "dataset", "category", "image_size")}
+    run_spec = RunSpec(
+        candidate.label, candidate.changed, method, spec["attack_parameters"], threat, default_image_size=None, **fields
+    )
+    detector = candidate.fitted(data)
+    assert detector.origin is not None
+    prepared = Prepared(detector, detector.origin, candidate.threshold(data), (), detector.device)
+    if certified:
+        certifier = Certifier(run_spec, data, prepared, cast(Certificate, attack), record["batch_size"], keep=False)
+        yield Rechecked(bounds_are_redrawn(certifier, rows), None)
+        after = checks_of_certificate(run_spec, data, prepared, certifier.settings, rows, record["batch_size"])
+        for check in [*checks_of_run(detector, data, OF_A_CERTIFICATE), *after.checks]:
+            yield Rechecked(check, stored.get(check.name))
+        return
+    yield Rechecked(rows_are_rescored(Worker(run_spec, data, prepared, attack), rows), None)
+    for check in checks_of_run(detector, data):
+        yield Rechecked(check, stored.get(check.name))
+    before = record.get("smaller_ball")
+    warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
+    gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()
+    for check in checks_of_cell(run_spec, data, prepared, attack, rows, warm_starts).checks:
+        if gone and check.name == "repeat":
+            check = Check("repeat", True, "not checked: the images of the smaller ball, where it began, are not here")
+        yield Rechecked(check, stored.get(check.name))
+
+
+def bounds_are_redrawn(certifier: Certifier, rows: Sequence[Row]) -> Check:
+    """The rows of the first image of each class, from the same noise drawn once more."""
+    some = [next(i for i, row in enumerate(rows) if row.label == label) for label in (0, 1)]
+    off = 0.0
+    for row, stored in zip(certifier.batch(some), [rows[i] for i in some], strict=True):
+        for new, old in zip((row.clean, row.worst), (stored.clean, stored.worst), strict=True):
+            off = max(off, 0.0 if new == old else abs(new - old))
+    spread = float(np.ptp([row.clean for row in rows]))
+    return Check(
+        ROWS,
+        off <= SAME * spread,
+        f"{certifier.settings.samples} draws at {len(some)} images, drawn again: scores and bounds are {off:.1e} "
+        "off at most",
+    )
+
+
+def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
+    """All clean scores once more, and the AUROC that follows from samples.csv."""
+    found: list[float] = []
+    for start in range(0, len(rows), BATCH_SIZE):
+        some = range(start, min(start + BATCH_SIZE, len(rows)))
+        x, rng = worker.data.test.images(some).to(worker.prepared.device), worker._rng(some).child("evaluate")
+        found += worker.score.mean(x, rng, worker.draws).tolist()
+    labels = np.array([row.label for row in rows]) == 1
+    clean, worst = np.array([row.clean for row in rows]), np.array([row.worst for row in rows])
+    off = float(np.abs(np.array(found) - clean).max())
+    again, noted, robust = (points(scores, labels)["auroc"] for scores in (np.array(found), clean, worst))
+    return Check(
+        ROWS,
+        off <= SAME * float(np.ptp(clean)),
+        f"{len(rows)} clean scores, scored again, differ by {off:.1e} at most; clean AUROC {again:.4f} "
+        f"({noted:.4f} from the rows), robust {robust:.4f}",
+    )

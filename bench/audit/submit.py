@@ -1,0 +1,109 @@
+"""`bench submit`: finished cells in one file, and how such a file is read again.
+
+A submission is a zip of DATASET/CATEGORY/DETECTOR/ATTACK-NORM-EPS/{run.json, samples.csv, images/*.npz}, as in a
+results folder. The same cells give the same bytes. Of a file that somebody else made nothing is believed.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ..cells.reader import differ
+from ..cells.record import read_record
+from ..cells.spec import RunSpec
+from ..cells.submission import SUFFIX, cells_below
+from ..core.threat import ThreatModel
+from ..errors import UserError
+from ..plugins.lookup import default_size
+from ..system import files
+from ..system.files import file_sha256
+from .rebuild import Overrides
+from .verify import verify
+
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold, of every file
+
+
+class Packed(NamedTuple):
+    """A cell of a submission."""
+
+    place: PurePosixPath
+    """Below a results folder."""
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def files(self) -> list[str]:
+        return ["run.json", "samples.csv", *sorted({entry["file"] for entry in self.record.get("images", ())})]
+
+    def __str__(self) -> str:
+        record = self.record
+        metrics = record.get("metrics") or {}
+        names = ("clean_auroc", "robust_auroc", "certified_auroc", "robust_accuracy", "certified_accuracy")
+        shown = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names if name in metrics]
+        counts = [f"{record['rows']} rows", f"{len(self.files) - 2} images"]
+        failed = [f"{check['name']} check failed" for check in record["checks"] if not check["passed"]]
+        return f"{self.place}: {', '.join([*counts, *shown, *failed])}"
+
+
+def submit(path: Path, out: Path) -> Iterator[str]:
+    """Pack a cell, or every finished cell below a folder, into `out`; yields a sentence on each cell and on the file.
+
+    Raises UserError, and writes nothing, if there is none or one is not what its record says.
+    """
+    if path.suffix == SUFFIX and path.is_file():
+        raise UserError(f"{path} is a submission already; `bench verify {path}` looks into it")
+    cells = []
+    for folder in cells_below(path):
+        record = read_record(folder)
+        if record.get("status") == "running":
+            yield f"left out, not finished: {folder}"
+            continue
+        failed = [line for line in verify(folder, Overrides(), scores=False, submitted=True) if line.status == "FAIL"]
+        if failed:
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise UserError(f"{folder} is not submitted: {failed[0].name}: {failed[0].sentence}{more}")
+        cells.append(Packed(_place(record), folder, record))
+    if not cells:
+        raise UserError(f"no finished cell in {path}; `bench run` makes some")
+    cells = _without_twins(cells)
+    _pack(cells, out)
+    for cell in cells:
+        yield str(cell)
+    count = f"{len(cells)} cells" if len(cells) > 1 else "1 cell"
+    yield f"written: {out} ({count}, {out.stat().st_size / 2**10:.0f} KiB, sha256 {file_sha256(out)[:8]})"
+    yield (
+        "next: publish it, with the code of detectors and attacks that are not built in; below a results folder, "
+        f"`bench report` ranks it, and `bench verify {out}` lets anybody check it"
+    )
+
+
+def _place(record: dict[str, Any]) -> PurePosixPath:
+    """Where `bench run` would have put it."""
+    spec = dict(record["spec"])
+    threat = ThreatModel(spec.pop("norm"), spec.pop("eps"), spec.pop("targets"))
+    placed = RunSpec(**spec, threat=threat, default_image_size=default_size(spec["dataset"])).folder(Path())
+    # of what another tool wrote: no part may be hidden, or mean a folder above
+    return PurePosixPath(*(re.sub(r"^\.", "_", part) for part in placed.parts))
+
+
+def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
+    found: dict[PurePosixPath, Packed] = {}
+    for cell in sorted(cells, key=lambda cell: (cell.place, cell.folder)):
+        twin = found.setdefault(cell.place, cell)
+        if twin.record["samples_sha256"] != cell.record["samples_sha256"]:
+            raise UserError(differ(str(twin.folder), str(cell.folder)))
+    return list(found.values())
+
+
+def _pack(cells: Sequence[Packed], out: Path) -> None:
+    members = sorted((f"{cell.place}/{name}", cell.folder / name) for cell in cells for name in cell.files)
+    with files.writing(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, path in members:
+            member = zipfile.ZipInfo(name, EARLIEST)
+            member.create_system, member.external_attr = 3, (stat.S_IFREG | 0o644) << 16  # Unix, wherever it is made
+            archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)

@@ -1,0 +1,226 @@
+"""Finished cells of a results folder, by column: read once, no model loaded."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from ..errors import UserError
+from .bracket import compare_bounds
+from .filters import Filters
+from .record import ASIDE, read_record, unchanged_samples
+from .result import Result
+from .rows import Table
+from .schema import wrong_record, wrong_rows
+from .submission import CellLocation, cells_of_submission, submissions_below
+from .text_table import TextTable, html, rich_table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+class Results(NamedTuple):
+    """What lies below a results folder."""
+
+    results: list[Result]
+    notes: list[str]
+    """A sentence for each cell that is not finished."""
+    damaged: list[str]
+    """A sentence for each cell that cannot be read: changed, cut short, or written by another version."""
+
+    def _repr_html_(self) -> str:
+        return html(overview(self))
+
+    def __rich__(self) -> RichTable:
+        return rich_table(overview(self))
+
+
+def read_results(root: str | Path, filters: Filters | None = None) -> Results:
+    """Finished cells below `root`, at least one.
+
+    Raises UserError for a folder that cannot be read, holds no cell that can be, or none that the filters keep, and
+    for two cells that say to be the same and differ.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
+    if not root.is_dir():
+        raise UserError(f"--results {root} is a file; a folder is expected")
+    found = find_cells(root, filters)
+    if found.results:
+        return found
+    if filters is not None and (every := find_cells(root).results):
+        raise filters.kept_nothing(every)
+    why = [*found.damaged, *found.notes]
+    raise UserError(f"no finished results in {root}" + (f"; {why[0]}" if why else "; `bench run` makes some"))
+
+
+def find_cells(root: Path, filters: Filters | None = None) -> Results:
+    """As `read_results`, but none is no error.
+
+    Filters choose among cells that were all read: an attack that a certificate contradicts, and the certificate, lose
+    their rank whether or not the other one is shown, and a cell that is there twice is an error in every report.
+    """
+    found, known = Results([], [], []), dict[tuple[str, ...], tuple[str, ...]]()
+    for place in _places(root, found.damaged):
+        folder = place.folder
+        try:
+            record = read_record(folder)
+            if wrong := wrong_record(record):
+                raise UserError(f"{folder}: {wrong}")
+            if record["status"] != "finished":
+                if filters is None or filters.keep(record):
+                    found.notes.append(_unfinished(place, record))
+                continue
+            table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
+            if wrong := wrong_rows(table, record):
+                raise UserError(f"{folder}: {wrong}")
+        except UserError as error:
+            found.damaged.append(f"left out: {str(error).replace(str(folder), place.name)}")
+            continue
+        ids = known.setdefault(table.ids, table.ids)  # cells of a category share them
+        found.results.append(Result(folder, record, table._replace(ids=ids), place.source, place.inside))
+    results = refuse_twins(found.results, found.damaged)
+    compare_bounds(results)
+    found.results[:] = [r for r in results if filters is None or filters.keep(r.record)]
+    return found
+
+
+def _unfinished(place: CellLocation, record: Mapping[str, Any]) -> str:
+    total = record["data"]["normal"] + record["data"]["anomalous"]
+    return f"unfinished: {place.name} ({record['rows']} of {total} images); the same `bench run` goes on with it"
+
+
+def _places(root: Path, damaged: list[str]) -> list[CellLocation]:
+    """Of the cells below a folder, our own first, and of the submissions that lie there."""
+    found = [
+        CellLocation(folder) for folder in sorted(p.parent for p in root.rglob("run.json") if p.parent.name != ASIDE)
+    ]
+    submissions = submissions_below(root)
+    if submissions:
+        for path in submissions:
+            try:
+                found += cells_of_submission(path, path.relative_to(root).as_posix())
+            except UserError as error:
+                damaged.append(f"left out: {error}")
+    return found
+
+
+def refuse_twins(results: Sequence[Result], damaged: list[str]) -> list[Result]:
+    """The results without repeated cells: of those with equal spec and rows one, our own if there is one.
+
+    Where rows differ, a submission's cell is left out, and `damaged` says so: beside one of our own, or, since nobody
+    knows which is right, with the other one. Raises UserError for two of our own, naming both.
+    """
+    groups: dict[str, list[Result]] = {}
+    for r in results:
+        groups.setdefault(json.dumps(r.spec, sort_keys=True), []).append(r)
+    found = []
+    for cells in groups.values():
+        first = next((r for r in cells if not r.source), cells[0])
+        others = [r for r in cells if r.record["samples_sha256"] != first.record["samples_sha256"]]
+        for other in others:
+            if not other.source:
+                raise UserError(differ(first.name, other.name))
+            damaged.append(f"left out: {other.name}: the same cell as {first.name} with different rows")
+        if first.source and others:
+            damaged.append(f"left out: {first.name}: the same cell as {others[0].name} with different rows")
+        else:
+            found.append(first)
+    return found
+
+
+def differ(one: str, other: str) -> str:
+    """What is wrong with two cells of one spec."""
+    return f"{one} and {other} are the same cell (equal parameters) with different rows: remove the one that is wrong"
+
+
+def load_results(path: str | Path = "results", filters: Sequence[str] = ()) -> pd.DataFrame:
+    """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
+
+    filters: such as `detector=advrad` or `eps=2/255`; several values of one key are alternatives. Warns of each cell
+    that cannot be read.
+    """
+    found = read_results(path, Filters(filters) if filters else None)
+    for sentence in found.damaged:
+        warnings.warn(sentence, stacklevel=2)
+    return tidy(found.results)
+
+
+def tidy(results: Sequence[Result]) -> pd.DataFrame:
+    """A row per cell."""
+    return pd.DataFrame([_tidy(result) for result in results])
+
+
+def _tidy(result: Result) -> dict[str, Any]:
+    spec, record = result.spec, result.record
+    row: dict[str, Any] = {
+        "dataset": spec["dataset"],
+        "category": spec["category"],
+        "image_size": spec["image_size"],
+        "detector": spec["detector"],
+        "detector_parameters": record["detector"]["parameters"],
+        "kind": record["kind"],
+        "attack": spec["attack"],
+        "attack_parameters": record["attack"]["parameters"],
+        "norm": spec["norm"],
+        "eps": float(result.eps),
+        "eps_text": spec["eps"],
+        "targets": spec["targets"],
+        "goal": spec["goal"],
+        "seed": spec["seed"],
+        "source": result.source,
+        "normal": record["data"]["normal"],
+        "anomalous": record["data"]["anomalous"],
+    }
+    for name in result.metrics:
+        value = result.metrics.estimate(name)
+        row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+    return row | {
+        "threshold": record["threshold"]["value"],
+        "forwards": record["forwards"],
+        "backwards": record["backwards"],
+        "seconds": record["seconds"],
+        "fit_seconds": (record["detector"]["fit"] or {}).get("seconds"),
+        "checks_seconds": record.get("checks_seconds"),
+        "peak_memory_mib": record["peak_memory"],
+        "weights": record["detector"].get("weights"),
+        "checks_failed": "; ".join(c["sentence"] for c in record["checks"] if not c["passed"]),
+        "unranked": "; ".join(result.unranked),
+        "device": record["device"],
+        "versions": record["versions"],
+        "commit": record["git"]["commit"],
+        "dirty": record["git"]["dirty"],
+        "warnings": "; ".join(record["warnings"]),
+        "folder": str(result.folder),
+    }
+
+
+CELLS_SHOWN = 40  # of a folder: metrics of thousands take seconds
+
+
+def overview(found: Results) -> TextTable:
+    """Of a folder: a row per cell, the first CELLS_SHOWN."""
+    rows = []
+    for r in found.results[:CELLS_SHOWN]:
+        clean = f"clean_{r.ranked_by.rpartition('_')[2]}"
+        rows.append(
+            {
+                "dataset": r.spec["dataset"],
+                "category": r.category,
+                "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
+                "attack": r.attack,
+                "budget": f"{r.spec['norm']} {r.spec['eps']}",
+                "metric": r.ranked_by.replace("_auroc", " AUROC").replace("_", " "),
+                "clean": str(r.metrics.estimate(clean)) if clean in r.metrics else "",
+                "reached": str(r.metrics.estimate(r.ranked_by)),
+            }
+        )
+    below = [f"and {len(found.results) - CELLS_SHOWN} more"] * (len(found.results) > CELLS_SHOWN)
+    title = f"{len(found.results)} finished cell" + "s" * (len(found.results) != 1)
+    return TextTable(title, pd.DataFrame(rows), [*below, *found.damaged, *found.notes])

@@ -1,0 +1,97 @@
+"""The rows of a cell, one per test image, and their form on the disk: samples.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UserError
+
+
+class Row(NamedTuple):
+    """What is known of one test image. Scores are raw; `distance` is in the norm of the threat model.
+
+    rounded: the score of the attacked image after rounding to 8 bits.
+    more: what else the attack found, by column: the score that each of its parts reached (`apgd`, `square`, ...); of a
+    randomized detector `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the
+    adversary knows the draw); the radius of a minimum-norm attack; `after_1`, `after_2`, `after_5`, ...: the worst
+    score that the attack has met in so many passes.
+    """
+
+    id: str
+    label: int
+    clean: float
+    worst: float
+    distance: float
+    rounded: float
+    more: dict[str, float] = {}  # noqa: RUF012
+
+
+COLUMNS = Row._fields[:-1]
+"""Of samples.csv, before those that depend on the attack."""
+
+
+def to_csv(rows: Sequence[Row], header: bool = True) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow([*COLUMNS, *rows[0].more])
+    writer.writerows((r.id, r.label, *(repr(float(v)) for v in (*r[2:-1], *r.more.values()))) for r in rows)
+    return text.getvalue()
+
+
+def from_csv(text: str, path: Path) -> list[Row]:
+    """Raises UserError for a table that is not whole; see `Table.from_csv`."""
+
+    return Table.from_csv(text, path).rows
+
+
+class Table(NamedTuple):
+    """The rows of a cell by column; N images."""
+
+    ids: tuple[str, ...]
+    anomalous: npt.NDArray[np.bool_]
+    """(N,)"""
+    columns: dict[str, npt.NDArray[np.float64]]
+    """(N,) each: `clean`, `worst`, `distance`, `rounded`, and what the attack added."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Table:
+        names = [*COLUMNS[2:], *(rows[0].more if rows else ())]
+        values = np.array([[*row[2:-1], *row.more.values()] for row in rows], dtype=np.float64)
+        columns = dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
+        return cls(tuple(row.id for row in rows), np.array([row.label == 1 for row in rows], dtype=bool), columns)
+
+    @classmethod
+    def from_csv(cls, text: str, path: Path) -> Table:
+        """Raises UserError where a column is missing, short, there twice or no number, and for labels but 0 and 1."""
+        damaged = f"{path} is damaged: expected the columns {', '.join(COLUMNS)}"
+        try:
+            header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
+            found = dict(zip(header, zip(*lines, strict=True), strict=True))
+            ids, labels = found.pop("id"), found.pop("label")
+            columns = {name: np.array(list(map(float, values))) for name, values in found.items()}
+        except (KeyError, ValueError, csv.Error):
+            raise UserError(damaged) from None
+        if len(found) + 2 < len(header) or not set(COLUMNS[2:]) <= set(columns):
+            raise UserError(f"{damaged}, each once")
+        if other := set(labels) - {"0", "1"}:
+            raise UserError(f"{damaged}; it has the label {min(other)}, and labels are 0 and 1")
+        return cls(ids, np.array([label == "1" for label in labels]), columns)
+
+    @property
+    def rows(self) -> list[Row]:
+        """One per image."""
+        numbers = {name: values.tolist() for name, values in self.columns.items()}
+        more = [name for name in numbers if name not in COLUMNS]
+        own = zip(self.ids, self.anomalous.tolist(), *(numbers[name] for name in COLUMNS[2:]), strict=True)
+        return [
+            Row(name, int(label), clean, worst, distance, rounded, {column: numbers[column][i] for column in more})
+            for i, (name, label, clean, worst, distance, rounded) in enumerate(own)
+        ]

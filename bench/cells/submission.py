@@ -1,0 +1,148 @@
+"""Where cells lie, those of a submission included: a zip that somebody else made, of which nothing is believed.
+
+A submission is a zip of DATASET/CATEGORY/DETECTOR/ATTACK-NORM-EPS/{run.json, samples.csv, images/*.npz}, as in a
+results folder.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UserError
+from ..system import files
+from ..system.cache import cache_folder
+from ..system.files import file_sha256
+from .images import IMAGE
+from .record import ASIDE
+
+
+class CellLocation(NamedTuple):
+    """Where a cell lies."""
+
+    folder: Path
+    source: str = ""
+    """The submission that it came in; empty for one of our own."""
+    inside: str = ""
+    """Where it lies in the submission."""
+
+    @property
+    def name(self) -> str:
+        """As a sentence says it: of a submission, not where it was unpacked."""
+        return f"{self.source}: {self.inside}" if self.source else str(self.folder)
+
+
+def submissions_below(root: Path) -> list[Path]:
+    """The submissions that lie below a folder."""
+    return sorted(path for path in root.rglob("*.zip") if path.is_file())
+
+
+def cells_below(path: Path) -> list[Path]:
+    """The folder itself if it is a cell, else those below it."""
+    path = path.parent if path.name == "run.json" else path
+    if not path.exists():
+        raise UserError(f"no {path}; expected a cell's folder (with run.json), or a folder of cells")
+    found = sorted(p.parent for p in path.rglob("run.json") if p.parent.name != ASIDE)
+    if not found:
+        raise UserError(f"{path} is no cell and holds none: there is no run.json in it")
+    return found
+
+
+SUFFIX = ".zip"
+MEMBER = re.compile(rf"(?:[A-Za-z0-9_+-][A-Za-z0-9._+-]*/){{1,8}}(?:run\.json|samples\.csv|{IMAGE})")
+MEMBERS = 100_000
+MEMBER_BYTES = 256 * 2**20
+BYTES = 2 * 2**30  # of a submission, packed or not
+
+
+def cells_in(path: Path) -> list[CellLocation]:
+    """A cell, or those of a submission, or those below a folder and in its submissions."""
+    if path.is_file() and path.name != "run.json":
+        return cells_of_submission(path, str(path))
+    submissions = submissions_below(path) if path.is_dir() else []
+    within = [place for submission in submissions for place in cells_in(submission)]
+    if not within or any(path.rglob("run.json")):
+        return [CellLocation(folder) for folder in cells_below(path)] + within
+    return within
+
+
+def cells_of_submission(path: Path, source: str) -> list[CellLocation]:
+    """Its cells, unpacked; see `unpacked`. source: how it is called."""
+    root = unpacked(path)
+    folders = sorted(found.parent for found in root.rglob("run.json"))
+    return [CellLocation(folder, source, folder.relative_to(root).as_posix()) for folder in folders]
+
+
+def unpacked(path: Path) -> Path:
+    """The folder below the cache that holds what is in the submission; unpacked once for each content.
+
+    Raises UserError, and leaves nothing behind, for a file that is damaged, too large, or holds anything but cells.
+    """
+    with files.says_why(path):
+        if path.stat().st_size > BYTES:
+            raise UserError(f"{path} is not a submission: it is larger than {BYTES // 2**30} GiB")
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)
+    folder = cache_folder() / "submissions" / f"{stem}-{file_sha256(path)[:24]}"
+    if folder.is_dir():
+        return folder
+    with files.says_why(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
+        try:
+            _unpack(path, partial)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # nor has another process been faster
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _refuse(path, members)
+            for member in members:
+                target = folder / member.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("xb") as copy:
+                    shutil.copyfileobj(source, copy)  # never more than the size that was looked at
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no whole submission ({reason}); get it again, or remove it") from None
+
+
+def _refuse(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """UserError for a zip with anything in it that `submit` would not have written."""
+
+    def wrong(why: str) -> UserError:
+        return UserError(f"{path} is not a submission: {why}")
+
+    if len(members) > MEMBERS or sum(member.file_size for member in members) > BYTES:
+        raise wrong(f"it holds more than {MEMBERS:,} files or {BYTES // 2**30} GiB")
+    names = {member.filename for member in members}
+    for member in members:
+        name = member.filename
+        if not MEMBER.fullmatch(name):
+            raise wrong(f"it holds {name[:200]!r}; expected run.json, samples.csv and images/*.npz in folders of cells")
+        if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise wrong(f"{name} is a link or a device, not a file")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise wrong(f"{name} is compressed in a way that is not supported")
+        if member.file_size > MEMBER_BYTES:
+            raise wrong(f"{name} is larger than {MEMBER_BYTES // 2**20} MiB")
+        cell = re.sub(rf"/(run\.json|samples\.csv|{IMAGE})$", "", name)
+        if not {f"{cell}/run.json", f"{cell}/samples.csv"} <= names:
+            raise wrong(f"{cell} is no cell: a run.json and a samples.csv belong to it")
+    if not names or len({name.lower() for name in names}) < len(members):
+        raise wrong("it is empty, or holds a name twice")

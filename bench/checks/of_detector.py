@@ -1,0 +1,555 @@
+"""Checks of a detector's contract: what must hold before a number of it may be believed.
+
+Each check is a function of a fitted detector and a few images; it returns a sentence and whether it passed. The
+contract tests and `bench check-detector` run all of them on a toy task; every `bench run` makes those `OF_A_RUN` on the
+images that it is about to judge, and keeps the sentences.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.check import Check
+from ..core.data import Data, TestSet, TrainSet
+from ..core.detector import RANDOM_WEIGHTS, Detector
+from ..core.parameters import accepted
+from ..core.rng import Rng
+from ..core.score import Score, where_it_failed
+from ..errors import UserError
+from ..plugins.fitting import SCHEMA, DetectorSpec, load, save
+from ..plugins.lookup import load_data
+
+TOY_TRAIN = 48
+TOY_IMAGES = 6  # of each class
+RUN_IMAGES = 2  # of each class, for the checks of every run
+ATTACK_STEPS = 3  # to the point of the attacked images at which the gradient is checked
+ATTACK_RADIUS = 2 / 255
+DIRECTIONS = 8
+ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
+GPU_TOLERANCE = 1e-2  # of the spread of scores
+GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
+MIXING_TOLERANCE = 1e-6  # of an image's own gradient: that of its score at another image
+NEARBY = (1e-4, 3e-4)  # uniform noise, in [0, 1] pixels, at which a gradient should still be about the same
+ALIGNED = 0.5  # cosine between both, in the median over images; docs/checks.md says what real detectors have
+ALL_ZERO = 0.9995  # of the entries of a gradient: what is left is no direction
+REACH = 1e-4  # of the spread of scores: what a full step along the gradient must promise
+SAME_SCORE = 0.05  # share of images
+FRESH_DRAWS = 8
+STANDARD_ERRORS = 6  # between two means of few draws
+STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
+NOT_DIFFERENTIABLE = "declared not differentiable: only attacks that need no gradient are offered"
+NO_PATH = "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
+
+
+Examined = TypeVar("Examined")  # by a check
+
+
+class Probe(NamedTuple):
+    """A fitted detector and images (N, 3, H, W) to try it on; the first half are normal."""
+
+    detector: Detector
+    images: Tensor
+    ids: list[str]
+    data: Data
+
+    def score(self, images: Tensor | None = None, rows: list[int] | None = None, seed: int = 0) -> Tensor:
+        """Scores under noise fixed by `seed`, for the rows of `images` that are given."""
+        x = self.images if images is None else images
+        ids = self.ids if rows is None else [self.ids[i] for i in rows]
+        return Score(self.detector)(x, Rng(seed, ids))
+
+    def spread(self, scores: Tensor) -> float:
+        return max(float(scores.max() - scores.min()), 1e-12)
+
+
+def toy_data(image_size: int | None = None) -> Data:
+    """A few bricks, with the plainest defects of each kind: a detector that learns anything tells them apart."""
+    data = load_data("textures", category="brick", image_size=image_size)
+    normal = [r for r in data.test.records if not r.label][:TOY_IMAGES]
+    plain = [r for r in data.test.records if r.label and r.id.endswith(("/07", "/08"))][:TOY_IMAGES]
+    train = TrainSet(data.train.records[: TOY_TRAIN + 16], data.image_size)
+    return Data("toy", "brick", data.image_size, train, TestSet([*normal, *plain], data.image_size))
+
+
+def check_detector(candidate: DetectorSpec, image_size: int | None = None) -> Iterator[Check]:
+    """Fit on a toy task, then every check, one at a time.
+
+    `candidate` should carry toy parameters (`Detector.toy_parameters`) where a full fit is long.
+    """
+    data = toy_data(image_size)
+    try:
+        detector = candidate.fitted(data)
+    except UserError as error:
+        yield Check("fit", False, str(error))
+        return
+    yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
+    images = data.test.images(range(len(data.test))).to(detector.device)
+    probe = Probe(detector, images, data.test.ids, data)
+    for name, check in CHECKS.items():
+        yield run_check(name, check, probe)
+
+
+def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
+    """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
+    some = data.test.of_each_class(RUN_IMAGES)
+    probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
+    return [run_check(name, CHECKS[name], probe) for name in names or OF_A_RUN]
+
+
+def run_check(name: str, check: Callable[[Examined], tuple[bool, str]], examined: Examined) -> Check:
+    """One check; what stops it is a failure of its own."""
+    try:
+        with torch.random.fork_rng():
+            return Check(name, *check(examined))
+    except Exception as error:
+        return stopped(name, error)
+
+
+def stopped(name: str, error: Exception) -> Check:
+    """A check that could not be made has failed."""
+    return Check(name, False, f"could not be checked: {where_it_failed(error)}")
+
+
+def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
+    """A run can only record what it can read back."""
+    names = accepted(type(probe.detector))
+    lost = [name for name in names if not hasattr(probe.detector, name)]
+    if lost:
+        return False, f"the constructor's argument {lost[0]!r} is not kept as an attribute, so no run can record it"
+    bare = [name for name, p in names.items() if p.default is p.empty or p.annotation is p.empty]
+    if bare:
+        return False, f"the constructor's argument {bare[0]!r} has no default or no annotation"
+    return True, f"all {len(names)} parameters can be recorded"
+
+
+def scores_are_numbers(probe: Probe) -> tuple[bool, str]:
+    """Finite, on black, white and random images as well."""
+    size = probe.images.shape[-1]
+    odd = torch.stack(
+        [
+            torch.zeros(3, size, size),
+            torch.ones(3, size, size),
+            torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)),
+        ]
+    ).to(probe.images)
+    scores = torch.cat([probe.score().detach(), Score(probe.detector)(odd, Rng(0, ["0", "1", "2"])).detach()])
+    if not scores.isfinite().all():
+        return False, "the score of a black, white, random or test image is not finite"
+    if probe.spread(scores) <= 1e-12:
+        return False, "every image has the same score"
+    return True, "scores are finite, and differ between images"
+
+
+def anomalies_score_higher(probe: Probe) -> tuple[bool, str]:
+    """The direction: higher is more anomalous."""
+    from sklearn.metrics import roc_auc_score
+
+    auroc = float(roc_auc_score(probe.data.test.labels, probe.score().detach().cpu().numpy()))
+    if auroc > 0.5:
+        return True, f"plain defects score higher than normal images (AUROC {auroc:.2f})"
+    if probe.detector.unranked == RANDOM_WEIGHTS:
+        return True, f"the direction cannot be judged with random weights (AUROC {auroc:.2f}); give it trained ones"
+    return False, (
+        f"plain defects do not score higher than normal images (AUROC {auroc:.2f}); a higher score must "
+        "mean more anomalous"
+    )
+
+
+def rows_are_independent(probe: Probe) -> tuple[bool, str]:
+    """A score depends on its own image only: not on the batch, nor on the order."""
+    with torch.no_grad():
+        together = probe.score()
+        order = list(reversed(range(len(probe.ids))))
+        reordered = probe.score(probe.images[order], order)
+        alone = torch.cat([probe.score(probe.images[i : i + 1], [i]) for i in range(len(probe.ids))])
+    allowed = max(ROWS_TOLERANCE * probe.spread(together), 1e-6 * float(together.abs().max()))  # float32 rounds
+    for what, other in (("alone", alone), ("in another order", reordered.flip(0))):
+        off = float((together - other).abs().max())
+        if off > allowed:
+            return False, f"an image scored {what} differs from its score in the batch by {off:.3g}"
+    return True, "an image's score is the same alone, in a batch and in another order"
+
+
+def randomness_is_declared(probe: Probe) -> tuple[bool, str]:
+    """Deterministic, or declared `randomized` and driven by the source that is given."""
+    detector = probe.detector
+    with torch.no_grad():
+        if not detector.randomized:
+            same = bool((probe.score() == probe.score()).all())
+            return same, (
+                "the same image has the same score twice"
+                if same
+                else "two scores of the same image differ, but `randomized` is False"
+            )
+        repeated = bool((probe.score(seed=1) == probe.score(seed=1)).all())
+        varied = not bool((probe.score(seed=1) == probe.score(seed=2)).all())
+        fresh = not bool((detector.score(probe.images) == detector.score(probe.images)).all())
+    if not repeated:
+        return False, "score(x, rng) differs between two calls with the same source: it draws from somewhere else"
+    if not varied:
+        return False, "`randomized` is True, but score(x, rng) is the same for different sources"
+    if not fresh:
+        return False, "`randomized` is True, but score(x) repeats itself: it must draw fresh noise"
+    return True, "score(x) draws fresh noise, score(x, rng) repeats with its source"
+
+
+def scoring_changes_nothing(probe: Probe) -> tuple[bool, str]:
+    """No buffer, parameter or training flag may move when an image is scored."""
+    before = copy.deepcopy(probe.detector.state_dict())
+    flags = [m.training for m in probe.detector.modules()]
+    probe.score()
+    after = probe.detector.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    if moved:
+        return False, f"scoring changes {moved[0]}"
+    if flags != [m.training for m in probe.detector.modules()]:
+        return False, "scoring switches a module between train and eval mode"
+    return True, "scoring leaves the detector as it was"
+
+
+def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
+    """Autograd against central finite differences, in double precision where the detector allows it.
+
+    Along random sign directions and along the gradient itself, at normal and anomalous images and where an attack takes
+    them. A branch that was detached leaves a gradient that is not zero, and wrong; this finds it.
+    """
+    detector = probe.detector
+    if not detector.differentiable:
+        return True, NOT_DIFFERENTIABLE
+    steps: tuple[float, ...]
+    try:
+        double = copy.deepcopy(detector).double()
+        double.score(probe.images[:1].double())
+        detector, x, steps = double, probe.images.double(), STEPS
+    except Exception:  # float32 inside: constants, or a library that insists
+        x, steps = probe.images, (1e-3,)
+    precision = "double" if x.dtype == torch.float64 else "single"
+
+    def scores(images: Tensor) -> Tensor:
+        return Score(detector)(images, Rng(0, probe.ids))
+
+    def gradient_at(images: Tensor) -> Tensor | None:
+        point = images.clone().requires_grad_(True)
+        value = scores(point)
+        return torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
+
+    sign = torch.ones(len(x), 1, 1, 1).to(x)
+    sign[len(x) // 2 :] = -1  # normal images go up, anomalous ones down
+    # Half a grey level of noise: in a saturated background, filters meet exact ties, where no gradient is defined
+    dither = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).to(x) - 0.5
+    x = x.clamp(0.01, 0.99) + dither / 255
+    attacked = x
+    worst: dict[str, float] = {}
+    for place in ("clean", "attacked"):
+        gradient = gradient_at(attacked)
+        if gradient is None:
+            return False, NO_PATH
+        if not gradient.isfinite().all():
+            return False, f"the gradient is not finite at {place} images"
+        flat = gradient.flatten(1).abs().amax(1) == 0
+        for kind, half in (("normal", flat[: len(x) // 2]), ("anomalous", flat[len(x) // 2 :])):
+            if half.sum() > len(half) / 2:
+                return False, (
+                    f"the gradient is zero at {int(half.sum())} of {len(half)} {place} {kind} images: the score is "
+                    "rounded or saturated"
+                )
+        # a wrong gradient is wrong at every step; a right one may need a short one, between the kinks of a network
+        for step in steps:
+            off = _disagreement(scores, attacked, gradient, step)
+            worst[place] = min(off, worst.get(place, torch.inf))
+            if worst[place] < GRADIENT_TOLERANCE[precision] / 10:
+                break
+        if worst[place] > GRADIENT_TOLERANCE[precision]:
+            return False, (
+                f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
+                f"{worst[place]:.0%} ({precision} precision)"
+            )
+        if place == "clean":
+            for _ in range(ATTACK_STEPS):
+                ascent = gradient_at(attacked)
+                if ascent is not None:
+                    attacked = attacked + sign * ATTACK_RADIUS / ATTACK_STEPS * ascent.nan_to_num(0, 0, 0).sign()
+    return True, (
+        f"the gradient agrees with finite differences to {worst['clean']:.1e} at clean and {worst['attacked']:.1e} at "
+        f"attacked images ({precision} precision)"
+    )
+
+
+def _disagreement(scores: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, step: float) -> float:
+    """Relative to the larger of the two derivatives: the median over directions at each image, its median over the
+    images of a class, and the larger of both classes, so that a gradient masked at one class cannot hide.
+
+    An image without any gradient has nothing to compare.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    with torch.no_grad():
+        for k in range(DIRECTIONS):
+            direction = torch.randn(x.shape, generator=generator).to(x).sign() if k else gradient.sign()
+            claimed = (gradient * direction).flatten(1).sum(1)
+            measured = (scores(x + step * direction) - scores(x - step * direction)) / (2 * step)
+            scale = torch.maximum(claimed.abs(), measured.abs())
+            found.append((claimed - measured).abs() / scale)  # 0 / 0 is nan, and left out
+    per_image = torch.stack(found).nanquantile(0.5, dim=0)
+    halves = per_image[: len(x) // 2], per_image[len(x) // 2 :]
+    return max(float(half.nanquantile(0.5).nan_to_num(torch.inf)) for half in halves)
+
+
+def images_do_not_mix(probe: Probe) -> tuple[bool, str]:
+    """d s_i / d x_j = 0: what an attack follows at one image is of that image alone."""
+    if not probe.detector.differentiable:
+        return True, NOT_DIFFERENTIABLE
+    x = probe.images.clone().requires_grad_(True)
+    scores = Score(probe.detector)(x, Rng(0, probe.ids))
+    if not scores.requires_grad:
+        return True, NO_PATH
+    for i in (0, len(x) - 1):
+        found: Sequence[Tensor | None] = torch.autograd.grad(scores[i], x, retain_graph=True, allow_unused=True)
+        gradient = found[0]
+        if gradient is None:
+            return True, NO_PATH
+        size = gradient.flatten(1).abs().amax(1)
+        others = float(torch.cat([size[:i], size[i + 1 :]]).max())
+        if others > MIXING_TOLERANCE * float(size[i]):
+            return False, (
+                f"the gradient of one image's score is {others:.1e} at another image of the batch "
+                f"({float(size[i]):.1e} at its own): images are mixed"
+            )
+    return True, "no gradient flows between the images of a batch"
+
+
+def gradient_can_be_followed(probe: Probe) -> tuple[bool, str]:
+    """Neither vanishing nor shattered: it promises a change that counts, and is about the same a little further on."""
+    detector, x = probe.detector, probe.images
+    if not detector.differentiable:
+        return True, NOT_DIFFERENTIABLE
+
+    def gradient_at(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        point = images.clone().requires_grad_(True)
+        scores = Score(detector)(point, Rng(0, probe.ids))
+        found = torch.autograd.grad(scores.sum(), point, allow_unused=True)[0] if scores.requires_grad else None
+        return scores.detach(), found
+
+    scores, gradient = gradient_at(x)
+    if gradient is None:
+        return False, NO_PATH
+    flat = gradient.nan_to_num(0, 0, 0).flatten(1)
+    zeros = float((flat == 0).double().mean(1).median())
+    if zeros > ALL_ZERO:
+        return False, f"{zeros:.2%} of the gradient's entries are exactly zero: nothing can be followed"
+    reach = float((flat.abs().sum(1) * ATTACK_RADIUS).median()) / probe.spread(scores)
+    if reach < REACH:
+        return False, (
+            f"the gradient vanishes: a step of {ATTACK_RADIUS * 255:.0f}/255 along it promises {reach:.1e} of the "
+            "spread of scores"
+        )
+    generator = torch.Generator().manual_seed(0)
+    aligned, same_sign = [], []
+    for level in NEARBY:
+        noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
+        beside = gradient_at((x + level * noise).clamp(0, 1))[1]
+        assert beside is not None
+        beside = beside.nan_to_num(0, 0, 0).flatten(1)
+        aligned.append(float(F.cosine_similarity(flat, beside).median()))
+        same_sign.append(float((flat.sign() == beside.sign()).double().mean(1).median()))
+    said = f"the gradient's cosine with the one {NEARBY[0]:g} away is {aligned[0]:.2f} ({same_sign[0]:.0%} same signs)"
+    if max(aligned) < ALIGNED:
+        return False, f"{said}: it is shattered"
+    return True, f"{said}; {zeros:.0%} of its entries are zero"
+
+
+def generators_are_left_alone(probe: Probe) -> tuple[bool, str]:
+    """Scoring and its gradient may draw from a global random generator, but never set it: that freezes whatever noise
+    is drawn next, in the detector or beside it. And noise is as fresh after a gradient as before."""
+    detector = probe.detector
+    kept = np.random.get_state(), random.getstate()
+    ends = []
+    try:
+        for start in (1, 2):
+            torch.manual_seed(start)
+            np.random.seed(start)
+            random.seed(start)
+            point = probe.images.clone().requires_grad_(detector.differentiable)
+            first = detector.score(point)
+            if first.requires_grad:
+                torch.autograd.grad(first.sum(), point, allow_unused=True)
+            with torch.no_grad():
+                second = detector.score(probe.images)
+            ends.append(generator_states(probe.images.device))
+    finally:
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+    reset = [name for name in ends[0] if ends[0][name] == ends[1][name]]
+    if reset:
+        return False, f"scoring sets the state of {reset[0]}: two different states before it are the same one after it"
+    if detector.randomized and torch.equal(first.detach(), second):
+        return False, "after a gradient, score(x) repeats the noise of before"
+    return True, "scoring sets no random generator" + (
+        ", and its noise is fresh after a gradient" if detector.randomized else ""
+    )
+
+
+def generator_states(device: torch.device) -> dict[str, bytes]:
+    """Of every global generator, by name."""
+    found = {
+        "torch's random generator": torch.get_rng_state().numpy().tobytes(),
+        "NumPy's random generator": repr(
+            [value.tobytes() if isinstance(value, np.ndarray) else value for value in np.random.get_state(legacy=True)]
+        ).encode(),
+        "Python's random generator": repr(random.getstate()).encode(),
+    }
+    if device.type == "cuda":
+        found["the GPU's random generator"] = torch.cuda.get_rng_state(device).numpy().tobytes()
+    return found
+
+
+def harness_adds_nothing(probe: Probe) -> tuple[bool, str]:
+    """The harness's score is `detector.score` called directly; of a randomized detector, in the mean over draws."""
+    detector, x = probe.detector, probe.images
+    with torch.no_grad():
+        if not detector.randomized:
+            off = float((Score(detector)(x, Rng(0, probe.ids)) - detector.score(x)).abs().max())
+            same = off <= ROWS_TOLERANCE * probe.spread(detector.score(x))
+            return same, f"the harness's score and detector.score differ by {off:.1e} at most"
+        ours = Score(detector).each(x, Rng(0, probe.ids), FRESH_DRAWS).double()
+        plain = torch.stack([detector.score(x) for _ in range(FRESH_DRAWS)]).double()
+    error = ((ours.var(0) + plain.var(0)) / FRESH_DRAWS).sqrt()
+    off = float(((ours.mean(0) - plain.mean(0)).abs() / error.clamp_min(1e-12 * probe.spread(plain.mean(0)))).max())
+    return off <= STANDARD_ERRORS, (
+        f"means of {FRESH_DRAWS} draws by the harness and by detector.score differ by {off:.1f} standard errors at most"
+    )
+
+
+def scores_are_distinct(probe: Probe) -> tuple[bool, str]:
+    """Not clamped, rounded or saturated: different images have different scores, and none is exactly 0 or 1."""
+    with torch.no_grad():
+        scores = probe.score().tolist()
+    images = probe.images.flatten(1)
+    equal = {
+        i
+        for i in range(len(scores))
+        for j in range(len(scores))
+        if i != j and scores[i] == scores[j] and not torch.equal(images[i], images[j])
+    }
+    ends = {i for i, value in enumerate(scores) if value in (0, 1)}
+    return tie_sentence(len(equal), len(ends), len(scores))
+
+
+def tie_sentence(equal: int, ends: int, total: int) -> tuple[bool, str]:
+    """Whether so few of `total` scores are shared or exactly 0 or 1 that they still rank."""
+    if ends >= SAME_SCORE * total:
+        return False, f"{ends} of {total} scores are exactly 0 or 1: saturated; the raw score should be returned"
+    if equal >= SAME_SCORE * total:
+        return False, f"{equal} of {total} images share their score with another: rounded, clamped or saturated"
+    return True, f"{equal} of {total} images share their score with another, {ends} have exactly 0 or 1"
+
+
+def saved_and_loaded_is_the_same(probe: Probe) -> tuple[bool, str]:
+    """All that was learned is in the state dict."""
+    fresh = probe.detector.rebuilt()
+    with tempfile.TemporaryDirectory() as folder:
+        save(probe.detector, Path(folder), {"schema": SCHEMA})
+        load(fresh, Path(folder))
+    fresh.to(probe.images.device).eval()
+    with torch.no_grad():
+        again = Score(fresh)(probe.images, Rng(0, probe.ids))
+        off = float((again - probe.score()).abs().max())
+    if off > 1e-6 * max(float(again.abs().max()), 1.0):
+        return (
+            False,
+            f"after saving and loading, a score differs by {off:.3g}: something learned is not in state_dict()",
+        )
+    return True, "scores survive saving and loading"
+
+
+def gpu_agrees(probe: Probe) -> tuple[bool, str]:
+    """The same scores on CPU and GPU, within what single precision allows."""
+    if not torch.cuda.is_available():
+        return True, "not compared with a GPU: there is none here"
+    cpu, gpu = copy.deepcopy(probe.detector).cpu(), copy.deepcopy(probe.detector).cuda()
+    with torch.no_grad():
+        on_cpu = Score(cpu)(probe.images.cpu(), Rng(0, probe.ids))
+        on_gpu = Score(gpu)(probe.images.cuda(), Rng(0, probe.ids)).cpu()
+    off = float((on_cpu - on_gpu).abs().max()) / probe.spread(on_cpu)
+    return off <= GPU_TOLERANCE, f"CPU and GPU scores differ by {off:.1e} of their spread"
+
+
+def maps_fit_the_image(probe: Probe) -> tuple[bool, str]:
+    """(B, 1, H, W) at the size of the image, where the method has a map."""
+    build: Callable[[Tensor], Tensor] | None = getattr(probe.detector, "anomaly_map", None)
+    if build is None:
+        return True, "has no anomaly map"
+    with torch.no_grad():
+        shape = tuple(build(probe.images).shape)
+    expected = (len(probe.images), 1, *probe.images.shape[-2:])
+    return shape == expected, (f"anomaly map is {shape}" + ("" if shape == expected else f", expected {expected}"))
+
+
+def evidence_is_that_of_the_score(probe: Probe) -> tuple[bool, str]:
+    """Attacks climb the evidence in place of the score: it must come with that score, and from the same image."""
+    detector, everyone, some = probe.detector, list(range(len(probe.ids))), [len(probe.ids) - 1, 0]
+
+    def found(x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+        rng = Rng(0, [probe.ids[i] for i in rows])
+        return detector.score_with_evidence(x, rng) if detector.randomized else detector.score_with_evidence(x)
+
+    with torch.no_grad():
+        scores, evidence = found(probe.images, everyone)
+        expected = probe.score()
+    off = float((scores - expected).abs().max())
+    if off > 1e-6 * float(expected.abs().max()):
+        return False, f"score_with_evidence gives another score than score: they differ by {off:.3g}"
+    if evidence is None:
+        return True, "offers no local scores"
+    shape = tuple(evidence.shape)
+    if len(shape) != 2 or shape[0] != len(everyone) or not evidence.is_floating_point():
+        return False, f"the evidence must be floats of shape ({len(everyone)}, P), got {shape} {evidence.dtype}"
+    if not evidence.isfinite().all():
+        return False, "the evidence is not finite"
+    x = probe.images[some].requires_grad_(detector.differentiable)
+    local = found(x, some)[1]
+    if local is None or local.shape != (len(some), shape[1]):
+        return False, "the evidence of an image has another shape in another batch"
+    off = float((local.detach() - evidence[some]).abs().max())
+    if off > max(ROWS_TOLERANCE * probe.spread(evidence), 1e-6 * float(evidence.abs().max())):  # float32 rounds
+        return False, f"the evidence of an image depends on the batch: it differs by {off:.3g}"
+    if detector.differentiable:
+        gradient = torch.autograd.grad(local.square().sum(), x, allow_unused=True)[0] if local.requires_grad else None
+        if gradient is None or not gradient.isfinite().all() or bool((gradient.flatten(1).abs().amax(1) == 0).any()):
+            return False, "the evidence has no finite gradient that reaches the image: attacks could not climb it"
+    return True, f"the score comes with {shape[1]} local scores" + " and their gradient" * detector.differentiable
+
+
+CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
+    "parameters": parameters_are_kept,
+    "scores": scores_are_numbers,
+    "direction": anomalies_score_higher,
+    "rows": rows_are_independent,
+    "randomness": randomness_is_declared,
+    "state": scoring_changes_nothing,
+    "gradient": gradient_is_the_gradient,
+    "mixing": images_do_not_mix,
+    "shattered": gradient_can_be_followed,
+    "seeding": generators_are_left_alone,
+    "plain score": harness_adds_nothing,
+    "saturation": scores_are_distinct,
+    "round trip": saved_and_loaded_is_the_same,
+    "map": maps_fit_the_image,
+    "evidence": evidence_is_that_of_the_score,
+    "gpu": gpu_agrees,
+}
+OF_A_RUN = (
+    "scores", "rows", "randomness", "state", "gradient", "mixing", "shattered", "seeding", "plain score", "saturation",
+)  # fmt: skip
+OF_A_CERTIFICATE = ("scores", "rows", "randomness", "state", "seeding")
+"""Of those, what does not ask for a gradient: a certificate follows none."""

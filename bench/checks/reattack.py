@@ -1,0 +1,355 @@
+"""A finished cell under reattack: a few of its images, attacked once more, and by other attacks.
+
+What the checks of `bench.checks.of_attack` are made of. Nothing here changes a row, and its passes are counted apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cells.rows import Row
+from ..cells.spec import RunSpec
+from ..core.attack import Attack, Attacked, Trace
+from ..core.data import Data
+from ..core.rng import Rng
+from ..core.score import Passes, Score
+from ..core.threat import TOLERANCE, ThreatModel
+from ..engine.warm_starts import WarmStarts
+from ..engine.worker import Prepared, Worker
+from ..plugins.fitting import RANDOMIZED_DRAWS
+from ..stats.metrics import Bootstrap, accuracy, auroc_of
+from ..system.memory import free_memory
+from .of_detector import generator_states
+
+PROBE = 4  # images of each class at most; half of them meet what costs as much as the attack itself
+IMAGES_PER_PROBE = 24  # of a cell, for each image of each class, so that the checks of a small cell stay small
+MARGIN = 0.05  # of the attack's median gain: by how much another attack must be ahead at an image to count
+POINT = 0.01  # of AUROC: the least that counts, and what is left when nothing is left
+ERRORS = 3  # standard errors that a difference of means must exceed to count
+ROUNDING = 2e-6  # of the largest score: float32
+UNUSED_SEED = 20240809  # so that a seed that something sets is seen to change the state
+MORE = {"steps": ("steps", "iterations", "queries"), "draws": ("draws",)}  # fields of an attack that `replace` doubles
+
+T = TypeVar("T")
+
+
+class Watched(Score):
+    """The score, remembering at each image the best point of the ball that was ever scored."""
+
+    def __init__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, ids: Sequence[str]):
+        super().__init__(score.detector, score.name, score.threshold, score.goal)
+        self.passes, self.threat = score.passes, threat
+        self.clean = {name: (x[i], float(sign[i])) for i, name in enumerate(ids)}
+        self.best: dict[str, tuple[float, Tensor]] = {}
+        self.history: dict[str, list[float]] = {name: [] for name in ids}
+        """By id, after each scoring: the best sign * score so far."""
+
+    def with_evidence(self, x: Tensor, rng: Rng | None = None, wanted: bool = True) -> tuple[Tensor, Tensor | None]:
+        scores, evidence = super().with_evidence(x, rng, wanted)
+        if rng is not None and len(rng.ids) == len(x):
+            self._note(x.detach(), scores.detach().tolist(), rng.ids)
+        return scores, evidence
+
+    def _note(self, x: Tensor, scores: list[float], ids: Sequence[str]) -> None:
+        x0 = torch.stack([self.clean[name][0] for name in ids])
+        allowed = self.threat.distance(x, x0) <= self.threat.radius + TOLERANCE
+        allowed &= ((x >= -TOLERANCE) & (x <= 1 + TOLERANCE)).flatten(1).all(1)
+        for i, (name, inside) in enumerate(zip(ids, allowed.tolist(), strict=True)):
+            value = self.clean[name][1] * scores[i]
+            if inside and value > self.best.get(name, (-math.inf, x))[0]:
+                self.best[name] = value, x[i].clone()
+            self.history[name].append(self.best.get(name, (-math.inf, x))[0])
+
+
+class _InHand(WarmStarts):
+    """Keeps attacked images in memory; starts from the same smaller ball as the cell."""
+
+    def __init__(self, cell: WarmStarts):
+        super().__init__(None, cell.smaller_folder)
+        self.images: dict[str, Tensor] = {}
+
+    def put(self, ids: Sequence[str], images: Tensor) -> None:
+        self.images |= dict(zip(ids, images, strict=True))
+
+
+class _Again(Worker):
+    """Repeats rows of a cell, and keeps what the cell does not."""
+
+    def __init__(self, reattack: Reattack):
+        self.in_hand = _InHand(reattack.warm_starts)
+        super().__init__(reattack.spec, reattack.data, reattack.prepared, reattack.attack, self.in_hand)
+        self.gradient = False  # the column of the known draw would double the cost
+        self.raw: dict[str, list[Tensor]] = {}
+        self.watched: dict[str, Watched] = {}
+
+    def _attacked(
+        self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
+    ) -> Attacked:
+        watched = Watched(score, x, sign, self.spec.threat, rng.ids)
+        found = super()._attacked(watched, x, sign, rng, starts, trace)
+        for i, name in enumerate(rng.ids):
+            self.raw[name], self.watched[name] = [image[i] for image in found.images.values()], watched
+        return found
+
+
+class Again(NamedTuple):
+    """The probe after the cell's own attack, once more."""
+
+    rows: list[Row]
+    images: Tensor
+    """What the rows' `worst` is the score of."""
+    raw: list[Tensor]
+    """What the attack itself returned, part by part, (P, 3, H, W) each."""
+    seen: Tensor
+    """The best points that it has scored on the way."""
+    history: list[list[float]]
+    moved_generators: list[str]
+
+
+class Ahead(NamedTuple):
+    """sign * (score - what it is compared with) at each image (B,): mean over draws, and its standard error."""
+
+    mean: Tensor
+    error: Tensor
+
+    @property
+    def sure(self) -> Tensor:
+        """The mean where it cannot be luck, else 0."""
+        return torch.where(self.mean > ERRORS * self.error, self.mean.clamp_min(0), 0)
+
+    @property
+    def overall(self) -> tuple[float, float]:
+        return float(self.mean.mean()), float(self.error.square().sum().sqrt()) / len(self.mean)
+
+
+@dataclass
+class Reattack:
+    """A cell's rows, its detector and its attack, and a few of its images to try them on."""
+
+    spec: RunSpec
+    data: Data
+    prepared: Prepared
+    attack: Attack
+    rows: Sequence[Row]
+    warm_starts: WarmStarts = field(default_factory=WarmStarts)
+
+    def __post_init__(self) -> None:
+        self.worker = _Again(self)
+        self.threat = self.spec.threat
+        self.labels = np.array([row.label for row in self.rows])
+        self.clean_rows = np.array([row.clean for row in self.rows])
+        self.worst_rows = np.array([row.worst for row in self.rows])
+        self.attacked_rows = self.threat.controls(torch.from_numpy(self.labels)).numpy()
+        self.probe, self.few = _probe(self.rows, self.attacked_rows, self.spec.seed)
+        self.ids = [self.rows[i].id for i in self.probe]
+        self.whole = list(range(len(self.probe)))
+        self.x = self.data.test.images(self.probe).to(self.prepared.device)
+        self.sign = torch.tensor([1.0 - 2 * self.rows[i].label for i in self.probe]).to(self.x)
+
+    @property
+    def passes(self) -> Passes:
+        return self.worker.score.passes
+
+    @property
+    def draws(self) -> int:
+        """Those of the run, and never so few that they have no standard error."""
+        return max(self.worker.draws, RANDOMIZED_DRAWS) if self.worker.score.randomized else 1
+
+    @property
+    def at_threshold(self) -> bool:
+        """The attack aims across the threshold and no further, so the rank of a score says nothing of it."""
+        alone = not getattr(self.attack, "parts", ())
+        return self.spec.goal == "threshold" or (alone and getattr(self.attack, "needs_threshold", False))
+
+    @cached_property
+    def gains(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """How far the attack moved each row's score, in the adversary's direction."""
+        return ((1 - 2 * self.labels) * (self.worst_rows - self.clean_rows))[self.attacked_rows]
+
+    @property
+    def unit(self) -> float:
+        return float(np.median(self.gains))
+
+    @property
+    def spread(self) -> float:
+        return max(float(np.ptp(self.clean_rows)), 1e-12)
+
+    @property
+    def floor(self) -> float:
+        """A difference of scores below this is rounding."""
+        return ROUNDING * float(np.abs(self.clean_rows).max())
+
+    @cached_property
+    def robust(self) -> Bootstrap:
+        """AUROC after the attack; accuracy, where the attack aims at the threshold."""
+        salt = f"{self.spec.dataset}/{self.spec.category}"
+        if self.at_threshold:
+            return accuracy(self.worst_rows, self.labels, self.prepared.threshold.value, salt)
+        return auroc_of(self.worst_rows, self.labels, salt)
+
+    @property
+    def metric(self) -> str:
+        return "accuracy" if self.at_threshold else "AUROC"
+
+    @property
+    def interval(self) -> float:
+        """By how much another attack may lower the metric."""
+        return max(self.robust.value - self.robust.estimate().low, POINT)
+
+    def standing(self, score: float, label: int) -> float:
+        """An image's share in the metric: of the other class, what it is still on the right side of."""
+        if self.at_threshold:
+            return float((score > self.prepared.threshold.value) == bool(label))
+        others = self.worst_rows[self.labels != label]
+        above = float((others > score).mean() + (others == score).mean() / 2)
+        return 1 - above if label else above
+
+    def fall(self, positions: Sequence[int], gained: Tensor) -> float:
+        """By how much the metric would fall if all rows moved as these images of the probe did."""
+        falls: dict[int, list[float]] = {}
+        for position, gain in zip(positions, gained.tolist(), strict=True):
+            row = self.rows[self.probe[position]]
+            before, after = row.worst, row.worst + (1 - 2 * row.label) * gain
+            falls.setdefault(row.label, []).append(self.standing(before, row.label) - self.standing(after, row.label))
+        if self.at_threshold:
+            return float(np.mean([value for of_class in falls.values() for value in of_class]))
+        return float(sum(np.mean(of_class) for of_class in falls.values()))
+
+    def rng(self, positions: Sequence[int]) -> Rng:
+        return Rng(self.spec.seed, [self.ids[p] for p in positions], "test")
+
+    def each(self, images: Tensor, positions: Sequence[int]) -> Tensor:
+        """(draws, B): scores under draws that are the same for every attack, and that none has seen."""
+        scores = self.worker.score.each(images, self.rng(positions).child("check"), self.draws)
+        return scores.double()
+
+    @cached_property
+    def again(self) -> Again:
+        torch.manual_seed(UNUSED_SEED)  # the checks run in a fork of the generator
+        before = generator_states(self.prepared.device)
+        rows = [row for part in _in_memory(self.worker.batch, self.probe) for row in part]
+        after = generator_states(self.prepared.device)
+        worker = self.worker
+        seen = [worker.watched[name].best.get(name, (0.0, self.x[i]))[1] for i, name in enumerate(self.ids)]
+        raw = [torch.stack(images) for images in zip(*(worker.raw[name] for name in self.ids), strict=True)]
+        return Again(
+            rows,
+            torch.stack([worker.in_hand.images[name] for name in self.ids]),
+            raw,
+            torch.stack(seen),
+            [worker.watched[name].history[name] for name in self.ids],
+            [name for name in before if before[name] != after[name]],
+        )
+
+    @cached_property
+    def base(self) -> Tensor:
+        """(draws, P): the probe after the cell's attack."""
+        return self.each(self.again.images, self.whole)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """(draws, P): the probe before it."""
+        return self.each(self.x, self.whole)
+
+    def ahead(self, images: Tensor, positions: Sequence[int] | None = None, of: Tensor | None = None) -> Ahead:
+        """Of these images against the cell's own attack, or against `of` (draws, P)."""
+        where = list(self.whole if positions is None else positions)
+        difference = self.sign[where] * (self.each(images, where) - (self.base if of is None else of)[:, where])
+        draws = len(difference)
+        error = difference.std(0) / draws**0.5 if draws > 1 else torch.zeros_like(difference[0])
+        return Ahead(difference.mean(0), error)
+
+    @cached_property
+    def gained(self) -> Ahead:
+        """What the cell's attack gained at the probe."""
+        return self.ahead(self.again.images, of=self.clean)
+
+    @cached_property
+    def own(self) -> Worker:
+        """Runs the cell's attack on other terms; prepared once."""
+        return Worker(self.spec, self.data, self.prepared, self.attack)
+
+    def attacked_by(
+        self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, run: str = "attack"
+    ) -> Tensor:
+        """Images of the probe after another attack; of its parts, the best by draws of their own."""
+        worker = self.own if attack is self.attack else Worker(self.spec, self.data, self.prepared, attack)
+        worker.spec, worker.score.passes = dataclasses.replace(self.spec, threat=threat or self.threat), self.passes
+
+        def work(some: Sequence[int]) -> Tensor:
+            rng, where = self.rng(some), list(some)
+            found = worker._attacked(worker.score, self.x[where], self.sign[where], rng.child(run), None).images
+            images = torch.stack(list(found.values()))
+            means = [worker.score.mean(image, rng.child("choose"), worker.draws) for image in images]
+            best = torch.stack([self.sign[where] * mean for mean in means]).argmax(0)
+            return images[best, torch.arange(len(where), device=best.device)]
+
+        return torch.cat(_in_memory(work, positions))
+
+    def more(self, kind: str) -> Attack | None:
+        """The attack with more of `kind` (steps, draws); None where it has none to give."""
+        stronger: Callable[[], Mapping[str, Attack]] | None = getattr(self.attack, "stronger", None)
+        if stronger is not None and kind in (offered := stronger()):
+            return offered[kind]
+        values = {name: getattr(self.attack, name, None) for name in MORE[kind]}
+        doubled = {name: 2 * value for name, value in values.items() if isinstance(value, int)}
+        return self.altered(**doubled) if any(doubled.values()) else None
+
+    def in_ball(self, ball: ThreatModel) -> Attack:
+        """The attack with a step size, if it was given one, in proportion to the ball."""
+        size = getattr(self.attack, "step_size", 0)
+        longer = self.altered(step_size=size * ball.radius / self.threat.radius) if size else None
+        return longer or self.attack
+
+    def altered(self, **fields: float) -> Attack | None:
+        """The attack with other values in these fields; None if it is no dataclass."""
+        attack: Any = self.attack
+        if not dataclasses.is_dataclass(attack) or isinstance(attack, type):
+            return None
+        return cast("Attack", dataclasses.replace(attack, **fields))
+
+    def counts(self, ahead: Ahead) -> int:
+        """On how many images another attack is ahead by more than the margin."""
+        return int((ahead.sure > max(MARGIN * self.unit, self.floor)).sum())
+
+
+def _probe(rows: Sequence[Row], attacked: Any, seed: int) -> tuple[list[int], list[int]]:
+    """Rows to try, spread over the ranks of each class and chosen by the seed; positions of the dear checks."""
+    classes = [label for label in (0, 1) if any(r.label == label and a for r, a in zip(rows, attacked, strict=True))]
+    wanted = min(max(len(rows) // IMAGES_PER_PROBE, 3 - len(classes)), PROBE)
+    chosen: list[int] = []
+    few: list[int] = []
+    for label in classes:
+        ranked = sorted((i for i, r in enumerate(rows) if r.label == label), key=lambda i: (rows[i].worst, rows[i].id))
+        count = min(wanted, len(ranked))
+        strata = [ranked[k * len(ranked) // count : (k + 1) * len(ranked) // count] for k in range(count)]
+        step = 2 if count > 3 - len(classes) else 1
+        few += range(len(chosen) + seed % step, len(chosen) + count, step)
+        chosen += [min(stratum, key=lambda i: _digest(seed, rows[i].id)) for stratum in strata]
+    return chosen, few
+
+
+def _digest(seed: int, name: str) -> str:
+    return hashlib.sha256(f"probe\t{seed}\t{name}".encode()).hexdigest()
+
+
+def _in_memory(work: Callable[[Sequence[int]], T], indices: Sequence[int]) -> list[T]:
+    """The work in one batch, or in as few as the GPU's memory takes."""
+    try:
+        return [work(indices)]
+    except torch.OutOfMemoryError:
+        if len(indices) == 1:
+            raise
+    free_memory()
+    half = len(indices) // 2
+    return _in_memory(work, indices[:half]) + _in_memory(work, indices[half:])

@@ -1,0 +1,1 @@
+"""The words that plug-ins speak: images, threat models, detectors, attacks, scores, randomness."""

@@ -1,0 +1,163 @@
+"""One test bed: normal images to learn from, labelled images to be judged on, and what proves which they were."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .images import Source, to_tensor
+
+# Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
+# memory of a run does not grow with the data set.
+CACHE_BYTES = 256 * 2**20
+
+# The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
+MIN_HELD_OUT = 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: `id` is unique in its set, `label` is 0 for normal and 1 for anomalous."""
+
+    id: str
+    source: Source
+    label: int = 0
+    mask: Source | None = None
+
+
+class ImageSet(Dataset[Tensor]):
+    """Images of float (3, S, S) in [0, 1], decoded when asked for."""
+
+    def __init__(self, records: Sequence[Record], image_size: int):
+        self.records = tuple(records)
+        self.image_size = image_size
+        self._cache: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.image(index)
+
+    @property
+    def ids(self) -> list[str]:
+        return [record.id for record in self.records]
+
+    @property
+    def labels(self) -> list[int]:
+        return [record.label for record in self.records]
+
+    def image(self, index: int) -> Tensor:
+        """The image as float (3, S, S) in [0, 1]."""
+        if index in self._cache:
+            return self._cache[index]
+        image = to_tensor(self.records[index].source.pixels(), self.image_size)
+        if (len(self._cache) + 1) * image.nbytes <= CACHE_BYTES:
+            self._cache[index] = image
+        return image
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """A batch (B, 3, S, S)."""
+        return torch.stack([self.image(i) for i in indices])
+
+    def mask(self, index: int) -> Tensor | None:
+        """Where the anomaly is: bool (1, S, S), or None where the data set does not say."""
+        source = self.records[index].mask
+        return None if source is None else to_tensor(source.pixels(), self.image_size)[:1] > 0.5
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of ids, labels, contents and size: equal fingerprints mean equal images."""
+        total = hashlib.sha256(f"{self.image_size}".encode())
+        with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+            for record, digest in zip(self.records, pool.map(lambda r: r.source.digest(), self.records), strict=True):
+                total.update(f"\n{record.id}\t{record.label}\t".encode() + digest)
+        return total.hexdigest()
+
+
+class TrainSet(ImageSet):
+    """Normal images only: `train[i]` is an image."""
+
+    def split(self, seed: int) -> tuple[TrainSet, TrainSet]:
+        """Images to fit on, and held-out ones on which a threshold may be set.
+
+        A tenth is held out, but at least 20 images while that is at most a quarter. The choice depends on
+        the seed and the ids alone: not on the order of the files or on a library's random generator.
+        """
+        count = min(max(MIN_HELD_OUT, len(self) // 10), len(self) // 4)
+        key = {r.id: hashlib.sha256(f"held out\t{seed}\t{r.id}".encode()).digest() for r in self.records}
+        chosen = set(sorted(self.ids, key=key.__getitem__)[:count])
+        fit = [r for r in self.records if r.id not in chosen]
+        held = [r for r in self.records if r.id in chosen]
+        return TrainSet(fit, self.image_size), TrainSet(held, self.image_size)
+
+
+class TestSet(ImageSet):
+    """Images to be judged: `test[i]` is `(image, label, id)`."""
+
+    __test__ = False  # not a pytest class
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, str]:  # type: ignore[override]
+        record = self.records[index]
+        return self.image(index), record.label, record.id
+
+    def of_each_class(self, count: int) -> list[int]:
+        """Indices of the first `count` images of each class, normal ones before anomalous ones."""
+        return [i for label in (0, 1) for i in [j for j, y in enumerate(self.labels) if y == label][:count]]
+
+    def first(self, limit: int) -> TestSet:
+        """`limit` images with both labels in their proportion, evenly spread over the set."""
+        if limit >= len(self):
+            return self
+        if limit < 2:
+            raise UserError(f"--limit must be at least 2 (a normal and an anomalous image), got {limit}")
+        by_label = [[r for r in self.records if r.label == label] for label in (0, 1)]
+        anomalous = min(max(round(limit * len(by_label[1]) / len(self)), 1), limit - 1)
+        chosen = set()
+        for records, count in zip(by_label, (limit - anomalous, anomalous), strict=True):
+            count = min(count, len(records))
+            chosen |= {records[i * len(records) // count].id for i in range(count)}
+        return TestSet([r for r in self.records if r.id in chosen], self.image_size)
+
+
+@dataclass(frozen=True)
+class Data:
+    """One category of a data set at one image size.
+
+    `train[i]` is a normal image, `test[i]` is `(image, label, id)`; images are float (3, S, S) in [0, 1].
+    """
+
+    name: str
+    category: str
+    image_size: int
+    train: TrainSet
+    test: TestSet
+
+    def __post_init__(self) -> None:
+        where = f"{self.name}/{self.category}"
+        if self.image_size < 8:
+            raise UserError(f"--image-size must be at least 8 pixels, got {self.image_size}")
+        if len(self.train) < 4:
+            raise UserError(f"{where} has {len(self.train)} normal training images; at least 4 are needed")
+        if any(self.train.labels):
+            raise UserError(f"{where} has anomalous images among its training images")
+        for label, word in ((0, "normal"), (1, "anomalous")):
+            if label not in self.test.labels:
+                raise UserError(f"{where} has no {word} test image, so there is nothing to rank")
+        for images in (self.train, self.test):
+            twice = [i for i, n in Counter(images.ids).items() if n > 1]
+            if twice:
+                raise UserError(f"{where} has two images with the id {twice[0]!r}; ids must be unique")
+
+    def limited(self, limit: int | None) -> Data:
+        """The same data with at most `limit` test images."""
+        return self if limit is None else replace(self, test=self.test.first(limit))

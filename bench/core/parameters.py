@@ -1,0 +1,99 @@
+"""Parameters: text or values -> what the constructor's annotations say, and their identity in a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, unknown
+from ..system.files import file_sha256
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """["k=50", "filter=5"] -> {"k": "50", "filter": "5"}."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"expected a parameter as name=value, got {text!r}")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def accepted(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a class or function, without self, and of a wrapper without its inner detector."""
+    known = [
+        (n, p)
+        for n, p in inspect.signature(build).parameters.items()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    return dict(known[1:] if getattr(build, "wraps", False) else known)
+
+
+def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """`given` with every value converted by the annotations of `build`; text means what it means on the
+    command line, in Python as well.
+
+    Raises UserError for an unknown name or a value that does not fit.
+    """
+    known = accepted(build)
+    if dataclasses.is_dataclass(build):  # a field may be inherited from another module
+        hints = typing.get_type_hints(build)
+    else:
+        hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    converted = {}
+    for name, value in given.items():
+        if name not in known:
+            raise unknown(f"parameter of {owner}", name, known)
+        converted[name] = _convert(value, hints.get(name, Any), f"{owner}.{name}")
+    return converted
+
+
+def _convert(value: Any, annotation: Any, where: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    try:
+        if not isinstance(value, str):
+            return adapter.validate_python(value)
+        if value.lower() in {"none", "null"} and type(None) in typing.get_args(annotation):
+            return None
+        if any(typing.get_origin(a) in {tuple, list} for a in (annotation, *typing.get_args(annotation))):
+            return adapter.validate_python(value.split(","))
+        return adapter.validate_strings(value)
+    except ValidationError as error:
+        reasons = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in error.errors()))
+        raise UserError(f"parameter {where}={value}: {reasons}") from None
+
+
+def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str, *first: Any) -> Any:
+    """Call `target` with `first` and converted parameters; its ValueError becomes the user's one line."""
+    try:
+        return target(*first, **convert(target, given, owner))
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{owner}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def changed(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that differ from the defaults of `target`."""
+    known = accepted(target)
+    return {name: value for name, value in values.items() if name not in known or known[name].default != value}
+
+
+def identity(value: Any) -> Any:
+    """What a parameter stands for, as JSON: a file is its content, wherever it lies."""
+    if isinstance(value, Path):
+        return f"sha256:{file_sha256(value)}"
+    if isinstance(value, Mapping):
+        return {str(name): identity(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [identity(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

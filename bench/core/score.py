@@ -1,0 +1,149 @@
+"""The score as an attack sees it: checked, counted, and the same call for every detector."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .detector import Detector, Hints
+from .rng import Rng
+
+Goal = Literal["rank", "threshold"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
+"""What the adversary wants: a score as far on the wrong side as possible, or just across the threshold."""
+
+
+@dataclass
+class Passes:
+    """What an attack has cost so far, in images."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+class Score:
+    """score(x, rng) -> (B,): sign, shape and type are verified, images forward and backward are counted.
+
+    Every call may pass `rng`; it reaches the detector only if that is randomized.
+
+    threshold: the score above which an image is called anomalous; None where nobody has set one.
+    goal: `rank`, or `threshold`: an image is `done` as soon as it is on the wrong side.
+    """
+
+    def __init__(self, detector: Detector, name: str = "", threshold: float | None = None, goal: Goal = "rank"):
+        self.detector, self.name = detector, name or type(detector).__name__
+        self.threshold, self.goal = threshold, goal
+        self.randomized = detector.randomized
+        self.fixed = False
+        """True: the adversary knows the noise, which is the same in every call (see `with_known_noise`)."""
+        self.passes = Passes()
+
+    @property
+    def forwards(self) -> int:
+        """Images scored so far."""
+        return self.passes.forwards
+
+    @property
+    def backwards(self) -> int:
+        """Images through which a gradient has flowed so far."""
+        return self.passes.backwards
+
+    @property
+    def hints(self) -> Hints:
+        """What the detector tells its attackers."""
+        return self.detector.attack_hints()
+
+    def __call__(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.with_evidence(x, rng, wanted=False)[0]
+
+    def with_evidence(self, x: Tensor, rng: Rng | None = None, wanted: bool = True) -> tuple[Tensor, Tensor | None]:
+        """The scores, and from the same forward pass the local scores (B, P) that they are pooled from.
+
+        None if the detector offers none.
+        """
+        method = self.detector.score_with_evidence if wanted else self.detector.score
+        try:
+            found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
+            scores, evidence = found if isinstance(found, tuple) else (found, None)
+        except (UserError, torch.OutOfMemoryError):
+            raise  # whoever chose the batch takes a smaller one
+        except Exception as error:  # a plug-in may raise anything
+            raise UserError(f"detector {self.name} failed in score: {where_it_failed(error)}") from error
+        if not isinstance(scores, Tensor) or scores.shape != (len(x),) or not scores.is_floating_point():
+            raise UserError(
+                f"detector {self.name} must score a batch of {len(x)} images with a float tensor "
+                f"of shape ({len(x)},), got {_what(scores)}"
+            )
+        if evidence is not None and (not isinstance(evidence, Tensor) or evidence.shape[:1] != (len(x),)):
+            raise UserError(
+                f"the evidence of detector {self.name} must be a float tensor ({len(x)}, P), got {_what(evidence)}"
+            )
+        self.passes.forwards += len(x)
+        if x.requires_grad:  # at the image: an objective may be made of the evidence alone
+            x.register_hook(self._count_backward)
+        return scores, None if evidence is None else evidence.flatten(1)
+
+    def mean(self, x: Tensor, rng: Rng, draws: int) -> Tensor:
+        """The mean of `draws` scores (B,) under noise from `rng`; no gradient."""
+        return self.each(x, rng, draws).mean(0)
+
+    def each(self, x: Tensor, rng: Rng, draws: int) -> Tensor:
+        """(draws, B): the single scores; no gradient."""
+        with torch.no_grad():
+            return torch.stack([self(x, rng) for _ in range(draws)])
+
+    def done(self, value: Tensor, sign: Tensor) -> Tensor:
+        """(B,) bool: whose goal is reached, given sign * score; none ever is where the goal is `rank`."""
+        if self.goal == "rank":
+            return torch.zeros_like(value, dtype=torch.bool)
+        return value > sign * self.needed_threshold("the goal `threshold`")
+
+    def needed_threshold(self, what: str) -> float:
+        """The threshold, or a UserError that says why there is none."""
+        if self.threshold is None:
+            raise UserError(
+                f"{what} needs a threshold, and detector {self.name} has none: no normal training images were held out"
+            )
+        return self.threshold
+
+    def with_known_noise(self) -> Score:
+        """The same detector to an adversary who knows the draw: every image meets one and the same noise.
+
+        It is no longer randomized, so any attack takes it for deterministic. The passes are counted together.
+        """
+        return _KnownNoise(self)
+
+    def _noise(self, rng: Rng | None) -> Rng | None:
+        return rng
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.passes.backwards += len(gradient)
+
+
+class _KnownNoise(Score):
+    def __init__(self, score: Score):
+        super().__init__(score.detector, score.name, score.threshold, score.goal)
+        self.passes, self.randomized, self.fixed = score.passes, False, True
+
+    def _noise(self, rng: Rng | None) -> Rng | None:
+        if rng is None:
+            raise ValueError("a score with known noise needs the source that names the images")
+        return rng.known()
+
+
+def _what(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def where_it_failed(error: Exception) -> str:
+    """One line: the kind of error, its first line, and the innermost place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = str(error).strip().splitlines()
+    return f"{type(error).__name__}{': ' + message[0] if message else ''}{place}"

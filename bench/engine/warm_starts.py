@@ -1,0 +1,55 @@
+"""Attacked images on the disk: a larger ball starts from those of a smaller one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..system import files
+
+
+class WarmStarts:
+    """Attacked images of one cell on the disk: a larger ball of the same sweep starts from them, and some are saved
+    when the cell is finished.
+
+    folder: where those of this cell go; None keeps nothing. smaller_folder: those of the next smaller ball.
+    until_finished: no larger ball needs them; they are deleted when the cell is finished.
+    """
+
+    def __init__(self, folder: Path | None = None, smaller_folder: Path | None = None, until_finished: bool = False):
+        self.folder, self.smaller_folder, self.until_finished = folder, smaller_folder, until_finished
+
+    def put(self, ids: Sequence[str], images: Tensor) -> None:
+        """One file per image, whole or not at all."""
+        if self.folder is not None:
+            for name, image in zip(ids, images.cpu().numpy(), strict=True):
+                files.write_array(self.folder / f"{files.digest(name)}.npy", image)
+
+    def smaller(self, ids: Sequence[str], x: Tensor) -> Tensor | None:
+        """The images of the smaller ball, in place of x where there are any; None if there are none at all."""
+        if self.smaller_folder is None:
+            return None
+        found, images = False, x.clone()
+        for i, name in enumerate(ids):
+            image = _read(self.smaller_folder, name, x[i])
+            if image is not None:
+                found, images[i] = True, image
+        return images if found else None
+
+    def get(self, name: str, x: Tensor) -> Tensor | None:
+        """The image of this cell that was made from x (3, H, W); None if it is not there, or not whole."""
+        return None if self.folder is None else _read(self.folder, name, x)
+
+    def discard(self) -> None:
+        """The cell is finished."""
+        if self.folder is not None and self.until_finished:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(folder: Path, name: str, x: Tensor) -> Tensor | None:
+    array = files.read_array(folder / f"{files.digest(name)}.npy")
+    return torch.from_numpy(array).to(x) if array is not None and array.shape == tuple(x.shape) else None

@@ -1,0 +1,232 @@
+"""From a batch of images to the rows of a cell: scored, attacked, verified, scored again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..cells.rows import Row
+from ..cells.spec import RunSpec
+from ..core.attack import Attack, Attacked, Context, Trace, takes
+from ..core.check import Check
+from ..core.data import Data
+from ..core.detector import Detector, Origin
+from ..core.rng import Rng
+from ..core.score import Score, where_it_failed
+from ..errors import UserError
+from ..plugins.fitting import RANDOMIZED_DRAWS, Threshold
+from .warm_starts import WarmStarts
+
+PROBE_IMAGES = 4  # of each class, scored before the work
+
+
+class Prepared(NamedTuple):
+    """What a run needs once it is clear that it has to run."""
+
+    detector: Detector
+    origin: Origin
+    threshold: Threshold
+    checks: Sequence[Check]
+    device: torch.device
+
+
+class Work(Protocol):
+    """Makes the rows of a cell."""
+
+    prepared: Prepared
+    score: Score
+
+    def probe(self) -> None:
+        """Refuses, before the work, what would be refused after it."""
+
+    def batch(self, indices: Sequence[int]) -> list[Row]:
+        """The rows of these test images."""
+
+
+class Worker:
+    """Scores and attacks batches of one cell."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        data: Data,
+        prepared: Prepared,
+        attack: Attack,
+        warm_starts: WarmStarts | None = None,
+        tell: Callable[[str], None] = lambda message: None,
+    ):
+        self.spec, self.data, self.prepared, self.attack, self.warm_starts = (
+            spec,
+            data,
+            prepared,
+            attack,
+            warm_starts or WarmStarts(),
+        )
+        threshold = prepared.threshold.value if prepared.threshold.held_out else None
+        self.score = Score(prepared.detector, spec.detector, threshold, spec.goal)
+        self.draws = (spec.draws or RANDOMIZED_DRAWS) if prepared.detector.randomized else 1
+        if spec.goal == "threshold":
+            self.score.needed_threshold("--goal threshold")
+        wants_gradient = getattr(attack, "knows_noise", getattr(attack, "needs_gradient", True))
+        self.gradient = prepared.detector.differentiable and wants_gradient
+        prepare = getattr(attack, "prepare", None)
+        if prepare is not None:
+            prepare(Context(data, spec.detector, self.score, spec.seed, tell))
+        self.parts: tuple[str, ...] = getattr(attack, "parts", ())
+        self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
+        # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
+        traced = takes(attack, "trace") and not self.score.randomized
+        self.budget: int | None = getattr(attack, "budget", None) if traced else None
+
+    def probe(self) -> None:
+        """A score that is not finite, or the same for every image, is refused before the work, not after."""
+        some = self.data.test.of_each_class(PROBE_IMAGES)
+        x = self.data.test.images(some).to(self.prepared.device)
+        rng = self._rng(some)
+        scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
+        refuse_constant(self.spec.detector, scores.tolist(), f"{len(some)} different images")
+
+    def batch(self, indices: Sequence[int]) -> list[Row]:
+        """Rows of these test images. `worst` is never better for the detector than `clean`, or than what a smaller
+        ball of the same sweep has shown: doing less is always allowed."""
+        test = self.data.test
+        x = test.images(indices).to(self.prepared.device)
+        labels = torch.tensor([test.labels[i] for i in indices], device=x.device)
+        sign = 1.0 - 2.0 * labels.to(x.dtype)
+        draws = self.score.each(x, self._rng(indices).child("evaluate"), self.draws)
+        clean = self._finite(draws.mean(0), indices, "clean")
+        columns = {"clean": clean, "worst": clean.clone(), "rounded": clean.clone()}
+        columns["distance"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for part in (*self.parts, *(Trace(self.budget).columns if self.budget else ())):
+            columns[part] = clean.clone()
+        for number in self.numbers:
+            columns[number] = torch.full_like(columns["distance"], torch.nan)
+        if self.score.randomized:
+            columns["worst_draw"] = sign * (sign * draws).amax(0)
+            if self.gradient:
+                columns["known_noise"] = self.score.with_known_noise().mean(x, self._rng(indices), 1)
+
+        chosen = self.spec.threat.controls(labels).nonzero().flatten()
+        if len(chosen):
+            mine = [indices[i] for i in chosen.tolist()]
+            for name, values in self._attack(mine, x[chosen], sign[chosen], draws[:, chosen]).items():
+                columns[name][chosen] = values.to(columns[name])
+        more = [name for name in columns if name not in Row._fields]
+        table = {name: values.tolist() for name, values in columns.items()}
+        return [
+            Row(
+                test.records[index].id,
+                test.records[index].label,
+                table["clean"][i],
+                table["worst"][i],
+                table["distance"][i],
+                table["rounded"][i],
+                {name: table[name][i] for name in more},
+            )
+            for i, index in enumerate(indices)
+        ]
+
+    def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
+        rng, threat = self._rng(mine), self.spec.threat
+        clean = draws.mean(0)
+        smaller = self.warm_starts.smaller([self.data.test.ids[i] for i in mine], x)
+        trace = Trace(self.budget) if self.budget else None
+        attacked = self._attacked(self.score, x, sign, rng.child("attack"), smaller, trace)
+        images = dict(attacked.images)
+        if smaller is not None:
+            images["smaller ball"] = smaller
+        after = {name: self.score.each(image, rng.child("evaluate"), self.draws) for name, image in images.items()}
+        means = {name: self._finite(each.mean(0), mine, "attacked") for name, each in after.items()}
+        best = self._best(images, means, sign, rng)
+        rows = torch.arange(len(x), device=x.device)
+        names = list(images)
+        value = torch.stack([means[name] for name in names])[best, rows]
+        x_adv = torch.stack([images[name] for name in names])[best, rows]
+        if smaller is not None:  # on fresh draws the smaller ball may come out ahead of what was chosen
+            behind = sign * means["smaller ball"] > sign * value
+            value = torch.where(behind, means["smaller ball"], value)
+            x_adv = torch.where(behind[:, None, None, None], smaller, x_adv)
+        moved = sign * value > sign * clean
+        x_adv = torch.where(moved[:, None, None, None], x_adv, x)
+        self.warm_starts.put([self.data.test.ids[i] for i in mine], x_adv)
+        rounded = self.score.mean((x_adv * 255).round() / 255, rng.child("evaluate"), self.draws)
+        columns = {
+            "worst": torch.where(moved, value, clean),
+            "distance": threat.distance(x_adv, x),
+            "rounded": self._finite(rounded, mine, "rounded"),
+        }
+        for name in self.parts:
+            columns[name] = sign * torch.maximum(sign * means[name], sign * clean)
+        if trace is not None:
+            for name, met in zip(trace.columns, trace.best, strict=True):
+                columns[name] = sign * torch.maximum(met, sign * clean)
+        if self.score.randomized:
+            each = torch.stack([after[name] for name in names])[best, :, rows].mT  # (N, B)
+            columns["worst_draw"] = sign * torch.maximum((sign * each).amax(0), (sign * draws).amax(0))
+            if self.gradient:
+                columns["known_noise"] = self._with_known_noise(x, sign, rng, x_adv)
+        return columns | dict(attacked.columns)
+
+    def _best(self, images: dict[str, Tensor], means: dict[str, Tensor], sign: Tensor, rng: Rng) -> Tensor:
+        """(B,): which candidate; of a randomized detector by draws of their own, so that none wins by luck."""
+        if self.score.randomized and len(images) > 1:
+            means = {name: self.score.mean(image, rng.child("choose"), self.draws) for name, image in images.items()}
+        return torch.stack([sign * values for values in means.values()]).argmax(0)
+
+    def _with_known_noise(self, x: Tensor, sign: Tensor, rng: Rng, x_adv: Tensor) -> Tensor:
+        """Scores under one draw that the adversary knows; never better for the detector than doing nothing."""
+        known = self.score.with_known_noise()
+        attacked = self._attacked(known, x, sign, rng.child("attack", "known noise"), x_adv)
+        with torch.no_grad():
+            found = [sign * known(image, rng) for image in (x, x_adv, *attacked.images.values())]
+        return sign * torch.stack(found).amax(0)
+
+    def _attacked(
+        self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
+    ) -> Attacked:
+        """The attack's images, after the threat model has verified them."""
+        name = self.spec.attack
+        kwargs: dict[str, Any] = {"starts": starts} if starts is not None and takes(self.attack, "starts") else {}
+        kwargs |= {"trace": trace} if trace is not None else {}
+        try:
+            found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **kwargs)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
+        attacked = found if isinstance(found, Attacked) else Attacked({name: found})
+        for image in attacked.images.values():
+            wrong = self.spec.threat.violation(image, x)
+            if wrong:
+                raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
+        if trace is not None and len(trace.best) < len(trace.passes):
+            raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
+        return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
+
+    def _rng(self, indices: Sequence[int]) -> Rng:
+        return Rng(self.spec.seed, [self.data.test.records[i].id for i in indices], "test")
+
+    def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
+        for index, value in zip(indices, scores.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise UserError(
+                    f"detector {self.spec.detector} gives the {what} image "
+                    f"{self.data.test.records[index].id} the score {value}; scores must be finite"
+                )
+        return scores
+
+
+def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:
+    """A UserError if these `images` have one and the same score."""
+    if len(set(scores)) == 1:
+        raise UserError(
+            f"detector {detector} gives {images} the same score {scores[0]:g}: a constant score ranks nothing"
+        )
+
+
+SAME = 1e-4  # of the spread of clean scores: two scorings of one image

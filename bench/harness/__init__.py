@@ -1,0 +1,1 @@
+"""One cell from start to finish: resumed, redone, checked."""

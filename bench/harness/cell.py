@@ -1,0 +1,343 @@
+"""One cell: a detector, an attack and a budget on one category, written row by row and resumed where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from ..cells.record import ASIDE, SAVED, SCHEMA, read_record, read_rows
+from ..cells.result import metrics_of
+from ..cells.rows import Row, from_csv, to_csv
+from ..cells.spec import RunSpec
+from ..checks.of_attack import checks_of_cell
+from ..core.attack import Attack
+from ..core.check import Outcome
+from ..core.data import Data
+from ..core.detector import Detector, Origin, Purifier
+from ..core.parameters import accepted, identity
+from ..core.progress import Monitor
+from ..core.score import Passes
+from ..engine.saved_images import save, what_is_missing
+from ..engine.warm_starts import WarmStarts
+from ..engine.worker import Prepared, Work, Worker, refuse_constant
+from ..errors import UserError
+from ..system import files
+from ..system.memory import PeakMemory, free_memory
+from ..system.provenance import device_name, git_state, versions
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the results folder: the spec, and the code and data that its rows come from."""
+
+    kind: ClassVar[Literal["attack", "certificate"]] = "attack"
+
+    spec: RunSpec
+    folder: Path | None
+    """None: nothing is written."""
+    detector_code: str
+    attack_code: str
+    warm_starts: WarmStarts = field(default_factory=WarmStarts)
+    save_images: int | None = None
+    """Of each class, as many of the most moved and of the hardest images are written below `folder`."""
+
+    def run(
+        self,
+        data: Data,
+        prepare: Callable[[], Prepared],
+        attack: Attack,
+        batch_size: int,
+        force: bool = False,
+        monitor: Monitor | None = None,
+    ) -> tuple[list[Row], dict[str, Any]]:
+        """The rows and the run record; a finished cell is read, an unfinished one goes on at its next batch.
+
+        `prepare` gives the fitted detector; it is called only if there is work to do.
+        """
+        monitor = monitor or Monitor()
+        with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
+            rows, record = self._continue(data)
+            if record.get("status") == "finished":
+                self._say_what_is_missing(rows, record, monitor)
+                return rows, record
+            if rows:
+                monitor.tell(f"{self.folder}: going on after {len(rows)} of {len(data.test)} images")
+            try:
+                prepared = prepare()
+                worker = self._worker(data, prepared, attack, batch_size, monitor)
+                if not record:
+                    record = self._begin(data, prepared, attack, batch_size)
+                self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
+                self._try_again(data, prepared, attack, rows, record)
+                self._save_images(worker, rows, record)
+                self._finish(rows, record)
+                self.warm_starts.discard()
+            except torch.OutOfMemoryError:  # where no smaller batch helps
+                raise UserError(
+                    f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
+                ) from None
+        return rows, record
+
+    def _worker(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
+        return Worker(self.spec, data, prepared, attack, self.warm_starts, monitor.tell)
+
+    def _at_once(self, batch_size: int) -> int:
+        """Images whose rows are made together."""
+        return batch_size
+
+    def _work(
+        self, data: Data, worker: Work, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
+    ) -> None:
+        total = len(data.test)
+        before = (record["forwards"], record["backwards"], record["seconds"])
+        peak_before = record["peak_memory"] or 0
+        worker.probe()
+        worker.score.passes = Passes()
+        started = time.monotonic()
+        memory = PeakMemory(worker.prepared.device)
+        monitor.on_rows(len(rows), total)
+        while len(rows) < total:
+            try:
+                new = worker.batch(range(len(rows), min(len(rows) + batch_size, total)))
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise UserError(
+                        f"{worker.prepared.device} has too little memory for one image of {self.spec.image_size} pixels"
+                    ) from None
+                if batch_size == record["batch_size"]:
+                    monitor.tell(f"out of memory at batches of {batch_size}: smaller ones from here on")
+                batch_size //= 2
+                free_memory()
+                continue
+            rows += new
+            record["rows"] = len(rows)
+            record["forwards"] = before[0] + worker.score.forwards
+            record["backwards"] = before[1] + worker.score.backwards
+            record["seconds"] = round(before[2] + time.monotonic() - started, 3)
+            peak = memory.mebibytes()
+            record["peak_memory"] = None if peak is None else max(peak, peak_before)
+            if self.folder is not None:
+                files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
+                files.write_json(self.folder / "run.json", record)
+            monitor.on_rows(len(rows), total)
+
+    def _save_images(self, worker: Work, rows: list[Row], record: dict[str, Any]) -> None:
+        """Before the record says finished; what an earlier attempt has left is replaced."""
+        if self.folder is None:
+            return
+        if (self.folder / SAVED).is_dir():
+            with files.says_why(self.folder / SAVED):
+                shutil.rmtree(self.folder / SAVED)
+        if self.save_images is not None:
+            assert isinstance(worker, Worker)
+            saved = save(self.folder, worker, rows, self.save_images)
+            record["images"] = saved.images
+            record["warnings"] += saved.warnings
+
+    def _say_what_is_missing(self, rows: list[Row], record: dict[str, Any], monitor: Monitor) -> None:
+        if self.folder is not None and self.save_images is not None:
+            missing = what_is_missing(self.folder, rows, record, self.spec.threat, self.save_images)
+            if missing:
+                monitor.tell(missing)
+
+    def _try_again(
+        self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: dict[str, Any]
+    ) -> None:
+        """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
+        found = self._checks(data, prepared, attack, rows, record)
+        record["checks"] += [check._asdict() for check in found.checks]
+        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+
+    def _checks(
+        self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: dict[str, Any]
+    ) -> Outcome:
+        before = self.warm_starts.smaller_folder
+        record["smaller_ball"] = before.name if before is not None and before.is_dir() else None
+        return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
+
+    def _begin(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int) -> dict[str, Any]:
+        detector = prepared.detector
+        warnings = []
+        if prepared.threshold.held_out < 19:
+            warnings.append(
+                f"only {prepared.threshold.held_out} normal images were held out: the threshold cannot "
+                "promise 5 % false alarms (19 are needed)"
+            )
+        record = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "status": "running",
+            "spec": self.spec.record(),
+            "detector": {
+                "code": self.detector_code,
+                "parameters": prepared.origin.parameters,
+                "randomized": detector.randomized,
+                "differentiable": detector.differentiable,
+                "unranked": detector.unranked,
+                "purification": _purification(detector, prepared.origin),
+                "fit": prepared.origin.fit,
+                "weights": _weights(detector),
+            },
+            "attack": {
+                "code": self.attack_code,
+                "parameters": _attack_parameters(attack),
+                "parts": list(getattr(attack, "parts", ())),
+                "sources": getattr(attack, "sources", {}),
+            },
+            "data": self._data_record(data),
+            "checks": [check._asdict() for check in prepared.checks],
+            "threshold": prepared.threshold._asdict(),
+            "versions": versions(),
+            "git": git_state(),
+            "device": device_name(prepared.device),
+            "batch_size": batch_size,
+            "started": _now(),
+            "warnings": warnings,
+            "rows": 0,
+            "forwards": 0,
+            "backwards": 0,
+            "seconds": 0.0,
+            "peak_memory": None,
+        }
+        if self.folder is not None:
+            files.write_text(self.folder / "samples.csv", "")
+            files.write_json(self.folder / "run.json", record)
+        return record
+
+    @staticmethod
+    def _data_record(data: Data) -> dict[str, Any]:
+        anomalous = sum(data.test.labels)
+        return {
+            "train": data.train.fingerprint,
+            "test": data.test.fingerprint,
+            "train_images": len(data.train),
+            "normal": len(data.test) - anomalous,
+            "anomalous": anomalous,
+        }
+
+    def _continue(self, data: Data) -> tuple[list[Row], dict[str, Any]]:
+        """Rows and record on the disk; empty where there are none. Rows that the record does not count were
+        being written when the process died and are dropped."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return [], {}
+        record = read_record(self.folder)
+        self._same_sources(record, data)
+        if record["status"] == "finished":
+            return read_rows(self.folder, record), record
+        samples = self.folder / "samples.csv"
+        try:
+            text = samples.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {samples}: {error.strerror}; --force starts over") from None
+        lines = text.splitlines(keepends=True)
+        try:
+            kept = b"".join(lines[: record["rows"] + 1] if record["rows"] else []).decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{samples} is damaged: it is no text; --force starts over") from None
+        if kept.encode() != text:
+            files.write_text(samples, kept)
+        rows = from_csv(kept, samples) if kept else []
+        if [row.id for row in rows] != data.test.ids[: record["rows"]]:
+            raise UserError(
+                f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"
+            )
+        return rows, record
+
+    def _same_sources(self, record: dict[str, Any], data: Data) -> None:
+        changed = [
+            what
+            for what, stored, now in (
+                ("the parameters", record["spec"], self.spec.record()),
+                (f"the code of detector {self.spec.detector}", record["detector"]["code"], self.detector_code),
+                (f"the code of attack {self.spec.attack}", record["attack"]["code"], self.attack_code),
+                ("the images", record["data"], self._data_record(data)),
+            )
+            if stored != now
+        ]
+        if changed:
+            raise UserError(
+                f"{self.folder} holds results from before {' and '.join(changed)} changed; "
+                "--force replaces them, --results DIR keeps both"
+            )
+
+    def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
+        refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
+        record |= {"status": "finished", "finished": _now()}
+        if self.folder is not None:
+            samples = (self.folder / "samples.csv").read_bytes()
+            record["samples_sha256"] = hashlib.sha256(samples).hexdigest()
+            record["metrics"] = metrics_of(self.folder, record, rows)
+            files.write_json(self.folder / "run.json", record)
+            if (self.folder / ASIDE).is_dir():  # what --force replaced
+                shutil.rmtree(self.folder / ASIDE)
+
+
+@contextlib.contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """A finished cell lies in `previous/` until it is redone, and comes back if that fails.
+
+    After a kill or Ctrl-C it is still there, and the next run of the same cell goes on with the new one.
+    """
+    names = ("run.json", "samples.csv", SAVED)
+    aside = folder / ASIDE
+    present = (folder / "run.json").exists()
+    if present:
+        with files.says_why(aside):
+            # an unfinished redo must not push out the finished rows that an earlier --force set aside
+            if not (aside / "run.json").exists():
+                aside.mkdir(exist_ok=True)
+                for name in names:
+                    if (folder / name).exists():
+                        (folder / name).replace(aside / name)
+            else:
+                for name in names:
+                    _remove(folder / name)
+    try:
+        yield
+    except UserError:
+        if (aside / "run.json").exists():
+            for name in names:
+                _remove(folder / name)
+                if (aside / name).exists():
+                    (aside / name).replace(folder / name)
+            aside.rmdir()
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _weights(detector: Detector) -> int:
+    """How many numbers it holds: parameters and floating-point buffers, a memory bank among them."""
+    buffers = (buffer for buffer in detector.buffers() if buffer.is_floating_point())
+    return sum(tensor.numel() for tensor in (*detector.parameters(), *buffers))
+
+
+def _attack_parameters(attack: Attack) -> dict[str, Any]:
+    return {name: identity(getattr(attack, name)) for name in accepted(type(attack))}
+
+
+def _purification(detector: Detector, origin: Origin) -> dict[str, Any] | None:
+    """Of a purifier that says what its level is: that parameter, its value, and what the purifier is around."""
+    value = getattr(detector, detector.level, None) if isinstance(detector, Purifier) else None
+    if not isinstance(detector, Purifier) or not isinstance(value, (int, float)):
+        return None
+    outer, _, inner = origin.name.partition("+")
+    return {"parameter": f"{outer}.{detector.level}", "value": value, "inner": inner}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

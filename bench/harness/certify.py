@@ -1,0 +1,208 @@
+"""Certificates: what no attack of an l2 ball can do to a smoothed detector, one row per image.
+
+The rows and folders are those of an attack. `worst` is not a score that somebody found but a bound that holds for every
+image of the ball: of a normal image the upper one, of an anomalous image the lower one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from scipy import special
+
+from ..cells.rows import Row
+from ..checks.of_certificate import checks_of_certificate
+from ..checks.of_detector import OF_A_CERTIFICATE
+from ..core import parameters
+from ..core.attack import Attack
+from ..core.check import Outcome
+from ..core.data import Data
+from ..core.detector import Detector, Origin
+from ..core.progress import Monitor
+from ..core.threat import ThreatModel, eps_text, parse_eps
+from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, _inside, own_code
+from ..engine.worker import Prepared
+from ..errors import UserError
+from ..plugins import registry
+from ..plugins.fitting import DetectorSpec, origin_of
+from ..plugins.fitting import around as around_origin
+from ..stats import smoothing
+from .cell import Cell
+from .evaluate import frame_of
+from .subject import DetectorUnderTest, batch_size_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+SIGMA = 0.25
+TAIL_DRAWS = 3  # of the n that the threshold is set on, at least so many beyond the percentile
+
+
+def certify(
+    detector: str | Detector | DetectorSpec,
+    data: Data,
+    radius: str | float = 0.2,
+    *,
+    sigma: float | None = None,
+    samples: int = 1000,
+    alpha: float = 0.001,
+    goal: str = "rank",
+    targets: str = "both",
+    params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    force: bool = False,
+    monitor: Monitor | None = None,
+) -> pd.DataFrame:
+    """Bound the smoothed score of a detector over the l2 ball of a radius: one row per test image.
+
+    The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
+    pixels, radius too; 0.25 unless the detector is a smoothed one already). Columns: id, label, clean (the smoothed
+    score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 - alpha, this
+    column holds for every image within the radius, as does each of the others by itself), low and high (both bounds),
+    low_0 and high_0 (the same at radius 0), certified_radius (how far the image may be moved until its decision at the
+    threshold could be wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the
+    adversary has, and rounded means nothing here (nan). The run record is in `.attrs["run"]`.
+
+    goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
+    stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
+    Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
+    pleases is no certificate: choose their number before.) The rest as in `evaluate`.
+    """
+    settings = Certificate(samples, alpha)
+    threat = ThreatModel("l2", parse_radius(radius), targets)
+    full, data = data, data.limited(limit)
+    if isinstance(detector, str):
+        detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
+    subject = DetectorUnderTest(
+        detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params), seed
+    )
+    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
+    spec = subject.spec(METHOD, attack, threat, full, limit, goal)
+    refuse_impossible(threat, settings, subject.built, data, goal)
+    folder = None if results is None else spec.folder(Path(results))
+    cell = CertificateCell(spec, folder, subject.code, own_code())
+    batch_size = batch_size_for(data.image_size, batch_size)
+    rows, record = cell.run(data, lambda: subject.prepared(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
+    return frame_of(rows, record)
+
+
+def candidate(
+    name: str, sigma: float, params: Mapping[str, Any] | None = None, seed: int = 0, device: str = "auto", **more: Any
+) -> DetectorSpec:
+    """The smoothed detector by name; parts that must know the noise in front of them are told its sigma."""
+    name = name if name.startswith(f"{OUTER}+") else f"{OUTER}+{name}"
+    given = dict(params or {})
+    bare = DetectorSpec(name, given, seed, device, **more)
+    for part in bare.parts:
+        known = part.plugin.target.noise_parameter
+        for key in (known, f"{part.plugin.name}.{known}") if known else ():
+            if key in given:
+                raise UserError(f"{key} is the noise of the certificate: give it as --sigma {given[key]}")
+        if known:
+            given[f"{part.plugin.name}.{known}"] = sigma
+    return DetectorSpec(name, given, seed, device, **more)
+
+
+def around(detector: Detector, sigma: float | None = None, params: Mapping[str, Any] | None = None) -> Detector:
+    """The smoothed detector, of one that the caller has fitted; params are of the smoothing."""
+    plugin = registry.load("detectors", OUTER)
+    outer = plugin.target
+    given: dict[str, Any] = dict(params or {})
+    if sigma is not None:
+        given[outer.noise_parameter] = sigma
+    if isinstance(detector, outer):  # as it is, but for what is asked
+        if all(getattr(detector, name, None) == value for name, value in given.items()):
+            return detector
+        given, detector = {**detector.parameters_record, **given}, detector.inner
+    smoothed: Any = parameters.build(outer, {outer.noise_parameter: SIGMA, **given}, OUTER, detector)
+    record = smoothed.parameters_record
+    changed = parameters.identity(parameters.changed(outer, record))
+    own = Origin(OUTER, plugin.sha256, parameters.identity(record), changed)
+    smoothed.origin = around_origin(own, origin_of(detector))
+    for part in _inside(detector):
+        known = part.noise_parameter
+        if known and getattr(part, known) != smoothed.sigma:
+            raise UserError(
+                f"{type(part).__name__} was made for noise of {known}={getattr(part, known):g}, and the certificate "
+                f"adds {smoothed.sigma:g}: they must be the same"
+            )
+    assert isinstance(smoothed, Detector)
+    return smoothed
+
+
+def parse_radius(text: str | float) -> Fraction:
+    """A length in l2, or a UserError that says what was expected."""
+    try:
+        return parse_eps(text, "l2")
+    except UserError as error:
+        raise UserError(str(error).replace("--eps", "--radius")) from None
+
+
+def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
+    """A radius at which these draws could bound no score, or decide nothing, says how many it takes."""
+    alpha, noise = settings.alpha / len(data.test), Noise.of(smoothed)
+    threat.refuse_longer(data.image_size, "--radius")
+    p = noise.percentile
+    if p is None:
+        return
+    if smoothed.n * min(p, 1 - p) < TAIL_DRAWS and p != 0.5:
+        enough = math.ceil(TAIL_DRAWS / min(p, 1 - p)) // 2 * 2 + 1
+        raise UserError(
+            f"the threshold is set on scores of n={smoothed.n} draws, too few for the {p:g}-quantile: give --param "
+            f"{OUTER}.n={enough}"
+        )
+    shift = threat.radius / noise.sigma
+    if goal == "threshold":
+        edges = [float(special.ndtr(special.ndtri(noise.may_be_wrong(label)) - shift)) for label in (0, 1)]
+        needed = max(smoothing.fewest_verdict_draws(alpha, edge) if edge else math.inf for edge in edges)
+        what = "verdict"
+    else:
+        needed, what = smoothing.fewest_draws(alpha, shift, p), "finite bound"
+    if needed <= settings.samples:
+        return
+    many = f"{needed:,}" if needed < 1e9 else "more than a billion"
+    raise UserError(
+        f"radius {eps_text(threat.eps)} with sigma {noise.sigma:g} needs at least --samples {many} for any {what} "
+        f"(alpha {settings.alpha:g} over {len(data.test)} images); the bounds of {settings.samples} draws reach radius "
+        f"{max(noise.largest_radius(alpha, settings.samples), 0):.3f}"
+    )
+
+
+def explain_linf(eps: str, image_size: int, sigmas: Sequence[float], settings: Certificate, images: int) -> str:
+    """Why there is no certificate in linf, and what one in l2 would have to reach."""
+    exact = float(parse_eps(eps, "linf")) * math.sqrt(3 * image_size**2)
+    radius = math.ceil(exact * 1000) / 1000  # the ball must hold the other one
+    reach = max(Noise(s, 0.5, (0, 0)).largest_radius(settings.alpha / images, settings.samples) for s in sigmas)
+    verdict = (
+        f"ask for --norm l2 --radius {radius:.3f}"
+        if reach >= radius
+        else f"{settings.samples} draws with sigma {max(sigmas):g} reach {reach:.3g}, so no certificate here covers it"
+    )
+    return (
+        f"certificates are in l2: the smallest l2 ball that holds linf {eps} at {image_size} pixels has radius "
+        f"{radius:.3f} (eps times the root of 3 x {image_size} x {image_size}); {verdict}"
+    )
+
+
+@dataclass(frozen=True)
+class CertificateCell(Cell):
+    """A cell whose rows are bounds."""
+
+    kind = "certificate"
+
+    def _worker(self, data: Data, prepared: Prepared, attack: Any, batch_size: int, monitor: Monitor) -> Certifier:
+        return Certifier(self.spec, data, prepared, attack, batch_size, monitor.tell)
+
+    def _at_once(self, batch_size: int) -> int:
+        return 1  # a batch is one image under many draws
+
+    def _checks(self, data: Data, prepared: Prepared, attack: Any, rows: list[Row], record: dict[str, Any]) -> Outcome:
+        return checks_of_certificate(self.spec, data, prepared, attack, rows, record["batch_size"])

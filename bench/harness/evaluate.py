@@ -1,0 +1,128 @@
+"""Attack a detector from Python; the command line does it with this function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cells.rows import COLUMNS, Row
+from ..cells.spec import images_folder
+from ..core.attack import Attack
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.progress import Monitor
+from ..core.threat import ThreatModel
+from ..engine.saved_images import refuse_less_than_one
+from ..engine.warm_starts import WarmStarts
+from ..engine.worker import Prepared
+from ..errors import UserError
+from ..plugins import registry
+from ..plugins.fitting import DetectorSpec
+from ..plugins.lookup import make_attack
+from .cell import Cell
+from .subject import DetectorUnderTest, batch_size_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(
+    detector: str | Detector | DetectorSpec,
+    data: Data,
+    attack: str = "pgd-linf",
+    threat: ThreatModel | None = None,
+    *,
+    params: Mapping[str, Any] | None = None,
+    attack_params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    draws: int | None = None,
+    goal: str = "rank",
+    smaller: Sequence[ThreatModel] = (),
+    keep_images: bool = False,
+    save_images: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    force: bool = False,
+    monitor: Monitor | None = None,
+) -> pd.DataFrame:
+    """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
+
+    label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
+    draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
+    score after the attack, never better for the detector than `clean`; `rounded` is it after rounding to 8 bits; the
+    columns that follow depend on the attack and the detector (see `Row.more`). The run record is in `.attrs["run"]`.
+
+    goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
+    threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
+    smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
+    of them, and never ends up with less.
+    save_images: of each class that is attacked, keep as many of the images whose score moved most, and of the hardest
+    ones, below the cell's folder in `results`, whose README says how. It changes no number.
+
+    threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
+    written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
+    batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
+    A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
+    """
+    refuse_less_than_one(save_images)
+    if save_images is not None and results is None:
+        raise UserError("save_images keeps images beside the rows of a cell: give a folder as results")
+    method, norm, maker, attack_code = make_attack(attack, attack_params)
+    if threat is None:
+        threat = ThreatModel(norm or "linf", "2/255")
+    if norm is not None and norm != threat.norm:
+        raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
+    threat.refuse_longer(data.image_size)
+    batch_size = batch_size_for(data.image_size, batch_size)
+    if draws is not None and draws < 1:
+        raise UserError(f"--draws must be at least 1, got {draws}")
+    full, data = data, data.limited(limit)
+    subject = DetectorUnderTest(
+        DetectorSpec(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed
+    )
+    spec = subject.spec(method, maker, threat, full, limit, goal, draws)
+
+    def prepare() -> Prepared:
+        if getattr(maker, "needs_gradient", True) and not subject.differentiable:
+            _refuse_gradient(subject.built, maker, subject.label, method)
+        return subject.prepared(data)
+
+    folder = None if results is None else spec.folder(Path(results))
+
+    def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
+        """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
+        sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
+        return images_folder(replace(spec, threat=ball).record(), sources, kind, *more)
+
+    before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
+    own = images_of(threat) if keep_images else None
+    if folder is not None and save_images is not None and own is None:  # for this cell alone
+        own = images_of(threat, "to be saved", str(folder.resolve()))
+    warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
+    cell = Cell(spec, folder, subject.code, attack_code, warm_starts, save_images)
+    rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
+    return frame_of(rows, record)
+
+
+def frame_of(rows: Sequence[Row], record: dict[str, Any]) -> pd.DataFrame:
+    """One row per test image; the run record is in `.attrs["run"]`."""
+    import pandas as pd
+
+    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
+    frame = frame.join(pd.DataFrame([row.more for row in rows]))
+    frame.attrs["run"] = record
+    return frame
+
+
+def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:
+    """Unless the attack goes around the blocks that have no gradient; says which attacks fit."""
+    if getattr(maker, "goes_around_blocks", False) and detector.attack_hints().bpda:
+        return
+    attacks = ((name, registry.load("attacks", name).target) for name in registry.names("attacks"))
+    blind = [f"{name}-{norm}" for name, a in attacks if not getattr(a, "needs_gradient", True) for norm in a.norms]
+    fits = ", ".join(blind) or "none is installed; a plug-in with needs_gradient = False would"
+    raise UserError(f"{label} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")

@@ -1,0 +1,111 @@
+"""The detector under test: by name, fitted when it is needed, or one that the caller has fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..cells.spec import RunSpec
+from ..checks.of_detector import OF_A_RUN, checks_of_run
+from ..core import parameters
+from ..core.attack import Attack
+from ..core.data import Data
+from ..core.detector import Detector, Origin
+from ..core.score import GOALS
+from ..core.threat import ThreatModel
+from ..engine.worker import Prepared
+from ..errors import UserError
+from ..plugins.fitting import BATCH_SIZE, DetectorSpec, held_out_threshold, origin_of
+from ..plugins.lookup import default_size
+from ..system.provenance import choose_device
+
+FULL_BATCH_UP_TO = 128
+"""Image size in pixels above which the default batch shrinks, so that the memory of an attack does not grow."""
+
+
+@dataclass(frozen=True)
+class DetectorUnderTest:
+    """What is tested: a detector by name, fitted when it is needed, or one that the caller has fitted."""
+
+    detector: Detector | DetectorSpec
+    seed: int
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Of a detector that the caller built."""
+        assert isinstance(self.detector, Detector)
+        return origin_of(self.detector)
+
+    @property
+    def label(self) -> str:
+        return self.detector.label if isinstance(self.detector, DetectorSpec) else self.origin.name
+
+    @property
+    def code(self) -> str:
+        """Hash of its code."""
+        return self.detector.code if isinstance(self.detector, DetectorSpec) else self.origin.code
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Its parameters that are not the defaults."""
+        return self.detector.changed if isinstance(self.detector, DetectorSpec) else self.origin.changed
+
+    @property
+    def built(self) -> Detector:
+        """Perhaps not fitted."""
+        return self.detector.build() if isinstance(self.detector, DetectorSpec) else self.detector
+
+    @property
+    def differentiable(self) -> bool:
+        """What the classes declare, and what the parameters make of it: known before a fit that may be long."""
+        return self.detector.differentiable and self.built.differentiable
+
+    def spec(
+        self,
+        method: str,
+        attack: Attack,
+        threat: ThreatModel,
+        data: Data,
+        limit: int | None,
+        goal: str,
+        draws: int | None = None,
+    ) -> RunSpec:
+        """Of a cell on at most `limit` of the test images of `data`."""
+        if goal not in GOALS:
+            raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
+        given = {name: getattr(attack, name) for name in parameters.accepted(type(attack)) if hasattr(attack, name)}
+        return RunSpec(
+            self.label,
+            self.changed,
+            method,
+            parameters.identity(parameters.changed(type(attack), given)),
+            threat,
+            data.name,
+            data.category,
+            data.image_size,
+            default_size(data.name),
+            self.seed,
+            limit if limit is not None and limit < len(data.test) else None,
+            draws,
+            goal,
+        )
+
+    def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Prepared:
+        """Fitted, with its threshold and what was checked of it."""
+        if isinstance(self.detector, DetectorSpec):
+            fitted, device = self.detector.fitted(data), choose_device(self.detector.device)
+            threshold, origin = self.detector.threshold(data), fitted.origin
+            assert origin is not None
+        else:
+            fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
+            threshold = held_out_threshold(fitted, data, self.seed, self.label)
+        return Prepared(fitted, origin, threshold, checks_of_run(fitted, data, checks), device)
+
+
+def batch_size_for(image_size: int, asked: int | None = None) -> int:
+    """Images in a batch: as asked, or fewer above 128 pixels, so that memory does not grow with the size."""
+    if asked is not None and asked < 1:
+        raise UserError(f"--batch-size must be at least 1, got {asked}")
+    return asked or max(min(BATCH_SIZE, BATCH_SIZE * FULL_BATCH_UP_TO**2 // image_size**2), 1)

@@ -1,0 +1,1 @@
+"""From a name to a fitted detector, an attack or a data set."""

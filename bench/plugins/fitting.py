@@ -1,0 +1,385 @@
+"""Fitted detectors: built from a name and parameters, fitted once, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import inspect
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader
+
+from ..core import parameters
+from ..core.data import Data
+from ..core.detector import Detector, Origin, Purifier, Wrapper
+from ..core.progress import Progress
+from ..core.rng import Rng
+from ..core.score import Score, where_it_failed
+from ..errors import UserError, unknown
+from ..stats.metrics import threshold_at
+from ..system import files
+from ..system.cache import cache_folder
+from ..system.files import file_sha256
+from ..system.memory import free_memory
+from ..system.provenance import choose_device, versions
+from . import registry
+
+SCHEMA = 2
+BATCH_SIZE = 32
+RANDOMIZED_DRAWS = 8  # noise draws whose mean is the reported score of a randomized detector
+FALSE_ALARMS = 0.05
+
+Tell = Callable[[str], None]
+
+
+class Threshold(NamedTuple):
+    """A decision threshold from held-out normal training images."""
+
+    value: float
+    held_out: int
+    false_alarms: float
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorSpec:
+    """A detector by name and parameters: what is needed to know its results, before it is built or fitted.
+
+    `outer+inner` is a wrapper around another candidate. A parameter `part.k` is of that part; `k` alone is of every
+    part that has it.
+    """
+
+    name: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    progress: Progress = field(default_factory=Progress)
+    tell: Tell = lambda message: None
+    """Receives a sentence when something worth knowing happens (a fit starts, a plug-in changed)."""
+    _fitted: dict[str, Detector] = field(default_factory=dict)
+    _thresholds: dict[str, Threshold] = field(default_factory=dict)
+
+    @cached_property
+    def plugin(self) -> registry.Plugin:
+        """Of the outer part."""
+        outer, rest = split(self.name)
+        plugin = registry.load("detectors", outer)
+        if rest is None and issubclass(plugin.target, Wrapper):
+            raise UserError(
+                f"{plugin.name} goes before a detector: {plugin.name}+patchcore ({plugin.name} alone scores nothing)"
+            )
+        if rest is not None and not issubclass(plugin.target, Wrapper):
+            raise UserError(
+                f"{self.name}: {plugin.name} is a whole detector; before `+` goes one of "
+                + ", ".join(registry.wrappers())
+            )
+        return plugin
+
+    @cached_property
+    def inner(self) -> DetectorSpec | None:
+        """What the outer part is around."""
+        rest, outer = split(self.name)[1], self.plugin
+        if rest is None:
+            return None
+        inner = DetectorSpec(rest, {}, self.seed, self.device, self.progress, self.tell)
+        for part in inner.parts:
+            both = issubclass(outer.target, Purifier) and issubclass(part.plugin.target, Purifier)
+            if both or part.plugin.name == outer.name:
+                raise UserError(
+                    f"{self.name}: {outer.name} cannot go before {part.plugin.name}"
+                    + (", both are purifiers; choose one" if both else "")
+                )
+        return inner
+
+    @cached_property
+    def parts(self) -> list[DetectorSpec]:
+        """Outermost first; the last is the detector."""
+        return [self, *(self.inner.parts if self.inner else [])]
+
+    @cached_property
+    def label(self) -> str:
+        """The name in results: `diffpure+patchcore`."""
+        return "+".join(part.plugin.name for part in self.parts)
+
+    @cached_property
+    def code(self) -> str:
+        """Hash of the code of every part."""
+        own = self.plugin.sha256
+        return hashlib.sha256((own + self.inner.code).encode()).hexdigest() if self.inner else own
+
+    @property
+    def accepted(self) -> set[str]:
+        """The names of all parameters, `k` and `part.k`."""
+        return {name for part in self.parts for k in part._own for name in (k, f"{part.plugin.name}.{k}")}
+
+    @cached_property
+    def differentiable(self) -> bool:
+        """What the classes declare; an instance may say otherwise once it is built."""
+        return all(part.plugin.target.differentiable for part in self.parts)
+
+    @property
+    def toy(self) -> dict[str, Any]:
+        """Parameters with which every part is fitted in seconds."""
+        return {
+            f"{part.plugin.name}.{k}": v for part in self.parts for k, v in part.plugin.target.toy_parameters.items()
+        }
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return parameters.accepted(self.plugin.target)
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Part -> its given parameters, converted by the constructor's annotations."""
+        shares: dict[str, dict[str, Any]] = {part.plugin.name: {} for part in self.parts}
+        for key, value in sorted(self.given.items(), key=lambda item: "." in item[0]):  # the particular one wins
+            if key not in self.accepted:
+                raise unknown(f"parameter of {self.label}", key, self.accepted)
+            owner, _, name = key.rpartition(".")
+            for part in self.parts:
+                if name in part._own and owner in ("", part.plugin.name):
+                    shares[part.plugin.name][name] = value
+        return {
+            part.plugin.name: parameters.convert(part.plugin.target, shares[part.plugin.name], part.plugin.name)
+            for part in self.parts
+        }
+
+    @cached_property
+    def changed(self) -> dict[str, Any]:
+        """The identity of the given parameters that differ from the defaults; `part.k` where there are several."""
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            own = part._own_changed(self.values)
+            found |= own if len(self.parts) == 1 else {f"{part.plugin.name}.{k}": v for k, v in own.items()}
+        return found
+
+    def _own_changed(self, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Of this part alone, as JSON."""
+        changed: dict[str, Any] = parameters.identity(parameters.changed(self.plugin.target, values[self.plugin.name]))
+        return changed
+
+    def build(self) -> Detector:
+        """Not fitted."""
+        return self._of(self.values)
+
+    def fitted(self, data: Data) -> Detector:
+        """Every part loaded from the cache, or fitted on the normal images that are not held out, and kept."""
+        key = data.train.split(self.seed)[0].fingerprint
+        if key not in self._fitted:
+            # inside out: a part is built around those that are ready
+            ready: list[Detector] = []
+            for part in reversed(self.parts):
+                ready = [part._fitted_part(data, self.values, ready)]
+            self._fitted[key] = ready[0]
+        return self._fitted[key]
+
+    def threshold(self, data: Data) -> Threshold:
+        """The threshold at 5 % false alarms on the held-out normal images."""
+        key = data.train.fingerprint
+        if key not in self._thresholds:
+            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label)
+        return self._thresholds[key]
+
+    def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
+        """This part around `first`, or around inner parts built anew."""
+        if self.inner and not first:
+            first = (self.inner._of(values),)
+        detector = parameters.build(self.plugin.target, values[self.plugin.name], self.plugin.name, *first)
+        assert isinstance(detector, Detector)
+        return detector
+
+    def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
+        """This part around `inside[0]`, ready to score."""
+        fit_set, _ = data.train.split(self.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(_torch_seed(self.seed))
+            detector = self._of(values, *inside).to(choose_device(self.device))
+            kept = None
+            if type(detector).fit is not Wrapper.fit:
+                recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
+                recipe = parameters.identity(recipe)
+                folder = self._folder(data, recipe, fit_set.fingerprint)
+                if (folder / "fit.json").exists():
+                    load(detector, folder)
+                else:
+                    self._fit(detector, data, folder, recipe)
+                record = files.read_json(folder / "fit.json")
+                kept = {name: record[name] for name in ("model_sha256", "seconds", "images")}
+            used = parameters.identity(detector.parameters_record)
+            origin = Origin(self.plugin.name, self.plugin.sha256, used, self._own_changed(values), kept)
+            for inner in inside:
+                assert inner.origin is not None
+                origin = around(origin, inner.origin)
+            detector.origin = origin
+        detector.eval().requires_grad_(False)
+        return detector
+
+    def _folder(self, data: Data, recipe: Mapping[str, Any], fingerprint: str) -> Path:
+        key = {
+            "detector": self.plugin.name,
+            "code": self.plugin.sha256,
+            "seed": self.seed,
+            "data": fingerprint,
+            "parameters": recipe,
+            "image_size": data.image_size,
+        }
+        digest = files.digest(json.dumps(key, sort_keys=True), 16)
+        place = f"{data.name}-{data.category}-{data.image_size}px"
+        name = self.plugin.name.replace(":", "-")  # a colon is no file name everywhere
+        return cache_folder() / "fitted" / place / f"{name}-{digest}"
+
+    def _fit(self, detector: Detector, data: Data, folder: Path, recipe: Mapping[str, Any]) -> None:
+        name = self.plugin.name
+        fit_set, _ = data.train.split(self.seed)
+        if len(fit_set) < detector.minimum_images:
+            raise UserError(
+                f"{name} learns from at least {detector.minimum_images} normal images; {data.name}/{data.category} "
+                f"has {len(data.train)}, of which {len(data.train) - len(fit_set)} are held out"
+            )
+        pattern = f"{glob.escape(folder.name.rpartition('-')[0])}-*/fit.json"
+        others = [files.read_json(p) for p in folder.parent.glob(pattern)]
+        same = {"detector": name, "parameters": recipe, "seed": self.seed}
+        if any(all(o.get(key) == value for key, value in same.items()) for o in others):
+            self.tell(
+                f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted; "
+                "fitting again"
+            )
+        detector.progress = self.progress
+        self.progress.checkpoint = folder / "training.pt"
+        started = time.monotonic()
+        try:
+            detector.train()
+            detector.fit(DataLoader(fit_set, batch_size=BATCH_SIZE))
+        except (UserError, KeyboardInterrupt):
+            raise
+        except OSError as error:
+            raise UserError(f"fitting {name} failed: {error}") from error
+        except Exception as error:  # a plug-in may raise anything
+            raise UserError(f"detector {name} failed in fit: {where_it_failed(error)}") from error
+        finally:
+            detector.progress = Progress()
+        record = {
+            "schema": SCHEMA,
+            "detector": name,
+            "code": self.plugin.sha256,
+            "seed": self.seed,
+            "parameters": recipe,
+            "data": fit_set.fingerprint,
+            "image_size": data.image_size,
+            "images": len(fit_set),
+            "seconds": round(time.monotonic() - started, 1),
+            "versions": versions(),
+        }
+        save(detector, folder, record)
+        (folder / "training.pt").unlink(missing_ok=True)
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """`outer+inner` -> outer, inner; either may be `path/to/file.py:Class`, and a folder may have a + in its name."""
+    for plus in (i for i, letter in enumerate(name) if letter == "+"):
+        outer, rest = name[:plus], name[plus + 1 :]
+        beside = not rest.startswith(("+", "/")) or outer in registry.wrappers()  # and not a folder named `x+`
+        if re.search(r"\.py(:\w+)?$", outer) or ("/" not in outer and beside):
+            if not outer or not rest:
+                raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
+            return outer, rest
+    return name, None
+
+
+def around(outer: Origin, inner: Origin) -> Origin:
+    """The origin of outer+inner."""
+
+    def under(origin: Origin, record: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(record) if "+" in origin.name else {f"{origin.name}.{k}": v for k, v in record.items()}
+
+    return Origin(
+        f"{outer.name}+{inner.name}",
+        hashlib.sha256((outer.code + inner.code).encode()).hexdigest(),
+        under(outer, outer.parameters) | under(inner, inner.parameters),
+        under(outer, outer.changed) | under(inner, inner.changed),
+        _together({o.name: o.fit for o in (outer, inner) if o.fit}),
+    )
+
+
+def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of a detector's fit; of several parts, with their seconds added and each part's own record."""
+    if len(fits) <= 1:
+        return next(iter(fits.values()), None)
+    seconds = round(sum(fit["seconds"] for fit in fits.values()), 1)
+    return {"seconds": seconds, "images": next(iter(fits.values()))["images"], "parts": dict(fits)}
+
+
+def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
+    """model.safetensors and, last, fit.json with its hash: a folder with fit.json is whole."""
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.learned().items()}
+    model = folder / "model.safetensors"
+    with files.writing(model) as partial:
+        save_file(state, partial)
+    files.write_json(folder / "fit.json", {**record, "model_sha256": file_sha256(model)})
+
+
+def load(detector: Detector, folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    model = folder / "model.safetensors"
+    remedy = f"delete {folder} to fit again"
+    record = files.read_json(folder / "fit.json")
+    if record.get("schema") != SCHEMA:
+        raise UserError(f"{folder} was written by another version (schema {record.get('schema')}); {remedy}")
+    if file_sha256(model) != record["model_sha256"]:
+        raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
+    try:
+        state = load_file(model)
+        if isinstance(detector, Wrapper):  # its inner detector is loaded already
+            state |= {name: value for name, value in detector.state_dict().items() if name.startswith("inner.")}
+        detector.load_state_dict(state)
+    except Exception as error:
+        raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
+
+
+def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:
+    """Scores the normal images that were not fitted on, as test images are scored."""
+    _, held = data.train.split(seed)
+    score = Score(detector, name)
+    draws = RANDOMIZED_DRAWS if detector.randomized else 1
+    scores: list[float] = []
+    batch_size = BATCH_SIZE
+    while len(scores) < len(held):
+        rows = range(len(scores), min(len(scores) + batch_size, len(held)))
+        rng = Rng(seed, [held.records[i].id for i in rows], "held out")
+        try:
+            scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+            free_memory()
+    return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)
+
+
+def _torch_seed(seed: int) -> int:
+    """Spreads run seeds, so that the per-step seeds of a training do not overlap between runs."""
+    return int.from_bytes(hashlib.sha256(f"fit\t{seed}".encode()).digest()[:6], "big")
+
+
+def origin_of(detector: Detector) -> Origin:
+    """Of a detector that the caller built, and of what it is wrapped around."""
+    if detector.origin is not None:
+        return detector.origin
+    try:
+        code = file_sha256(Path(inspect.getfile(type(detector))))
+    except (OSError, TypeError):  # defined in a notebook
+        code = "unknown"
+    record = detector.parameters_record
+    changed = parameters.identity(parameters.changed(type(detector), record))
+    own = Origin(type(detector).__name__, code, parameters.identity(record), changed)
+    return around(own, origin_of(detector.inner)) if isinstance(detector, Wrapper) else own

@@ -1,0 +1,78 @@
+"""From a name to what it stands for: data, a fitted detector, an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from ..core import parameters
+from ..core.attack import Attack
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.threat import NORMS, Norm
+from ..errors import UserError, unknown
+from . import registry
+from .fitting import DetectorSpec
+
+
+def categories(name: str, root: str | Path | None = None) -> tuple[str, ...]:
+    """The categories of a data set."""
+    module = registry.load("datasets", name).target
+    return tuple(module.categories(None if root is None else Path(root)))
+
+
+def load_data(
+    name: str = "textures",
+    *,
+    category: str | None = None,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+) -> Data:
+    """One category of a data set: `data.train[i]` is an image, `data.test[i]` is `(image, label, id)`.
+
+    name: as `bench list datasets` shows, or a path to a plug-in file. category: may be left out where there is only
+    one. root: the folder of the images. image_size: side in pixels; the data set's own default if left out.
+    Images are float (3, S, S) in [0, 1], decoded when accessed. Raises UserError if the layout is not as expected.
+    """
+    plugin = registry.load("datasets", name)
+    place = None if root is None else Path(root)
+    if category is None:
+        known = plugin.target.categories(place)
+        if len(known) != 1:
+            raise UserError(f"{name} has several categories; choose one of {', '.join(known)}")
+        category = known[0]
+    return cast(Data, plugin.target.load(category, place, image_size or plugin.target.IMAGE_SIZE))
+
+
+def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto", **params: Any) -> Detector:
+    """A fitted detector: from the user's cache if this very fit was made before, else fitted now and kept.
+
+    detector: a name, `path/to/file.py:ClassName`, or `outer+inner`. params: the constructor's; text is converted as
+    on the command line; of a composition, `**{"diffpure.t": 50}` is of one part, `t=50` of every part that has it.
+    A tenth of the normal images (at least 20 where that is at most a quarter) is held out of the fit.
+    """
+    return DetectorSpec(detector, params, seed=seed, device=device).fitted(data)
+
+
+def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, Norm | None, Attack, str]:
+    """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
+    method, _, norm = name.rpartition("-")
+    if norm not in NORMS:
+        method, norm = name, ""
+    if ".py" not in method and method not in registry.names("attacks"):
+        known = [f"{m}-{n}" for m in registry.names("attacks") for n in registry.load("attacks", m).target.norms]
+        raise unknown("attack", name, known)
+    plugin = registry.load("attacks", method)
+    if norm and norm not in plugin.target.norms:
+        raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
+    attack = parameters.build(plugin.target, given or {}, plugin.name)
+    return plugin.name, cast("Norm | None", norm or None), attack, plugin.sha256
+
+
+def default_size(dataset: str) -> int | None:
+    """In pixels, of a data set that is installed."""
+    try:
+        return int(registry.load("datasets", dataset).target.IMAGE_SIZE)
+    except UserError:  # data that the caller built
+        return None

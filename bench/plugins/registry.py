@@ -1,0 +1,282 @@
+"""Finds detectors, attacks and data sets by name: a file in our folders, an entry point, or a path.
+
+The file's name is the name on the command line (`_` is written `-`). A file with a module-level `MEMBERS`
+(member -> class) is a family: `anomalib:padim` is one of anomalib's. Nothing is imported before it is named.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+from ..core.detector import Detector
+from ..core.score import where_it_failed
+from ..errors import UserError, unknown
+
+Kind = Literal["detectors", "attacks", "datasets"]
+KINDS: tuple[Kind, ...] = ("detectors", "attacks", "datasets")
+GRADIENT = "differentiable"
+BUILT_IN = "built in"
+
+
+class Plugin(NamedTuple):
+    """Something found by name: `target` is a Detector subclass, an attack class or a data set module."""
+
+    name: str
+    target: Any
+    sha256: str
+    """Hash of the code that defines it."""
+
+
+class Listed(NamedTuple):
+    name: str
+    summary: str
+    where: str
+    differentiable: bool | None = None
+    """Of a detector; None where only its code would tell."""
+    needs: str = ""
+    wraps: bool = False
+    """It goes before a detector: `name+detector`."""
+
+
+def names(kind: Kind) -> list[str]:
+    """Every name of a kind, built-in and by entry point; of a family, its members."""
+    found = set(_entry_points(kind))
+    for name, path in _files(kind).items():
+        members = _members(path)
+        found |= {f"{name}:{member}" for member in members} if members else {name}
+    return sorted(found)
+
+
+def wrappers() -> list[str]:
+    """Built-in names that go before a detector, as in `diffpure+patchcore`."""
+    return [row.name for row in listing("detectors") if row.wraps]
+
+
+def load(kind: Kind, name: str) -> Plugin:
+    """The plug-in of that name, or of `path/to/file.py:ClassName`.
+
+    Raises UserError if there is none, if two packages claim the name, or if it cannot be imported.
+    """
+    if name.endswith(".py") or ".py:" in name:
+        return _from_path(kind, name)
+    files, points = _files(kind), _entry_points(kind)
+    if name in points and (name in files or len(points[name]) > 1):
+        claims = ["adv-anomaly-bench"] * (name in files) + [_package(point) for point in points[name]]
+        raise UserError(
+            f"{len(claims)} packages claim the {kind[:-1]} {name!r}: {', '.join(claims)}; "
+            "uninstall one, or name a file: path/to/file.py:ClassName"
+        )
+    family, _, member = name.partition(":")
+    if family in files and (members := _members(files[family])):
+        if member not in members:
+            raise unknown(f"{kind[:-1]} of {family}", name, [f"{family}:{m}" for m in members])
+        module = _imported(kind, files[family], family)
+        return Plugin(name, _checked(kind, module.MEMBERS[member], name), _code_hash(files[family], helpers=True))
+    if name in files:
+        module = _imported(kind, files[name], name)
+        return Plugin(name, _target(kind, module, name), _code_hash(files[name], helpers=True))
+    if name in points:
+        point = points[name][0]
+        try:
+            target = point.load()
+        except Exception as error:
+            raise UserError(
+                f"{kind[:-1]} {name!r} of {_package(point)} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        module = target if inspect.ismodule(target) else sys.modules[target.__module__]
+        return Plugin(name, _checked(kind, target, name), _code_hash(Path(str(module.__file__))))
+    raise unknown(kind[:-1], name, names(kind))
+
+
+def listing(kind: Kind) -> list[Listed]:
+    """Name, one line and origin of everything of a kind; nothing is imported for it."""
+    rows = [row for name, path in _files(kind).items() for row in _described(name, path)]
+    rows += [
+        Listed(name, point.value, _package(point)) for name, points in _entry_points(kind).items() for point in points
+    ]
+    return sorted(rows)
+
+
+def _files(kind: Kind) -> dict[str, Path]:
+    found = importlib.util.find_spec(f"bench.{kind}")
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"the package bench.{kind} is not installed: run `pip install -e .` in the checkout")
+    folder = Path(next(iter(found.submodule_search_locations)))
+    return {path.stem.replace("_", "-"): path for path in sorted(folder.glob("[!_]*.py"))}
+
+
+def _entry_points(kind: Kind) -> dict[str, list[EntryPoint]]:
+    grouped: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=f"bench.{kind}"):
+        grouped.setdefault(point.name, []).append(point)
+    return grouped
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _imported(kind: Kind, path: Path, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"bench.{kind}.{path.stem}")
+    except ImportError as error:
+        raise UserError(f"{kind[:-1]} {name} cannot be imported: {error}") from error
+
+
+@lru_cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _members(path: Path) -> dict[str, str]:
+    """Of a family, member -> name of its class."""
+    for node in _parsed(path).body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "MEMBERS" for target in targets):
+                pairs = zip(node.value.keys, node.value.values, strict=True)
+                return {str(ast.literal_eval(k)): v.id for k, v in pairs if k and isinstance(v, ast.Name)}
+    return {}
+
+
+def _described(name: str, path: Path) -> list[Listed]:
+    """What the code of a built-in plug-in says about itself, read and not run."""
+    tree = _parsed(path)
+    own = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    helpers = [node for helper in _siblings(path) for node in _parsed(helper).body if isinstance(node, ast.ClassDef)]
+    classes = {node.name: node for node in helpers} | own
+    members = _members(path)
+    if members:
+        return [
+            _row(f"{name}:{member}", _first_line(classes[kind]), classes[kind], classes)
+            for member, kind in members.items()
+        ]
+    rows = [_row(name, _first_line(tree), node, classes) for node in own.values() if not node.name.startswith("_")]
+    detectors = [row for row in rows if row.differentiable is not None]
+    return detectors[:1] or [Listed(name, _first_line(tree), BUILT_IN)]
+
+
+def _row(name: str, summary: str, kind: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Listed:
+    line = [kind]  # the class and its bases in the same file, nearest first
+    while known := [classes[b.id] for b in line[-1].bases if isinstance(b, ast.Name) and b.id in classes]:
+        line.append(known[0])
+    bases = {b.id for node in line for b in node.bases if isinstance(b, ast.Name)}
+    if not bases & {"Detector", "Wrapper", "Purifier"}:
+        return Listed(name, summary, BUILT_IN)
+    own = {a: next((v for node in line if (v := _constant(node, a)) is not None), None) for a in ("needs", GRADIENT)}
+    wraps = bool(bases & {"Wrapper", "Purifier"})
+    return Listed(name, summary, BUILT_IN, own[GRADIENT] is not False, own["needs"] or "", wraps)
+
+
+def _constant(kind: ast.ClassDef, attribute: str) -> Any:
+    """The literal that a class body assigns to an attribute, or None."""
+    for node in kind.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == attribute for t in targets):
+            value = getattr(node, "value", None)
+            return value.value if isinstance(value, ast.Constant) else value
+    return None
+
+
+def _first_line(node: ast.Module | ast.ClassDef) -> str:
+    return (ast.get_docstring(node) or "").split("\n")[0]
+
+
+def _from_path(kind: Kind, name: str) -> Plugin:
+    file, _, attribute = name.partition(".py")
+    path, attribute = Path(file + ".py"), attribute.lstrip(":")
+    if not path.is_file():
+        raise UserError(f"no file {path} (expected path/to/file.py:ClassName)")
+    # the path belongs to the name, so that two files called mine.py are two modules
+    module_name = f"bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"cannot import {path}: {where_it_failed(error)}") from error
+    if kind == "datasets":
+        return Plugin(path.stem, _checked(kind, module, name), _code_hash(path))
+    if not attribute:
+        return Plugin(path.stem, _target(kind, module, name), _code_hash(path))
+    if not hasattr(module, attribute):
+        raise unknown(f"class in {path}", attribute, (n for n in vars(module) if not n.startswith("_")))
+    return Plugin(attribute, _checked(kind, getattr(module, attribute), name), _code_hash(path))
+
+
+def _code_hash(path: Path, helpers: bool = False) -> str:
+    """Hash of the file and, of a built-in plug-in, of the files beside it that it imports, directly or not."""
+    total = hashlib.sha256(path.read_bytes())
+    for helper in sorted(_siblings(path)) if helpers else ():
+        total.update(helper.read_bytes())
+    return total.hexdigest()
+
+
+def _siblings(path: Path) -> set[Path]:
+    found, waiting = set[Path](), [path]
+    while waiting:
+        for node in ast.walk(_parsed(waiting.pop())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                stems = [node.module] if node.module else [alias.name for alias in node.names]
+                new = {path.with_name(f"{stem}.py") for stem in stems} - found - {path}
+                found |= new
+                waiting += new
+    return found
+
+
+def _target(kind: Kind, module: ModuleType, name: str) -> Any:
+    """The one class that the module defines for its kind, or the module itself for a data set."""
+    if kind == "datasets":
+        return _checked(kind, module, name)
+    fits = _CHECKS[kind]
+    own = [
+        v
+        for v in vars(module).values()
+        if inspect.isclass(v) and v.__module__ == module.__name__ and not v.__name__.startswith("_") and fits(v)
+    ]
+    if len(own) != 1:
+        found = ", ".join(c.__name__ for c in own) or "none"
+        raise UserError(
+            f"{name}: expected one {kind[:-1]} class in the file, found {found}; name it: path/to/file.py:ClassName"
+        )
+    return own[0]
+
+
+def _checked(kind: Kind, target: Any, name: str) -> Any:
+    if not _CHECKS[kind](target):
+        raise UserError(f"{name} is no {kind[:-1]}: expected {_EXPECTED[kind]}")
+    return target
+
+
+def _is_detector(target: Any) -> bool:
+    return inspect.isclass(target) and issubclass(target, Detector)
+
+
+def _is_attack(target: Any) -> bool:
+    return inspect.isclass(target) and hasattr(target, "norms") and "__call__" in dir(target)
+
+
+def _is_dataset(target: Any) -> bool:
+    return all(hasattr(target, attribute) for attribute in ("categories", "load", "IMAGE_SIZE"))
+
+
+_CHECKS: dict[Kind, Callable[[Any], bool]] = {"detectors": _is_detector, "attacks": _is_attack, "datasets": _is_dataset}
+_EXPECTED: dict[Kind, str] = {
+    "detectors": "a subclass of bench.Detector",
+    "attacks": "a class with `norms` whose instances are called as (score, x, sign, threat, rng)",
+    "datasets": "a module with categories(root), load(category, root, image_size) and IMAGE_SIZE",
+}

@@ -1,0 +1,38 @@
+"""Sentences that the leaderboard and the page share."""
+
+from __future__ import annotations
+
+HOW_TO_READ = """\
+Every number is computed from the rows in this folder; `report/index.html` has them all, with plots. AUROC: the chance
+that an anomalous image scores above a normal one; brackets hold the 95 % interval of a bootstrap over images,
+stratified by class. Bold: the best of those that are ranked, and what is not significantly worse on the same images
+(paired bootstrap, p > 0.05). *robust*: after the attack. *normal only*, *anomalous only*: only these images were moved.
+*rounded*: the attacked images in 8 bits. Of detectors that draw noise, robust is the mean over draws, *worst draw* the
+worst of them, *known noise* an adversary who knows the draw. AP: average precision. FPR95: share of normal images
+flagged when 95 % of the anomalous ones are. acc.: accuracy at the threshold that 5 % of held-out normal training images
+exceed. Passes per image: forward + backward. Peak: memory during the attack. M weights: millions of numbers that the
+detector holds. A row without a rank: the reason is below the table. An attack bounds robustness from above: a better
+one can only lower it.
+"""
+
+HOW_TO_READ_BRACKETS = """\
+The true worst case of a smoothed detector lies between what is certified and what an attack reached at the same radius.
+`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack. A certified value above the
+attacked one is impossible: one of both is wrong, and both lose their rank.
+"""
+
+FOOTNOTES = {
+    "certified AUROC": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
+    "pairs whose lower bound of the anomalous score is above the upper bound of the normal one. The bounds of all "
+    "images of a category hold together with a chance of 1 - alpha, over the noise that was drawn. *clean*: the "
+    "smoothed score itself. *certified acc.*, *normal right*, *anomalous right*: decisions that stand in the ball. "
+    "*certified radius*: how far the median image may be moved. The ball is l2 on pixels in [0, 1]: it says nothing "
+    "about linf.",
+    "normal right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not the worst "
+    "one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
+    "share of that class still on its side of the threshold.",
+    "AutoAttack acc.": "*AutoAttack acc.*: share of images that AutoAttack did not break, which is its own figure.",
+    "median radius, normal": "*median radius*: how far the median image of the class must move, in the norm and in "
+    "pixels in [0, 1], to be judged wrongly at the threshold, as far as the attack found; 0 where it is from the "
+    "start, inf where nothing was found.",
+}

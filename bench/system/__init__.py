@@ -1,0 +1,1 @@
+"""The machine: disk, cache folder, versions, memory."""

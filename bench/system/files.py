@@ -1,0 +1,123 @@
+"""Writing so that a crash, a full disk or a second process never leaves a half file under its final name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it if the block succeeds and deleted if it does not."""
+    with says_why(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        partial = Path(name)
+        try:
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.chmod(0o644)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def digest(text: str, digits: int = 24) -> str:
+    """A file name for any text: the first hex digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole text, or an error and the file as it was."""
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not JSON: it was changed or cut short; delete its folder to start over") from None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """A NumPy file."""
+    with writing(path) as partial, partial.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """A compressed NumPy archive; the same arrays give the same bytes."""
+    with writing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_array(path: Path) -> NDArray[Any] | None:
+    """What `write_array` wrote; None if it is not there or not whole."""
+    try:
+        found: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found
+
+
+def append(path: Path, text: str) -> None:
+    """Added at the end and on the disk when this returns."""
+    with says_why(path), path.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_at(path: Path, offset: int, content: bytes) -> None:
+    """Into a file that may be longer already: who else writes the same there does no harm.
+
+    A file that is too short, because somebody deleted it meanwhile, is left alone.
+    """
+    with says_why(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if os.fstat(handle).st_size >= offset:
+                os.lseek(handle, offset, os.SEEK_SET)
+                with os.fdopen(handle, "r+b", closefd=False) as file:
+                    file.write(content)
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def says_why(path: Path) -> Iterator[None]:
+    """The operating system's reason (disk full, not permitted, ...) becomes the user's one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def file_sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
