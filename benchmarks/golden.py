@@ -120,7 +120,9 @@ def _compare(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]
             one, other = before.get(cell, {}), after.get(cell, {})
             what = ", ".join(k for k in ("samples", "metrics") if one.get(k) != other.get(k))
             print(f"{'differs' if one and other else 'missing'} ({what}): {cell}")
-    print(f"{len(before) - wrong} of {len(before)} cells are the same, byte for byte" if not wrong else f"{wrong} differ")
+    print(
+        f"{len(before) - wrong} of {len(before)} cells are the same, byte for byte" if not wrong else f"{wrong} differ"
+    )
     return min(wrong, 1)
 
 

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from ..core.detector import Detector
-from ..core.score import where_it_failed
 from ..errors import UserError, unknown
 
 Kind = Literal["detectors", "attacks", "datasets"]
@@ -208,6 +206,8 @@ def _from_path(kind: Kind, name: str) -> Plugin:
     except UserError:
         raise
     except Exception as error:
+        from ..core.score import where_it_failed  # imports torch, which listing and help must not wait for
+
         raise UserError(f"cannot import {path}: {where_it_failed(error)}") from error
     if kind == "datasets":
         return Plugin(path.stem, _checked(kind, module, name), _code_hash(path))
@@ -263,6 +263,8 @@ def _checked(kind: Kind, target: Any, name: str) -> Any:
 
 
 def _is_detector(target: Any) -> bool:
+    from ..core.detector import Detector  # as above
+
     return inspect.isclass(target) and issubclass(target, Detector)
 
 
