@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 BED = "--dataset textures --category brick"
 GRID = (
     # detectors under one attack, two budgets each: the larger starts from the smaller
-    "run --detector autoencoder,pls,ocr-gan --attack pgd-linf --eps 1/255,2/255 --attack-param steps=5 --param steps=20",
+    "run --detector autoencoder,pls,ocr-gan --attack pgd-linf --eps 1/255,2/255 --attack-param steps=5 "
+    "--param steps=20",
     "run --detector advrad --attack pgd-linf --eps 1/255,2/255 --attack-param steps=3 --attack-param draws=2 "
     "--param steps=10 --draws 2",
     "run --detector patchcore --attack pgd-linf --eps 1/255,2/255 --attack-param steps=3 "
@@ -41,7 +42,8 @@ GRID = (
     "run --detector autoencoder --attack pgd-l1 --eps 12 --attack-param steps=5 --param steps=20",
     "run --detector autoencoder --attack standard-linf --eps 2/255 --attack-param steps=10 --attack-param queries=50 "
     "--attack-param transfer=false --param steps=20",
-    "run --detector autoencoder --attack apgd-linf --eps 2/255 --attack-param steps=10 --goal threshold --param steps=20",
+    "run --detector autoencoder --attack apgd-linf --eps 2/255 --attack-param steps=10 --goal threshold "
+    "--param steps=20",
     # compositions
     "run --detector smoothed+autoencoder --attack apgd-l2 --eps 0.2 --attack-param steps=3 --attack-param draws=2 "
     "--param autoencoder.steps=20 --param smoothed.n=5 --draws 2",

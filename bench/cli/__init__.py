@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ..audit.check_run import Rechecked
-from ..audit.rebuild import Overrides
-from ..audit.verify import Verified
-from ..core.data import Data
-from ..core.threat import ThreatModel
 from ..errors import UserError
-from ..plugins.fitting import DetectorSpec
-from .progress import Bars
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from rich.console import Console
+
+    from ..audit.check_run import Rechecked
+    from ..audit.rebuild import Overrides
+    from ..audit.verify import Verified
+    from ..core.data import Data
+    from ..core.threat import ThreatModel
+    from ..plugins.fitting import DetectorSpec
+    from .progress import Bars
 
 EXAMPLES = """\
 examples:
