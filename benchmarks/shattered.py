@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Data, Detector, Rng, Score, fit_or_load, load_data
-from bench.checks.of_detector import NEARBY
+from bench.checks.of_gradient import NEARBY
 
 IMAGES = 4  # of each class
 FREQUENCY = 3e4  # of the ripple, per pixel unit

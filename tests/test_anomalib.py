@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Progress, UserError, identity_backward, load_data
 from bench.checks import of_detector as checks
+from bench.checks.probe import toy_data
 from bench.plugins import registry
 from bench.plugins.fitting import DetectorSpec
 
@@ -73,12 +74,12 @@ _fitted: dict[str, Any] = {}
 def fitted(name: str) -> Any:
     """A toy fit of each model serves all tests."""
     if name not in _fitted:
-        _fitted[name] = candidate(name).fitted(checks.toy_data())
+        _fitted[name] = candidate(name).fitted(toy_data())
     return _fitted[name]
 
 
 def images() -> Tensor:
-    data = checks.toy_data()
+    data = toy_data()
     return data.test.images([0, 1, 8, 9])
 
 
@@ -150,7 +151,7 @@ def test_cflow_is_anomalibs_when_the_maxima_are_those_of_the_batch() -> None:
 
 def test_the_maxima_of_cflow_come_from_the_training_images() -> None:
     detector = fitted("cflow")
-    train, _ = checks.toy_data().train.split(0)
+    train, _ = toy_data().train.split(0)
     x = torch.stack([train[i] for i in range(len(train))])
     with torch.no_grad():
         layers = detector._log_likelihoods(detector._inner(x))
@@ -185,7 +186,7 @@ def test_padim_is_the_mahalanobis_distance() -> None:
     model = detector.model
     x = detector._inner(images())
     with torch.no_grad():
-        train, _ = checks.toy_data().train.split(0)
+        train, _ = toy_data().train.split(0)
         normal = detector._inner(torch.stack([train[i] for i in range(len(train))]))
         at = model.generate_embedding(model.feature_extractor(normal))[..., 3, 5]
         covariance = torch.cov(at.T) + (0.01 + 1e-5) * torch.eye(at.shape[1])

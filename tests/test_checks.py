@@ -22,6 +22,7 @@ from bench.checks import of_attack as beliefs
 from bench.checks import of_detector as checks
 from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, markdown
 from bench.checks.of_certificate import CHECKS as CERTIFICATE_CHECKS
+from bench.checks.probe import toy_data
 from bench.core.check import Outcome
 from bench.core.score import Passes
 from bench.engine.warm_starts import WarmStarts
@@ -113,7 +114,7 @@ def test_a_clean_cell_that_stops_at_the_threshold_passes() -> None:
 
 
 def test_a_fitted_detector_passes_every_check() -> None:
-    data = checks.toy_data(32)
+    data = toy_data(32)
     detector = DetectorSpec("autoencoder", {"width": 8, "latent": 8, "steps": 60}, device="cpu").fitted(data)
     assert failed(cell(detector, PGD(steps=40), ThreatModel("linf", "2/255"), data)) == {}
 

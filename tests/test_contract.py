@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Rng
 from bench.checks import of_detector as checks
+from bench.checks.probe import Probe, toy_data
 from bench.plugins import registry
 from bench.plugins.fitting import DetectorSpec
 
@@ -201,11 +202,11 @@ PLANTED = {
 }  # fmt: skip
 
 
-def probe_of(kind: Callable[[], Detector]) -> checks.Probe:
-    data = checks.toy_data(32)
+def probe_of(kind: Callable[[], Detector]) -> Probe:
+    data = toy_data(32)
     detector = kind()
     detector.fit(DataLoader(data.train, batch_size=16))
-    return checks.Probe(detector.eval(), data.test.images(range(len(data.test))), data.test.ids, data)
+    return Probe(detector.eval(), data.test.images(range(len(data.test))), data.test.ids, data)
 
 
 @pytest.mark.parametrize("kind", [Honest, WithEvidence])
@@ -222,7 +223,7 @@ def test_a_planted_violation_is_caught(kind: type[Honest]) -> None:
 
 
 def test_the_toy_task_is_what_it_says() -> None:
-    data = checks.toy_data()
+    data = toy_data()
     assert np.bincount(data.test.labels).tolist() == [checks.TOY_IMAGES, checks.TOY_IMAGES]
     assert data.test.labels == sorted(data.test.labels)
     assert copy.deepcopy(data).test.fingerprint == data.test.fingerprint

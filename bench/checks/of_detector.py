@@ -12,73 +12,36 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.check import Check
-from ..core.data import Data, TestSet, TrainSet
+from ..core.data import Data
 from ..core.detector import RANDOM_WEIGHTS, Detector
 from ..core.parameters import accepted
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
 from ..errors import UserError
 from ..plugins.fitting import SCHEMA, DetectorSpec, load, save
-from ..plugins.lookup import load_data
+from .of_gradient import (
+    gradient_can_be_followed,
+    gradient_is_the_gradient,
+    images_do_not_mix,
+)
+from .probe import Probe, toy_data
 
-TOY_TRAIN = 48
-TOY_IMAGES = 6  # of each class
 RUN_IMAGES = 2  # of each class, for the checks of every run
-ATTACK_STEPS = 3  # to the point of the attacked images at which the gradient is checked
-ATTACK_RADIUS = 2 / 255
-DIRECTIONS = 8
 ROWS_TOLERANCE = 1e-4  # of the spread of scores: batch against single image
 GPU_TOLERANCE = 1e-2  # of the spread of scores
-GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
-MIXING_TOLERANCE = 1e-6  # of an image's own gradient: that of its score at another image
-NEARBY = (1e-4, 3e-4)  # uniform noise, in [0, 1] pixels, at which a gradient should still be about the same
-ALIGNED = 0.5  # cosine between both, in the median over images; docs/checks.md says what real detectors have
-ALL_ZERO = 0.9995  # of the entries of a gradient: what is left is no direction
-REACH = 1e-4  # of the spread of scores: what a full step along the gradient must promise
 SAME_SCORE = 0.05  # share of images
 FRESH_DRAWS = 8
 STANDARD_ERRORS = 6  # between two means of few draws
-STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
-NOT_DIFFERENTIABLE = "declared not differentiable: only attacks that need no gradient are offered"
-NO_PATH = "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
 
 
 Examined = TypeVar("Examined")  # by a check
-
-
-class Probe(NamedTuple):
-    """A fitted detector and images (N, 3, H, W) to try it on; the first half are normal."""
-
-    detector: Detector
-    images: Tensor
-    ids: list[str]
-    data: Data
-
-    def score(self, images: Tensor | None = None, rows: list[int] | None = None, seed: int = 0) -> Tensor:
-        """Scores under noise fixed by `seed`, for the rows of `images` that are given."""
-        x = self.images if images is None else images
-        ids = self.ids if rows is None else [self.ids[i] for i in rows]
-        return Score(self.detector)(x, Rng(seed, ids))
-
-    def spread(self, scores: Tensor) -> float:
-        return max(float(scores.max() - scores.min()), 1e-12)
-
-
-def toy_data(image_size: int | None = None) -> Data:
-    """A few bricks, with the plainest defects of each kind: a detector that learns anything tells them apart."""
-    data = load_data("textures", category="brick", image_size=image_size)
-    normal = [r for r in data.test.records if not r.label][:TOY_IMAGES]
-    plain = [r for r in data.test.records if r.label and r.id.endswith(("/07", "/08"))][:TOY_IMAGES]
-    train = TrainSet(data.train.records[: TOY_TRAIN + 16], data.image_size)
-    return Data("toy", "brick", data.image_size, train, TestSet([*normal, *plain], data.image_size))
 
 
 def check_detector(candidate: DetectorSpec, image_size: int | None = None) -> Iterator[Check]:
@@ -215,157 +178,6 @@ def scoring_changes_nothing(probe: Probe) -> tuple[bool, str]:
     if flags != [m.training for m in probe.detector.modules()]:
         return False, "scoring switches a module between train and eval mode"
     return True, "scoring leaves the detector as it was"
-
-
-def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
-    """Autograd against central finite differences, in double precision where the detector allows it.
-
-    Along random sign directions and along the gradient itself, at normal and anomalous images and where an attack takes
-    them. A branch that was detached leaves a gradient that is not zero, and wrong; this finds it.
-    """
-    detector = probe.detector
-    if not detector.differentiable:
-        return True, NOT_DIFFERENTIABLE
-    steps: tuple[float, ...]
-    try:
-        double = copy.deepcopy(detector).double()
-        double.score(probe.images[:1].double())
-        detector, x, steps = double, probe.images.double(), STEPS
-    except Exception:  # float32 inside: constants, or a library that insists
-        x, steps = probe.images, (1e-3,)
-    precision = "double" if x.dtype == torch.float64 else "single"
-
-    def scores(images: Tensor) -> Tensor:
-        return Score(detector)(images, Rng(0, probe.ids))
-
-    def gradient_at(images: Tensor) -> Tensor | None:
-        point = images.clone().requires_grad_(True)
-        value = scores(point)
-        return torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
-
-    sign = torch.ones(len(x), 1, 1, 1).to(x)
-    sign[len(x) // 2 :] = -1  # normal images go up, anomalous ones down
-    # Half a grey level of noise: in a saturated background, filters meet exact ties, where no gradient is defined
-    dither = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).to(x) - 0.5
-    x = x.clamp(0.01, 0.99) + dither / 255
-    attacked = x
-    worst: dict[str, float] = {}
-    for place in ("clean", "attacked"):
-        gradient = gradient_at(attacked)
-        if gradient is None:
-            return False, NO_PATH
-        if not gradient.isfinite().all():
-            return False, f"the gradient is not finite at {place} images"
-        flat = gradient.flatten(1).abs().amax(1) == 0
-        for kind, half in (("normal", flat[: len(x) // 2]), ("anomalous", flat[len(x) // 2 :])):
-            if half.sum() > len(half) / 2:
-                return False, (
-                    f"the gradient is zero at {int(half.sum())} of {len(half)} {place} {kind} images: the score is "
-                    "rounded or saturated"
-                )
-        # a wrong gradient is wrong at every step; a right one may need a short one, between the kinks of a network
-        for step in steps:
-            off = _disagreement(scores, attacked, gradient, step)
-            worst[place] = min(off, worst.get(place, torch.inf))
-            if worst[place] < GRADIENT_TOLERANCE[precision] / 10:
-                break
-        if worst[place] > GRADIENT_TOLERANCE[precision]:
-            return False, (
-                f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
-                f"{worst[place]:.0%} ({precision} precision)"
-            )
-        if place == "clean":
-            for _ in range(ATTACK_STEPS):
-                ascent = gradient_at(attacked)
-                if ascent is not None:
-                    attacked = attacked + sign * ATTACK_RADIUS / ATTACK_STEPS * ascent.nan_to_num(0, 0, 0).sign()
-    return True, (
-        f"the gradient agrees with finite differences to {worst['clean']:.1e} at clean and {worst['attacked']:.1e} at "
-        f"attacked images ({precision} precision)"
-    )
-
-
-def _disagreement(scores: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, step: float) -> float:
-    """Relative to the larger of the two derivatives: the median over directions at each image, its median over the
-    images of a class, and the larger of both classes, so that a gradient masked at one class cannot hide.
-
-    An image without any gradient has nothing to compare.
-    """
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    with torch.no_grad():
-        for k in range(DIRECTIONS):
-            direction = torch.randn(x.shape, generator=generator).to(x).sign() if k else gradient.sign()
-            claimed = (gradient * direction).flatten(1).sum(1)
-            measured = (scores(x + step * direction) - scores(x - step * direction)) / (2 * step)
-            scale = torch.maximum(claimed.abs(), measured.abs())
-            found.append((claimed - measured).abs() / scale)  # 0 / 0 is nan, and left out
-    per_image = torch.stack(found).nanquantile(0.5, dim=0)
-    halves = per_image[: len(x) // 2], per_image[len(x) // 2 :]
-    return max(float(half.nanquantile(0.5).nan_to_num(torch.inf)) for half in halves)
-
-
-def images_do_not_mix(probe: Probe) -> tuple[bool, str]:
-    """d s_i / d x_j = 0: what an attack follows at one image is of that image alone."""
-    if not probe.detector.differentiable:
-        return True, NOT_DIFFERENTIABLE
-    x = probe.images.clone().requires_grad_(True)
-    scores = Score(probe.detector)(x, Rng(0, probe.ids))
-    if not scores.requires_grad:
-        return True, NO_PATH
-    for i in (0, len(x) - 1):
-        found: Sequence[Tensor | None] = torch.autograd.grad(scores[i], x, retain_graph=True, allow_unused=True)
-        gradient = found[0]
-        if gradient is None:
-            return True, NO_PATH
-        size = gradient.flatten(1).abs().amax(1)
-        others = float(torch.cat([size[:i], size[i + 1 :]]).max())
-        if others > MIXING_TOLERANCE * float(size[i]):
-            return False, (
-                f"the gradient of one image's score is {others:.1e} at another image of the batch "
-                f"({float(size[i]):.1e} at its own): images are mixed"
-            )
-    return True, "no gradient flows between the images of a batch"
-
-
-def gradient_can_be_followed(probe: Probe) -> tuple[bool, str]:
-    """Neither vanishing nor shattered: it promises a change that counts, and is about the same a little further on."""
-    detector, x = probe.detector, probe.images
-    if not detector.differentiable:
-        return True, NOT_DIFFERENTIABLE
-
-    def gradient_at(images: Tensor) -> tuple[Tensor, Tensor | None]:
-        point = images.clone().requires_grad_(True)
-        scores = Score(detector)(point, Rng(0, probe.ids))
-        found = torch.autograd.grad(scores.sum(), point, allow_unused=True)[0] if scores.requires_grad else None
-        return scores.detach(), found
-
-    scores, gradient = gradient_at(x)
-    if gradient is None:
-        return False, NO_PATH
-    flat = gradient.nan_to_num(0, 0, 0).flatten(1)
-    zeros = float((flat == 0).double().mean(1).median())
-    if zeros > ALL_ZERO:
-        return False, f"{zeros:.2%} of the gradient's entries are exactly zero: nothing can be followed"
-    reach = float((flat.abs().sum(1) * ATTACK_RADIUS).median()) / probe.spread(scores)
-    if reach < REACH:
-        return False, (
-            f"the gradient vanishes: a step of {ATTACK_RADIUS * 255:.0f}/255 along it promises {reach:.1e} of the "
-            "spread of scores"
-        )
-    generator = torch.Generator().manual_seed(0)
-    aligned, same_sign = [], []
-    for level in NEARBY:
-        noise = 2 * torch.rand(x.shape, generator=generator).to(x) - 1
-        beside = gradient_at((x + level * noise).clamp(0, 1))[1]
-        assert beside is not None
-        beside = beside.nan_to_num(0, 0, 0).flatten(1)
-        aligned.append(float(F.cosine_similarity(flat, beside).median()))
-        same_sign.append(float((flat.sign() == beside.sign()).double().mean(1).median()))
-    said = f"the gradient's cosine with the one {NEARBY[0]:g} away is {aligned[0]:.2f} ({same_sign[0]:.0%} same signs)"
-    if max(aligned) < ALIGNED:
-        return False, f"{said}: it is shattered"
-    return True, f"{said}; {zeros:.0%} of its entries are zero"
 
 
 def generators_are_left_alone(probe: Probe) -> tuple[bool, str]:
@@ -552,4 +364,3 @@ OF_A_RUN = (
     "scores", "rows", "randomness", "state", "gradient", "mixing", "shattered", "seeding", "plain score", "saturation",
 )  # fmt: skip
 OF_A_CERTIFICATE = ("scores", "rows", "randomness", "state", "seeding")
-"""Of those, what does not ask for a gradient: a certificate follows none."""
