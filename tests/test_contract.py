@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from bench import Detector, Rng
 from bench.checks import of_detector as checks
-from bench.checks.probe import Probe, toy_data
+from bench.checks.probe import TOY_IMAGES, Probe, toy_data
 from bench.plugins import registry
 from bench.plugins.fitting import DetectorSpec
 
@@ -224,6 +224,6 @@ def test_a_planted_violation_is_caught(kind: type[Honest]) -> None:
 
 def test_the_toy_task_is_what_it_says() -> None:
     data = toy_data()
-    assert np.bincount(data.test.labels).tolist() == [checks.TOY_IMAGES, checks.TOY_IMAGES]
+    assert np.bincount(data.test.labels).tolist() == [TOY_IMAGES, TOY_IMAGES]
     assert data.test.labels == sorted(data.test.labels)
     assert copy.deepcopy(data).test.fingerprint == data.test.fingerprint
