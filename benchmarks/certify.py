@@ -53,8 +53,11 @@ def main() -> None:
     x = data.test.images(range(len(data.test)))
     smoothed = around(detector, 0.25)
     settings = Certificate(options.samples)
-    threat = bench.ThreatModel("l2", 0.1)
-    spec = RunSpec("smoothed", {}, "certificate", {}, threat, data.name, data.category, 64, 64, 0, None, None)
+    spec = RunSpec(
+        detector="smoothed", detector_parameters={}, attack="certificate", attack_parameters={}, norm="l2", eps="0.1",
+        targets="both", dataset=data.name, category=data.category, image_size=64, seed=0, limit=None, draws=None,
+        goal="rank",
+    )  # fmt: skip
     origin = Origin("smoothed", "unknown", {}, {})
     ready = Prepared(smoothed, origin, Threshold(0.0, 0, 0.05), (), detector.device)
 

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cells.record import SCHEMA
 from bench.cells.rows import Row, to_csv
+from bench.cells.schema import SCHEMA
 from bench.cells.spec import RunSpec
 from bench.core.check import Check
-from bench.core.threat import ThreatModel
 from bench.stats.metrics import threshold_at
 from bench.system.provenance import git_state, versions
 
@@ -74,8 +73,9 @@ def write_cells(folder: Path, cells: int, images: int, seed: int = 0) -> int:
                 for i in range(images)
             ]
             spec = RunSpec(
-                f"detector_{detector:02}", {}, attack, {}, ThreatModel("linf", eps), "made_up", f"category_{category}",
-                64, 64, 0, None, None,
+                detector=f"detector_{detector:02}", detector_parameters={}, attack=attack, attack_parameters={},
+                norm="linf", eps=eps, targets="both", dataset="made_up", category=f"category_{category}", image_size=64,
+                seed=0, limit=None, draws=None, goal="rank",
             )  # fmt: skip
             write_cell(folder, spec, rows, [Check("gradient", True, f"agrees to {rng.uniform(0, 1e-4):.2g}")] * 12)
             written += 1
@@ -84,7 +84,7 @@ def write_cells(folder: Path, cells: int, images: int, seed: int = 0) -> int:
 
 def write_cell(folder: Path, spec: RunSpec, rows: list[Row], checks: list[Check]) -> Path:
     """A finished cell of these rows."""
-    cell = spec.folder(folder)
+    cell = spec.folder(folder, 64)
     cell.mkdir(parents=True)
     text = to_csv(rows)
     anomalous = sum(row.label for row in rows)
@@ -93,7 +93,7 @@ def write_cell(folder: Path, spec: RunSpec, rows: list[Row], checks: list[Check]
         "schema": SCHEMA,
         "kind": "attack",
         "status": "finished",
-        "spec": spec.record(),
+        "spec": spec.as_json(),
         "detector": {
             "code": "0" * 64, "parameters": {}, "randomized": False, "differentiable": True, "unranked": "",
             "purification": None, "fit": {"model_sha256": "0" * 64, "seconds": 12.5, "images": 200}, "weights": 600_000,

@@ -258,9 +258,11 @@ def measured(row: Row) -> dict[str, Any]:
 
 
 def attacked(row: Row, seed: int, data: Data, ready: Prepared, attack: Measured) -> list[ImageRow]:
+    threat = ThreatModel(row["norm"], row["eps"])
     spec = RunSpec(
-        row["name"], row["detector_parameters"], row["attack"], {}, ThreatModel(row["norm"], row["eps"]), data.name,
-        data.category, data.image_size, None, seed, row["limit"], None,
+        detector=row["name"], detector_parameters=row["detector_parameters"], attack=row["attack"],
+        attack_parameters={}, norm=threat.norm, eps=eps_text(threat.eps), targets="both", dataset=data.name,
+        category=data.category, image_size=data.image_size, seed=seed, limit=row["limit"], draws=None, goal="rank",
     )  # fmt: skip
     worker = Worker(spec, data, ready, attack)
     results = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -22,8 +23,42 @@ from torch import Tensor
 
 import bench
 from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet
+from bench.cells.result import Result
+from bench.cells.schema import FinishedRecord
 from bench.core.images import ArraySource
 from bench.plugins import registry
+
+RECORD: dict[str, Any] = {
+    "schema": 3, "kind": "attack", "status": "finished",
+    "spec": {
+        "detector": "d", "detector_parameters": {}, "attack": "pgd", "attack_parameters": {}, "norm": "linf",
+        "eps": "2/255", "targets": "both", "dataset": "d", "category": "one", "image_size": 8, "seed": 0, "limit": None,
+        "draws": None, "goal": "rank",
+    },
+    "detector": {
+        "code": "0" * 64, "parameters": {}, "randomized": False, "differentiable": True, "unranked": "",
+        "purification": None, "fit": None, "weights": 0,
+    },
+    "attack": {"code": "1" * 64, "parameters": {}, "parts": [], "sources": {}},
+    "data": {"train": "2" * 64, "test": "3" * 64, "train_images": 40, "normal": 30, "anomalous": 30},
+    "checks": [], "threshold": {"value": 0.5, "held_out": 20, "false_alarms": 0.05}, "versions": {},
+    "git": {"commit": None, "dirty": None}, "device": "cpu", "batch_size": 32, "started": "", "warnings": [],
+    "rows": 60, "forwards": 60, "backwards": 60, "seconds": 1.0, "peak_memory": None, "finished": "",
+    "samples_sha256": "4" * 64,
+}  # fmt: skip
+"""run.json of a made-up cell."""
+
+
+def made_record(**changes: Any) -> FinishedRecord:
+    """A finished cell's; a mapping changes only the fields that it names."""
+    found = {name: RECORD[name] | value if isinstance(value, dict) else value for name, value in changes.items()}
+    return FinishedRecord.model_validate(copy.deepcopy(RECORD | found))
+
+
+def respec(r: Result, **changes: Any) -> None:
+    """Another spec, before anything has been asked of the result."""
+    r.record.spec = r.spec.model_copy(update=changes)
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real images and weights, beside the checkout where they are to be had; they are never part of it."""

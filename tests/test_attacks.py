@@ -338,7 +338,7 @@ def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) ->
     evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
     results = read_results(tmp_path).results
     (board,) = boards(results)
-    assert results[0].spec["attack_parameters"] == {"steps": 4, "queries": 6, "transfer": False}
+    assert results[0].spec.attack_parameters == {"steps": 4, "queries": 6, "transfer": False}
     shown, parts = table(board).iloc[0], by_part(board).iloc[0]
     assert list(parts.index) == ["detector", "apgd", "apgd-top", "apgd-score", "square", "worst of all"]
     metrics = results[0].metrics

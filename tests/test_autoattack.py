@@ -146,7 +146,7 @@ def test_its_own_accuracy_is_reported(data: Data, tmp_path: Any) -> None:
     frame = evaluate(Linear(), data, "autoattack", threat, attack_params=SMALL, results=tmp_path)
     assert frame.broken.isna().tolist() == (frame.label == 1).tolist()
     (result,) = read_results(tmp_path).results
-    tau = result.record["threshold"]["value"]
+    tau = result.record.threshold.value
     expected = accuracy(frame[PLAIN], frame.label, tau).value
     assert result.metrics["autoattack_accuracy"].value == pytest.approx(expected)
     assert expected < accuracy(frame.clean, frame.label, tau).value

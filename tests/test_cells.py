@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import respec
 from test_page import unpacked
 
 from bench import UserError, load_results
@@ -85,7 +86,7 @@ def left_out(results: Path, run_cli: Run) -> str:
         (lambda record: record.pop("finished"), "run.json, finished: field required"),
         (lambda record: record["detector"]["fit"].pop("seconds"), "run.json, detector.fit.seconds: field required"),
         (lambda record: record["detector"].update(purification={"value": "5"}), "run.json, detector.purification"),
-        (lambda record: record["detector"].update(weights=None), "run.json, detector.weights"),
+        (lambda record: record["detector"].update(weights=-1), "run.json, detector.weights"),
         (lambda record: record.update(seconds=float("nan")), "run.json, seconds"),
         (lambda record: record.update(forwards=10**400), "run.json, forwards"),
         (lambda record: record.update(status="running", rows="3"), "run.json, rows"),
@@ -157,7 +158,7 @@ def test_rows_are_the_table_again() -> None:
 def packed(results: Path, run_cli: Run, name: str) -> Path:
     """All cells of the folder, with their metrics, in a submission beside it."""
     for r in find_cells(results).results:
-        record = r.record | {"metrics": {name: metric.value for name, metric in r.metrics.items()}}
+        record = r.record.as_json() | {"metrics": {name: metric.value for name, metric in r.metrics.items()}}
         (r.folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     code, _, err = run_cli("submit", results, "--out", results.parent / name)
     assert code == 0, err
@@ -286,11 +287,11 @@ def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: R
     expected = {"1/255": "1/255", "2/255": "1/255,2/255", "4/255": "1/255,2/255,4/255"}
     for r in found:
         options = parsed(command_of(r, balls=balls))
-        assert options.eps == expected[r.spec["eps"]] and options.data_root is None
+        assert options.eps == expected[r.spec.eps] and options.data_root is None
         assert (options.detector, options.attack, options.targets) == ("autoencoder", "noise-linf", "normal")
         assert (options.category, options.limit, options.image_size, options.seed) == ("brick", 4, 16, 3)
         assert options.param == ["steps=2"] and options.attack_param == ["tries=2"]
-        assert parsed(command_of(r)).eps == r.spec["eps"]
+        assert parsed(command_of(r)).eps == r.spec.eps
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     words = shlex.split(command_of(max(found, key=lambda r: r.eps), balls=balls))
     assert run_cli(*words[1:], "--results", tmp_path)[0] == 0  # finds every cell finished
@@ -300,7 +301,7 @@ def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: R
 def test_balls_that_lead_in_a_circle_end(results: Path) -> None:
     one, *_ = found = read_results(results).results
     for r in found:
-        r.record["smaller_ball"] = next(iter(balls_of([one])))
+        r.record.smaller_ball = next(iter(balls_of([one])))
     assert command_of(one, balls=balls_of(found)).count("/255") == 1
 
 
@@ -308,10 +309,10 @@ def test_the_command_of_a_certificate_is_exact(results: Path) -> None:
     given = {"smoothed.n": 21, "smoothed.center": "0.4", "denoised.steps": 2, "autoencoder.error": "ssim"}
     asked = candidate("denoised+autoencoder", 0.123456789, given)
     (r, *_) = read_results(results).results
-    r.record["kind"] = "certificate"
-    r.record["attack"]["parameters"] = vars(Certificate(60, 0.00012345678))
-    r.record["detector"]["parameters"] = dict(asked.changed)
-    r.spec.update(detector=asked.label, detector_parameters=asked.changed, attack="certificate", norm="l2", eps="0.05")
+    r.record.kind = "certificate"
+    r.record.attack.parameters = vars(Certificate(60, 0.00012345678))
+    r.record.detector.parameters = dict(asked.changed)
+    respec(r, detector=asked.label, detector_parameters=asked.changed, attack="certificate", norm="l2", eps="0.05")
     assert asked.changed["denoised.sigma"] == asked.changed["smoothed.sigma"] == 0.123456789
     options = parsed(command_of(r))
     parameters = parse_assignments([*options.param, f"smoothed.center={options.center}"])

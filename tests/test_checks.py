@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
 from bench.cells import bracket
-from bench.cells.record import read_record, read_rows
+from bench.cells.record import read_finished, read_record, read_rows
 from bench.cells.rows import Row
 from bench.checks import of_attack as beliefs
 from bench.checks import of_detector as checks
@@ -427,7 +427,7 @@ def test_a_kill_during_the_checks_costs_no_row(tmp_path: Path, monkeypatch: pyte
         patch.setattr(cells, "checks_of_cell", killed)
         evaluate(Linear(), small_data(), "pgd-linf", BALL, results=tmp_path)
     (path,) = tmp_path.rglob("run.json")
-    record = read_record(path.parent)
+    record = read_record(path.parent).as_json()
     assert record["status"] == "running" and record["rows"] == len(small_data().test)
     samples = (path.parent / "samples.csv").read_bytes()
     again = evaluate(Linear(), small_data(), "pgd-linf", BALL, results=tmp_path).attrs["run"]
@@ -549,7 +549,7 @@ def test_check_run_repeats_what_is_stored(run_cli: Run, stored: Path) -> None:
     for path in (stored, stored / "run.json", stored.parents[2]):
         code, out, err = run_cli("check-run", path, *options(stored))
         lines = out.splitlines()
-        failing = failed(read_record(stored))
+        failing = failed(read_record(stored).as_json())
         assert (code, err) == (int(bool(failing)), ""), out
         assert len(lines) == 1 + len(checks.OF_A_RUN) + len(beliefs.CHECKS)
         assert all(line.startswith(("pass", "FAIL")) and "stored:" not in line for line in lines), out
@@ -557,7 +557,7 @@ def test_check_run_repeats_what_is_stored(run_cli: Run, stored: Path) -> None:
 
 
 def test_check_run_says_what_changed(run_cli: Run, stored: Path) -> None:
-    record = read_record(stored)
+    record = read_record(stored).as_json()
     for check in record["checks"]:
         if check["name"] == "signs":
             check |= {"passed": False, "sentence": "another sentence"}
@@ -571,7 +571,7 @@ def test_check_run_says_what_changed(run_cli: Run, stored: Path) -> None:
 def test_check_run_finds_rows_that_are_not_the_detectors(run_cli: Run, stored: Path) -> None:
     import hashlib
 
-    rows = read_rows(stored, read_record(stored))
+    rows = read_rows(stored, read_finished(stored))
     from bench.cells.rows import to_csv
 
     text = to_csv([row._replace(clean=row.clean * 1.01) for row in rows])

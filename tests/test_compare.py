@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Linear, small_data
+from conftest import Linear, made_record, respec, small_data
 from rich.console import Console
 from scipy import stats
 
@@ -27,6 +27,7 @@ from bench.analysis.compare import (
 from bench.cells.reader import Results, load_results, read_results
 from bench.cells.result import Result
 from bench.cells.rows import Row, Table
+from bench.cells.schema import CheckRecord
 from bench.report.figures.ranks import draw_ranks
 from bench.report.terminal import rich_table
 from bench.stats.metrics import _weights
@@ -38,15 +39,11 @@ def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/2
     """A cell with these robust scores, and more columns; the first half of the images is normal."""
     half = len(scores) // 2
     rows = tuple(Row(f"{i}", int(i >= half), float(s), float(s), 0.0, float(s)) for i, s in enumerate(scores))
-    record = {
-        "kind": "attack", "checks": [], "threshold": {"value": 0.5}, "attack": {"parts": []},
-        "detector": {"unranked": "", "purification": None}, "data": {},
-        "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
-                 "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
-                 "limit": None, "draws": None, "goal": "rank"},
-    }  # fmt: skip
+    record = made_record(spec={"eps": eps})
     table = Table.of(rows)
-    return Result(Path(f"{name}-{category}-{eps}"), record, table._replace(columns=table.columns | more))
+    found = Result(Path(f"{name}-{category}-{eps}"), record, table._replace(columns=table.columns | more))
+    respec(found, detector=name, category=category)  # names that no file could have as well
+    return found
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -92,7 +89,7 @@ def test_an_infinite_median_is_more_than_any_other() -> None:
 
 def test_what_is_undefined_has_no_p() -> None:
     a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
-    b.record["threshold"]["value"] = np.nan
+    b.record.threshold.value = np.nan
     found = paired([a], [b], "robust_accuracy")
     assert np.isnan([found.p, found.errors, *found.difference]).all()
     assert not_worse({"b": [b], "a": [a]}, "robust_accuracy") == {"a"}
@@ -129,13 +126,11 @@ def test_other_images_are_refused() -> None:
 
 def test_other_images_under_the_same_ids_are_refused() -> None:
     a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
-    for r, fingerprint in ((a, "1" * 64), (b, "2" * 64)):
-        assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a", "b"}  # not known of both
-        r.record["data"]["test"] = fingerprint
+    b.record.data.test = "5" * 64
     with pytest.raises(UserError, match="a-one-2/255 and b-one-2/255 hold different images"):
         paired([a], [b], "robust_auroc")
     assert not_worse({"a": [a], "b": [b]}, "robust_auroc") == {"a"}
-    b.record["data"]["test"] = a.record["data"]["test"]
+    b.record.data.test = a.record.data.test
     assert paired([a], [b], "robust_auroc").p == 1
 
 
@@ -143,8 +138,8 @@ def test_boards_without_the_metric_are_left_out() -> None:
     cells = [result(random_scores(i), name, eps=eps) for i, (name, eps) in enumerate(
         (n, e) for n in "ab" for e in ("1/255", "2/255"))]  # fmt: skip
     for r in cells:
-        r.record["kind"] = "certificate" if r.spec["eps"] == "1/255" else "attack"
-        r.spec["attack"] = r.record["kind"]
+        r.record.kind = "certificate" if r.spec.eps == "1/255" else "attack"
+        respec(r, attack=r.record.kind)
     for r in cells:
         r.table.columns["low_0"] = r.table.columns["high_0"] = r.table.columns["clean"]
     assert len(compare("a", "b", cells)) == 2
@@ -156,7 +151,7 @@ def test_boards_without_the_metric_are_left_out() -> None:
 def test_bold_is_the_best_and_what_is_not_worse() -> None:
     good, close, bad = random_scores(0, 3), random_scores(1, 3), random_scores(2, 0)
     cells = [result(good, "good"), result(close, "close"), result(bad, "bad"), result(good + 0, "failed")]
-    cells[-1].checks.append({"name": "gradient", "passed": False, "sentence": "no"})
+    cells[-1].checks.append(CheckRecord(name="gradient", passed=False, sentence="no"))
     (board,) = boards(cells)
     ranked = {name: own for name, own in board.entries if name not in board.unranked}
     assert not_worse(ranked, "robust_auroc") == {"good", "close"}
@@ -201,11 +196,11 @@ def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
     budgets = [f"{i}/255" for i in range(1, 8)]
     one = [result(random_scores(ord(n)), n, eps=eps) for n in "ab" for eps in budgets]
     for i, r in enumerate(one):
-        r.spec["seed"] = i % 2
+        respec(r, seed=i % 2)
     assert over_data_sets(["a", "b"], one) is None
     single, twice = many("ab", 7, {"a": 1, "b": 0}), many("ab", 7, {"a": 1, "b": 0})
     for r in twice:
-        r.spec["eps"] = "1/255"
+        respec(r, eps="1/255")
     found = over_data_sets(["a", "b"], single)
     assert found is not None and found.blocks == 7 and over_data_sets(["a", "b"], [*single, *twice]) == found
 
@@ -213,7 +208,7 @@ def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
 def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
     first, second = many("ab", 8, {"a": 1, "b": 0.5}), many("ab", 8, {"a": 0, "b": 1})
     for r in second:
-        r.spec["eps"] = "4/255"
+        respec(r, eps="4/255")
     third = [result(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
     found = over_data_sets(["a", "b"], [*first, *second, *third])
     both = {n: {f"c{i}": list[float]() for i in range(8)} for n in "ab"}
@@ -228,7 +223,7 @@ def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
 def test_undefined_metrics_are_no_data_set_and_infinite_ones_are() -> None:
     cells = [result(random_scores(i), n, f"c{i}", radius=radii(1.0 if i < 3 else 0.1, i + 9 * (n == "b")))
              for n in "ab" for i in range(9)]  # fmt: skip
-    cells[0].record["threshold"]["value"] = np.nan
+    cells[0].record.threshold.value = np.nan
     found = over_data_sets(["a", "b"], cells, "median_radius_normal")
     assert found is not None and found.blocks == 9 and 0 < found.p < 1
     found = over_data_sets(["a", "b"], cells, "robust_accuracy")
@@ -258,8 +253,8 @@ def test_names_are_found_as_people_write_them(tmp_path: Path) -> None:
         chosen(["patchcor"], cells)
     cells = [result(random_scores(0), name) for name in ("advrad", "patchcore")]
     twice = [*cells, result(random_scores(0), "advrad", eps="1/255")]
-    twice[-1].spec["detector_parameters"] = {"k": 9}
-    twice[0].spec["detector_parameters"] = {"k": 7}
+    respec(twice[-1], detector_parameters={"k": 9})
+    respec(twice[0], detector_parameters={"k": 7})
     with pytest.raises(UserError, match="may be any of"):
         chosen(["advrad"], twice)
     assert len(chosen(["advrad (k=9)"], twice)["advrad (k=9)"]) == 1
@@ -273,10 +268,8 @@ def test_terminals_show_names_as_they_are(tmp_path: Path, run_cli: Run, monkeypa
     monkeypatch.setenv("COLUMNS", "400")
     cells = [result(random_scores(0), name, category) for name in (f"[{HARD}", "b") for category in (HARD, "two")]
     for r in cells:
-        r.spec["attack"], r.spec["dataset"] = f"worst {HARD}", f"d {HARD}"
-        r.record.update({"forwards": 0, "backwards": 0, "seconds": 0.0, "peak_memory": None})
-        r.record["detector"]["fit"] = None
-    cells[0].checks.append({"name": "gradient", "passed": False, "sentence": HARD})
+        respec(r, attack=f"worst {HARD}", dataset=f"d {HARD}")
+    cells[0].checks.append(CheckRecord(name="gradient", passed=False, sentence=HARD))
     found = Results(cells, [f"note {HARD}"], [f"damaged {HARD}"])
     console = Console(width=400)
     with console.capture() as captured:

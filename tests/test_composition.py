@@ -273,7 +273,7 @@ def test_purification_levels_are_plotted_with_the_plain_detector_as_level_0(tmp_
     assert [(parameter, [level.value for level in levels]) for (_, parameter), levels in curves.items()] == [
         ("diffpure.t", [0, 5, 50])
     ]
-    bare = next(r for r in found if r.spec["detector_parameters"] == {"steps": 3})
+    bare = next(r for r in found if r.spec.detector_parameters == {"steps": 3})
     (levels,) = curves.values()
     assert levels[0].clean.value == bare.metrics["clean_auroc"].value
     written = write_report(results).written

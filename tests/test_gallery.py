@@ -32,23 +32,23 @@ Arrays = dict[str, np.ndarray]
 @pytest.fixture
 def cell(published: Path) -> Result:
     """Three stored images of 16 pixels."""
-    (found,) = (r for r in find_cells(published).results if "images" in r.record and r.spec["detector"] == "Mean")
+    (found,) = (r for r in find_cells(published).results if r.record.images and r.spec.detector == "Mean")
     return found
 
 
 def store(r: Result, arrays: Arrays | bytes, index: int = 0) -> None:
     """Other content for a stored image, with its hash."""
-    entry = r.record["images"][index]
-    path = r.folder / entry["file"]
+    entry = r.record.images[index]
+    path = r.folder / entry.file
     if isinstance(arrays, bytes):
         path.write_bytes(arrays)
     else:
         np.savez(path, **arrays)  # type: ignore[arg-type]
-    entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    entry.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stored(r: Result, index: int = 0) -> Arrays:
-    with np.load(r.folder / r.record["images"][index]["file"]) as arrays:
+    with np.load(r.folder / r.record.images[index].file) as arrays:
         return dict(arrays)
 
 
@@ -110,7 +110,7 @@ def archived(**content: bytes) -> bytes:
 
 def flipped(r: Result) -> bytes:
     """Compressed content that is none."""
-    content = bytearray((r.folder / r.record["images"][0]["file"]).read_bytes())
+    content = bytearray((r.folder / r.record.images[0].file).read_bytes())
     content[len(content) // 3 : len(content) // 3 + 64] = b"\xff" * 64
     return bytes(content)
 
@@ -136,8 +136,8 @@ def test_an_image_that_is_damaged_is_a_note(
     store(cell, content(cell))
     shots, (note,) = gallery(cell)
     assert len(shots) == 2 and says in note
-    entry = cell.record["images"][0]
-    assert note.startswith(f"{entry['file']} ({entry['id']}) ")
+    entry = cell.record.images[0]
+    assert note.startswith(f"{entry.file} ({entry.id}) ")
 
 
 @pytest.mark.parametrize(
@@ -150,25 +150,26 @@ def test_an_image_that_is_damaged_is_a_note(
     ],
 )
 def test_an_entry_that_names_another_image_is_a_note(cell: Result, change: dict[str, Any], says: str) -> None:
-    entry = cell.record["images"][0]
-    assert entry["label"] == 1
-    entry.update(change)
+    entry = cell.record.images[0]
+    assert entry.label == 1
+    for name, value in change.items():
+        setattr(entry, name, value)
     shots, (note,) = gallery(cell)
     assert len(shots) == 2 and says in note
 
 
 def test_nothing_outside_the_cell_is_opened(cell: Result, tmp_path: Path) -> None:
-    entry = cell.record["images"][0]
-    outside = (cell.folder / entry["file"]).rename(tmp_path / "0123456789abcdef.npz")
+    entry = cell.record.images[0]
+    outside = (cell.folder / entry.file).rename(tmp_path / "0123456789abcdef.npz")
     for file in (str(outside), os.path.relpath(outside, cell.folder), f"images/../{outside.name}"):
-        entry["file"] = file
+        entry.file = file
         shots, (note,) = gallery(cell)
         assert len(shots) == 2 and "is not read: images lie in images/ of their cell" in note
 
 
 def test_an_image_that_would_fill_the_memory_is_a_note(cell: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     store(cell, archived(clean=b"\0" * 1_000_000, attacked=b""))
-    packed = (cell.folder / cell.record["images"][0]["file"]).stat().st_size
+    packed = (cell.folder / cell.record.images[0].file).stat().st_size
     for limit, says in ((999_999, "is not a whole npz file"), (packed - 1, "is larger than")):
         monkeypatch.setattr(images, "IMAGE_BYTES", limit)
         notes = gallery(cell).notes
@@ -177,7 +178,7 @@ def test_an_image_that_would_fill_the_memory_is_a_note(cell: Result, monkeypatch
 
 def test_the_page_shows_the_images_and_says_what_it_cannot_show(cell: Result) -> None:
     store(cell, b"no zip", 1)
-    other = replace(cell, folder=cell.folder.parent / "other", record=cell.record | {"images": []})
+    other = replace(cell, folder=cell.folder.parent / "other", record=cell.record.model_copy(update={"images": []}))
     text = page(Results([cell, other], [], []))
     (packed,) = re.findall(r'<script type="application/gzip" id="data">([^<]*)</script>', text)
     shown, without = json.loads(gzip.decompress(base64.b64decode(packed)))["cells"]

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,8 @@ from test_run import Interrupted, cell_of, stop_after
 from torch import Tensor
 
 from bench import Data, Detector, Rng, Score, ThreatModel, UserError, evaluate
-from bench.cells.record import read_record, read_rows
+from bench.cells.images import ImageRecord
+from bench.cells.record import read_finished, read_record, read_rows
 from bench.cells.rows import Row
 from bench.engine.saved_images import chosen
 from bench.system import files
@@ -50,21 +50,21 @@ class BrokenMap(Linear):
         raise IndexError("no map today")
 
 
-def saved(folder: Path) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+def saved(folder: Path) -> list[tuple[ImageRecord, dict[str, Tensor]]]:
     """Entries and arrays, after every file's hash has been compared."""
     found = []
-    for entry in read_record(folder)["images"]:
-        content = (folder / entry["file"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == entry["sha256"]
-        with np.load(folder / entry["file"]) as arrays:
+    for entry in read_record(folder).images:
+        content = (folder / entry.file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry.sha256
+        with np.load(folder / entry.file) as arrays:
             assert all(arrays[name].dtype == np.float32 for name in arrays)
             found.append((entry, {name: torch.from_numpy(arrays[name]) for name in arrays}))
-    assert {p.name for p in (folder / "images").iterdir()} == {Path(e["file"]).name for e, _ in found}
+    assert {p.name for p in (folder / "images").iterdir()} == {Path(e.file).name for e, _ in found}
     return found
 
 
 def rows_of(folder: Path) -> dict[str, Row]:
-    return {row.id: row for row in read_rows(folder, read_record(folder))}
+    return {row.id: row for row in read_rows(folder, read_finished(folder))}
 
 
 @pytest.mark.parametrize("kind", [Linear, NoisyLinear])
@@ -83,15 +83,15 @@ def test_a_saved_image_has_the_score_of_its_row(
     assert len(images) >= 4
     for entry, arrays in images:
         clean, attacked = arrays["clean"][None], arrays["attacked"][None]
-        row = rows[entry["id"]]
+        row = rows[entry.id]
         assert torch.equal(clean[0], data.test.image(data.test.ids.index(row.id)))
-        assert entry["label"] == row.label
+        assert entry.label == row.label
         for image, noted in ((clean, row.clean), (attacked, row.worst)):
             rng = Rng(3, [row.id], "test").child("evaluate")
             assert abs(float(score.mean(image, rng, draws)) - noted) <= allowed
         assert threat.violation(attacked, clean) is None
         assert float(threat.distance(attacked, clean)) == pytest.approx(row.distance, rel=1e-6)
-    assert any(rows[entry["id"]].distance > 0 for entry, _ in images)
+    assert any(rows[entry.id].distance > 0 for entry, _ in images)
 
 
 def test_the_most_moved_and_the_hardest_are_chosen() -> None:
@@ -115,8 +115,8 @@ def test_the_cell_holds_those_that_its_rows_choose(data: Data, tmp_path: Path) -
     threat = ThreatModel("linf", "4/255", "anomalous")
     evaluate(Linear(), data, threat=threat, results=tmp_path, save_images=2)
     folder = cell_of(tmp_path)
-    assert {e["id"]: e["why"] for e, _ in saved(folder)} == chosen(list(rows_of(folder).values()), threat, 2)
-    assert {e["label"] for e, _ in saved(folder)} == {1}
+    assert {e.id: e.why for e, _ in saved(folder)} == chosen(list(rows_of(folder).values()), threat, 2)
+    assert {e.label for e, _ in saved(folder)} == {1}
 
 
 @pytest.mark.parametrize("kind", [Mapped, NoisyMapped])
@@ -124,7 +124,7 @@ def test_maps_are_those_of_the_scored_draws(data: Data, tmp_path: Path, kind: ty
     evaluate(kind(), data, results=tmp_path, save_images=1)
     rows = rows_of(cell_of(tmp_path))
     for entry, arrays in saved(cell_of(tmp_path)):
-        row = rows[entry["id"]]
+        row = rows[entry.id]
         assert arrays["map_clean"].shape == (8, 8)
         assert arrays["map_clean"].sum().item() == pytest.approx(row.clean, rel=1e-4)
         assert arrays["map_attacked"].sum().item() == pytest.approx(row.worst, rel=1e-4)
@@ -141,10 +141,10 @@ def test_images_change_no_number_and_no_cell(data: Data, tmp_path: Path) -> None
     for name, count in (("without", None), ("with", 2), ("again", 2)):
         evaluate(NoisyLinear(), data, results=tmp_path / name, save_images=count)
     without, first, again = (cell_of(tmp_path / name) for name in ("without", "with", "again"))
-    assert "images" not in read_record(without) and not (without / "images").exists()
+    assert not read_record(without).images and not (without / "images").exists()
     assert (without / "samples.csv").read_bytes() == (first / "samples.csv").read_bytes()
     assert without.relative_to(tmp_path / "without") == first.relative_to(tmp_path / "with")
-    assert read_record(first)["images"] == read_record(again)["images"]  # with their hashes
+    assert read_record(first).images == read_record(again).images  # with their hashes
     assert not list(cache_folder().rglob("*.npy"))  # no sweep needs them
 
 
@@ -155,7 +155,7 @@ def test_a_killed_run_ends_with_the_same_images(data: Data, tmp_path: Path) -> N
             evaluate(Linear(), data, batch_size=4, results=tmp_path / "cut", save_images=2, monitor=stop_after(rows))
     evaluate(Linear(), data, batch_size=4, results=tmp_path / "cut", save_images=2)
     whole, cut = cell_of(tmp_path / "whole"), cell_of(tmp_path / "cut")
-    assert read_record(whole)["images"] == read_record(cut)["images"]
+    assert read_record(whole).images == read_record(cut).images
     assert [e for e, _ in saved(whole)] == [e for e, _ in saved(cut)]
 
 

@@ -276,7 +276,7 @@ def test_infinite_radii_survive_the_file_and_the_report(tmp_path: Path, data: Da
     table = load_results(tmp_path).set_index("targets")
     assert table.robust_accuracy.notna().all() and table.clean_auroc.notna().all()
     assert "robust_auroc" not in table or table.robust_auroc.isna().all()
-    both = next(r for r in read_results(tmp_path)[0] if r.spec["targets"] == "both")
+    both = next(r for r in read_results(tmp_path)[0] if r.spec.targets == "both")
     assert both.radii is not None
     assert table.median_radius_normal["both"] == pytest.approx(np.median(both.radii[0]))
     assert np.isnan(table.median_radius_anomalous["normal"]) and np.isfinite(table.median_radius_normal["normal"])
@@ -291,7 +291,7 @@ def test_json_has_every_digit_and_null_for_what_it_cannot_say(tmp_path: Path, da
     assert cell.metrics["median_radius_normal"].value == np.inf and found["median_radius_normal"] is None
     for name in ("clean_auroc", "robust_accuracy", "median_radius_anomalous"):
         assert found[name] == pytest.approx(cell.metrics[name].value, rel=1e-14)
-    assert found["threshold"] == pytest.approx(cell.record["threshold"]["value"], rel=1e-14)
+    assert found["threshold"] == pytest.approx(cell.record.threshold.value, rel=1e-14)
 
 
 def test_the_report_shows_radii_and_ranks_nothing_by_them(tmp_path: Path, data: Data) -> None:

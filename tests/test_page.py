@@ -61,7 +61,7 @@ def test_the_table_holds_what_the_rows_say(made_up: Path) -> None:
     assert len(data["rows"]) == len(results) == 10
     for row in data["rows"]:
         line = dict(zip(titles, row, strict=True))
-        (r,) = [r for r in results if (r.detector, f"{r.spec['norm']} {r.spec['eps']}") == (row[0][0], row[2])]
+        (r,) = [r for r in results if (r.detector, f"{r.spec.norm} {r.spec.eps}") == (row[0][0], row[2])]
         expected: Estimate = r.metrics["robust_auroc"].estimate()
         assert line["worst AUROC"] == pytest.approx(list(expected), abs=6e-5)
         assert line["clean AUROC"] == pytest.approx(list(r.metrics["clean_auroc"].estimate()), abs=6e-5)
@@ -86,8 +86,8 @@ def test_the_same_results_give_the_same_page(made_up: Path) -> None:
 def test_what_people_wrote_is_text_not_markup(made_up: Path) -> None:
     found = read_results(made_up, Filters(["category=category_2", "eps=2/255"]))
     for r in found.results:
-        r.record["warnings"].append("<img src=x onerror=alert(1)>")
-        r.checks[0]["sentence"] = "</script><b>bold"
+        r.record.warnings.append("<img src=x onerror=alert(1)>")
+        r.checks[0].sentence = "</script><b>bold"
     text = page(found)
     assert "<img src=x" not in "".join(unpacked(text)["cells"]) and "&lt;img" in "".join(unpacked(text)["cells"])
     assert "&lt;/script&gt;&lt;b&gt;bold" in "".join(unpacked(text)["cells"])
@@ -100,9 +100,9 @@ def test_the_command_of_a_cell_asks_for_that_cell(made_up: Path, text: str) -> N
     for r in read_results(made_up, Filters([text])).results[:3]:
         given = build_parser().parse_args(shlex.split(command_of(r))[1:])
         assert (given.detector, given.attack, given.eps) == (
-            r.spec["detector"], f"{r.spec['attack']}-{r.spec['norm']}", r.spec["eps"],
+            r.spec.detector, f"{r.spec.attack}-{r.spec.norm}", r.spec.eps,
         )  # fmt: skip
-        assert (given.dataset, given.category, given.image_size) == (r.spec["dataset"], r.category, 64)
+        assert (given.dataset, given.category, given.image_size) == (r.spec.dataset, r.category, 64)
 
 
 def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
@@ -131,12 +131,13 @@ def test_every_interactive_figure_holds_its_data(made_up: Path) -> None:
     for r in found.results[:3]:
         spec = distribution(r)
         assert [sum(trace["y"]) for trace in spec["data"]] == pytest.approx([1] * 4, abs=4e-3)
-        assert spec["layout"]["shapes"][0]["x0"] == pytest.approx(r.record["threshold"]["value"], rel=1e-4)
+        assert spec["layout"]["shapes"][0]["x0"] == pytest.approx(r.record.threshold.value, rel=1e-4)
 
 
 def test_lines_are_told_apart_beyond_the_colours(made_up: Path) -> None:
     (r,) = read_results(made_up, Filters(["attack=apgd,eps=2/255,category=category_0,detector=detector_00"])).results
-    named = [Result(r.folder, {**r.record, "spec": {**r.spec, "detector": f"d{i}"}}, r.table) for i in range(21)]
+    specs = [r.spec.model_copy(update={"detector": f"d{i}"}) for i in range(21)]
+    named = [Result(r.folder, r.record.model_copy(update={"spec": spec}), r.table) for spec in specs]
     (curves,) = [f for f in figures(named) if f.group.startswith("Robust AUROC")]
     lines = [t for t in curves.spec["data"] if t["mode"] == "lines+markers"]
     assert len({(t["line"]["color"], t["marker"]["symbol"]) for t in lines}) == len(lines) == 21
@@ -160,7 +161,7 @@ def test_a_detector_has_a_curve_of_its_own(made_up: Path) -> None:
         assert name in text and text.count("data-figure") == 1
         assert [trace["name"] for trace in figure["data"]] == ["made_up, 64 px: apgd", "made_up, 64 px: square"]
         first = figure["data"][0]
-        own = [r for r in found.results if (r.detector, r.spec["attack"], r.spec["eps"]) == (name, "apgd", "8/255")]
+        own = [r for r in found.results if (r.detector, r.spec.attack, r.spec.eps) == (name, "apgd", "8/255")]
         assert first["y"][-1] == pytest.approx(np.mean([r.metrics["robust_auroc"].value for r in own]), abs=6e-5)
 
 

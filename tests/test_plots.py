@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import Linear, NoisyLinear, small_data
+from conftest import Linear, NoisyLinear, made_record, small_data
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -48,17 +48,11 @@ def result(
     worst = np.where(moved, clean + np.where(anomalous, -0.7, 0.7), clean)
     columns = {"clean": clean, "worst": worst, "distance": 0 * clean, "rounded": worst}
     columns |= {key: changes.pop(key) for key in list(changes) if isinstance(changes[key], np.ndarray)}
-    record = {
-        "kind": changes.pop("kind", "attack"), "checks": changes.pop("checks", []), "warnings": [],
-        "threshold": {"value": 0.5}, "attack": {"parts": changes.pop("parts", []), "parameters": {}, "code": ""},
-        "detector": {"unranked": "", "purification": None, "parameters": {}, "fit": None, "weights": None,
-                     "code": ""},
-        "data": {"normal": 30, "anomalous": 30}, "forwards": 60, "backwards": 60, "seconds": 1.0, "peak_memory": None,
-        "device": "cpu", "versions": {}, "git": {"commit": "", "dirty": False},
-        "spec": {"dataset": "d", "category": category, "image_size": 8, "detector": name, "detector_parameters": {},
-                 "attack": "pgd", "attack_parameters": {}, "norm": "linf", "eps": eps, "targets": "both", "seed": 0,
-                 "limit": None, "draws": None, "goal": "rank", **changes},
-    }  # fmt: skip
+    record = made_record(
+        kind=changes.pop("kind", "attack"), checks=changes.pop("checks", []),
+        attack={"parts": changes.pop("parts", [])},
+        spec={"category": category, "detector": name, "eps": eps, **changes},
+    )  # fmt: skip
     return Result(Path(f"{name}-{category}-{eps}"), record, Table(tuple(map(str, range(60))), anomalous, columns))
 
 
@@ -254,7 +248,7 @@ def test_rows_have_the_progress(tmp_path: Path) -> None:
     found = progress(bench.read_results(tmp_path).results)
     assert len(found) == 2
     points = found["small, 8 px: apgd (steps=20), linf 8/255"]["Hilly"]
-    (cell,) = (r for r in bench.read_results(tmp_path).results if r.spec["targets"] == "both")
+    (cell,) = (r for r in bench.read_results(tmp_path).results if r.spec.targets == "both")
     assert [p.passes for p in points] == [1, 2, 5, 10, 20, 21]
     assert points[-1].auroc == pytest.approx(cell.metrics["robust_auroc"].value)
     assert points[0].auroc > points[-1].auroc

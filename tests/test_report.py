@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import respec
 
 from bench import UserError, load_results
 from bench.analysis.boards import boards, order, refuse_unknown_column, table
@@ -16,6 +17,7 @@ from bench.analysis.overview import overviews
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.rows import Row, Table, to_csv
+from bench.cells.schema import CheckRecord
 from bench.report.leaderboard import markdown
 from bench.report.write import write_report
 
@@ -59,7 +61,7 @@ def test_damaged_rows_are_said(text: str) -> None:
 def test_filters_are_alternatives_of_a_key_and_conditions_between_keys(results: Path) -> None:
     def kept(*texts: str) -> set[tuple[str, str, str]]:
         found = read_results(results, Filters(texts)).results
-        return {(r.detector, r.category, r.spec["eps"]) for r in found}
+        return {(r.detector, r.category, r.spec.eps) for r in found}
 
     assert len(kept("detector=detector_00,category=category_1,category=category_2,attack=apgd")) == 10
     assert kept("eps=0.007843137254901961") == kept("eps=2/255") and len(kept("eps=2/255")) == 20
@@ -85,7 +87,7 @@ def test_filters_that_exclude_each_other_say_so(results: Path) -> None:
     cell = read_results(results).results[0]
     missing = f"detector={cell.detector},category={cell.category},eps=1/255,kind=attack"
     assert read_results(results, Filters([missing])).results
-    change(results, spec=cell.spec | {"seed": 1})
+    change(results, spec=cell.spec.as_json() | {"seed": 1})
     with pytest.raises(UserError, match="no cell fits all of them"):
         read_results(results, Filters(["seed=1,detector=detector_01"]))
 
@@ -122,7 +124,7 @@ def test_nothing_but_damaged_cells_is_an_error_that_says_the_first(tmp_path: Pat
 def test_versions_that_differ_are_said_below_the_table(results: Path) -> None:
     found = read_results(results).results
     assert "different versions" not in markdown(found, [])
-    found[0].record["versions"] = found[0].record["versions"] | {"torch": "1.0"}
+    found[0].record.versions = found[0].record.versions | {"torch": "1.0"}
     said = [line for line in markdown(found, []).splitlines() if "different versions of torch" in line]
     assert len(said) == 2 and all("1.0 (1 cells)" in line for line in said)  # of the overview and of one board
 
@@ -131,7 +133,7 @@ def test_sorting_goes_by_the_best_of_a_column(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
     entries = dict(boards(found)[0].entries)
     for r in entries["detector_01"]:
-        r.record["seconds"] = 1.0
+        r.record.seconds = 1.0
     assert order(entries, "seconds") == order(entries, "-detector") == ["detector_01", "detector_00"]
     assert order(entries, "-seconds") == order(entries, "detector") == ["detector_00", "detector_01"]
     by = {name: sum(r.metrics["clean_auroc"].value for r in cells) for name, cells in entries.items()}
@@ -167,16 +169,16 @@ def test_a_mean_over_fewer_categories_is_not_ranked(results: Path) -> None:
 def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
     for r in found:
-        r.spec["limit"] = 12
-        if r.spec["attack"] == "square":
-            r.spec["attack"] = "standard"
+        respec(r, limit=12)
+        if r.spec.attack == "square":
+            respec(r, attack="standard")
     (overview,) = overviews(found)
     title = "robust AUROC linf 2/255"
-    assert {r.spec["attack"] for own in overview.columns[title].cells.values() for r in own} == {"standard"}
+    assert {r.spec.attack for own in overview.columns[title].cells.values() for r in own} == {"standard"}
     assert all("apgd (limit=12) reached" in text for text in overview.footnotes.values())  # and went further
     for r in found:
-        if r.spec["attack"] == "standard":
-            r.spec["attack_parameters"] = {"steps": 3}
+        if r.spec.attack == "standard":
+            respec(r, attack_parameters={"steps": 3})
     (overview,) = overviews(found)
     assert any("not the standard evaluation" in text for text in overview.footnotes.values())
 
@@ -184,15 +186,15 @@ def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) 
 def test_small_categories_belong_to_a_limited_table(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
     for r in found:
-        r.spec["limit"] = 20 if r.category != "category_0" else None  # which has 12 images
+        respec(r, limit=20 if r.category != "category_0" else None)  # which has 12 images
     (overview,) = overviews(found)
     assert "mean of 10 categories" in overview.title and "20 images" in overview.title
 
 
 def test_foreign_text_is_text(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
-    found[0].checks.append({"name": "x", "passed": False, "sentence": "a\n# b </details><img src=x>"})
-    found[0].record["warnings"].append("<script>|")
+    found[0].checks.append(CheckRecord(name="x", passed=False, sentence="a\n# b </details><img src=x>"))
+    found[0].record.warnings.append("<script>|")
     text = markdown(found, ["<b>note"])
     assert "<img" not in text and "<script>" not in text and "<b>note" not in text
     assert not any(line.startswith("# b") for line in text.splitlines())
@@ -248,8 +250,8 @@ def test_the_overview_takes_the_standard_evaluation_or_else_the_strongest(result
         assert len(both) == 2 and r.metrics["robust_auroc"].value == min(o.metrics["robust_auroc"].value for o in both)
     found = read_results(results).results
     for r in found:
-        if r.spec["attack"] == "square":
-            r.spec["attack"] = "standard"
+        if r.spec.attack == "square":
+            respec(r, attack="standard")
     (overview,) = overviews(found)
     assert {r.attack for column in overview.columns.values() for own in column.cells.values() for r in own} == {
         "standard"
@@ -260,7 +262,7 @@ def test_the_overview_takes_the_standard_evaluation_or_else_the_strongest(result
 def test_what_is_not_ranked_has_no_rank_and_no_bold(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,attack=apgd,category=category_0"])).results
     best = max(found, key=lambda r: r.metrics["robust_auroc"].value)
-    best.checks.append({"name": "gradient", "passed": False, "sentence": "points elsewhere"})
+    best.checks.append(CheckRecord(name="gradient", passed=False, sentence="points elsewhere"))
     (overview,) = overviews(found)
     assert overview.detectors[-1] == best.detector
     text = markdown(found, [])

@@ -60,8 +60,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(data: Data, tmp_path: Path,
     whole = cell_of(tmp_path / "whole")
     assert cut.read_bytes() == (whole / "samples.csv").read_bytes()
     records = [read_record(f) for f in (whole, cut.parent)]
-    assert records[0]["forwards"] == records[1]["forwards"]
-    assert records[0]["backwards"] == records[1]["backwards"]
+    assert records[0].forwards == records[1].forwards
+    assert records[0].backwards == records[1].backwards
 
 
 class Counting(Linear):

@@ -226,7 +226,7 @@ def test_the_same_cell_twice(published: Path, submission: Path) -> None:
     here, there = find_cells(published).results, find_cells(unpacked(submission)).results
     assert refuse_twins([*here, *there], []) == here
     first = here[0]
-    other = Result(Path("other"), first.record | {"samples_sha256": "0" * 64}, first.table)
+    other = Result(Path("other"), first.record.model_copy(update={"samples_sha256": "0" * 64}), first.table)
     with pytest.raises(UserError, match="with different rows") as raised:
         refuse_twins([*here, other], [])
     assert str(first.folder) in str(raised.value) and "other" in str(raised.value)

@@ -92,8 +92,8 @@ def test_metrics_are_those_of_the_report(published: Path) -> None:
 
     results = find_cells(published).results
     for result in results:
-        assert result.record["metrics"] == {name: metric.value for name, metric in result.metrics.items()}
-        assert result.record["metrics"]["robust_auroc"] <= result.record["metrics"]["clean_auroc"]
+        assert result.record.metrics == {name: metric.value for name, metric in result.metrics.items()}
+        assert result.record.metrics["robust_auroc"] <= result.record.metrics["clean_auroc"]
 
 
 def other_digit(number: str) -> str:

@@ -8,20 +8,18 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from ..cells.record import read_record, read_rows
+from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
-from ..cells.spec import RunSpec
+from ..cells.schema import DataRecord
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
 from ..core.attack import Attack
 from ..core.check import Check
-from ..core.threat import ThreatModel
-from ..engine.certifier import METHOD, Certificate, Certifier, own_code
+from ..engine.certifier import Certificate, Certifier, own_code
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Worker
 from ..errors import UserError
-from ..harness.cell import Cell
 from ..plugins.fitting import BATCH_SIZE, DetectorSpec
 from ..plugins.lookup import load_data, make_attack
 from ..stats.metrics import points
@@ -62,34 +60,31 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
 
     Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
     """
-    record = read_record(folder)
-    if record["status"] != "finished":
-        raise UserError(f"{folder} is not finished ({record['rows']} rows); the same `bench run` goes on with it")
+    record = read_finished(folder)
     rows = read_rows(folder, record)
-    stored = {check["name"]: Check(**check) for check in record["checks"]}
-    spec = record["spec"]
+    stored = {check.name: Check(check.name, check.passed, check.sentence) for check in record.checks}
+    spec = record.spec
     data = load_data(
-        given.dataset or spec["dataset"],
-        category=spec["category"],
+        given.dataset or spec.dataset,
+        category=spec.category,
         root=given.data_root,
-        image_size=spec["image_size"],
-    ).limited(spec["limit"])
-    values = with_files(spec["detector_parameters"], given.params, "--param")
-    candidate = DetectorSpec(given.detector or spec["detector"], values, spec["seed"], given.device, tell=given.tell)
-    certified = record["kind"] == "certificate"
-    attack_values = with_files(spec["attack_parameters"], given.attack_params, "--attack-param")
+        image_size=spec.image_size,
+    ).limited(spec.limit)
+    values = with_files(spec.detector_parameters, given.params, "--param")
+    candidate = DetectorSpec(given.detector or spec.detector, values, spec.seed, given.device, tell=given.tell)
+    certified = record.kind == "certificate"
+    attack_values = with_files(spec.attack_parameters, given.attack_params, "--attack-param")
     if certified:
-        method, attack, attack_code = METHOD, cast(Attack, Certificate(**spec["attack_parameters"])), own_code()
+        attack, attack_code = cast(Attack, Certificate(**spec.attack_parameters)), own_code()
     else:
-        method, _, attack, attack_code = make_attack(given.attack or spec["attack"], attack_values)
-    threat = ThreatModel(spec["norm"], spec["eps"], spec["targets"])
+        _, _, attack, attack_code = make_attack(given.attack or spec.attack, attack_values)
     changed = [
         what
         for what, then, now in (
-            ("the images", record["data"], Cell._data_record(data)),
-            (f"the code of detector {spec['detector']}", record["detector"]["code"], candidate.code),
-            (f"the parameters of detector {spec['detector']}", spec["detector_parameters"], candidate.changed),
-            (f"the code of attack {spec['attack']}", record["attack"]["code"], attack_code),
+            ("the images", record.data, DataRecord.of(data)),
+            (f"the code of detector {spec.detector}", record.detector.code, candidate.code),
+            (f"the parameters of detector {spec.detector}", spec.detector_parameters, candidate.changed),
+            (f"the code of attack {spec.attack}", record.attack.code, attack_code),
         )
         if then != now
     ]
@@ -98,27 +93,23 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
             f"{folder}: {' and '.join(changed)} changed since; its sentences can be checked with what it was run with, "
             "or the cell run again with --force"
         )
-    fields = {name: spec[name] for name in ("seed", "limit", "draws", "goal", "dataset", "category", "image_size")}
-    run_spec = RunSpec(
-        candidate.label, candidate.changed, method, spec["attack_parameters"], threat, default_image_size=None, **fields
-    )
     detector = candidate.fitted(data)
     assert detector.origin is not None
     prepared = Prepared(detector, detector.origin, candidate.threshold(data), (), detector.device)
     if certified:
-        certifier = Certifier(run_spec, data, prepared, cast(Certificate, attack), record["batch_size"], keep=False)
+        certifier = Certifier(spec, data, prepared, cast(Certificate, attack), record.batch_size, keep=False)
         yield Rechecked(bounds_are_redrawn(certifier, rows), None)
-        after = checks_of_certificate(run_spec, data, prepared, certifier.settings, rows, record["batch_size"])
+        after = checks_of_certificate(spec, data, prepared, certifier.settings, rows, record.batch_size)
         for check in [*checks_of_run(detector, data, OF_A_CERTIFICATE), *after.checks]:
             yield Rechecked(check, stored.get(check.name))
         return
-    yield Rechecked(rows_are_rescored(Worker(run_spec, data, prepared, attack), rows), None)
+    yield Rechecked(rows_are_rescored(Worker(spec, data, prepared, attack), rows), None)
     for check in checks_of_run(detector, data):
         yield Rechecked(check, stored.get(check.name))
-    before = record.get("smaller_ball")
+    before = record.smaller_ball
     warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
     gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()
-    for check in checks_of_cell(run_spec, data, prepared, attack, rows, warm_starts).checks:
+    for check in checks_of_cell(spec, data, prepared, attack, rows, warm_starts).checks:
         if gone and check.name == "repeat":
             check = Check("repeat", True, "not checked: the images of the smaller ball, where it began, are not here")
         yield Rechecked(check, stored.get(check.name))

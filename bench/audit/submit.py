@@ -11,13 +11,13 @@ import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..cells.reader import differ
 from ..cells.record import read_record
+from ..cells.schema import FinishedRecord
 from ..cells.spec import RunSpec
 from ..cells.submission import SUFFIX, cells_below
-from ..core.threat import ThreatModel
 from ..errors import UserError
 from ..plugins.lookup import default_size
 from ..system import files
@@ -34,19 +34,19 @@ class Packed(NamedTuple):
     place: PurePosixPath
     """Below a results folder."""
     folder: Path
-    record: dict[str, Any]
+    record: FinishedRecord
 
     @property
     def files(self) -> list[str]:
-        return ["run.json", "samples.csv", *sorted({entry["file"] for entry in self.record.get("images", ())})]
+        return ["run.json", "samples.csv", *sorted({image.file for image in self.record.images})]
 
     def __str__(self) -> str:
         record = self.record
-        metrics = record.get("metrics") or {}
+        metrics = record.metrics or {}
         names = ("clean_auroc", "robust_auroc", "certified_auroc", "robust_accuracy", "certified_accuracy")
         shown = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names if name in metrics]
-        counts = [f"{record['rows']} rows", f"{len(self.files) - 2} images"]
-        failed = [f"{check['name']} check failed" for check in record["checks"] if not check["passed"]]
+        counts = [f"{record.rows} rows", f"{len(self.files) - 2} images"]
+        failed = [f"{check.name} check failed" for check in record.failed]
         return f"{self.place}: {', '.join([*counts, *shown, *failed])}"
 
 
@@ -60,14 +60,14 @@ def submit(path: Path, out: Path) -> Iterator[str]:
     cells = []
     for folder in cells_below(path):
         record = read_record(folder)
-        if record.get("status") == "running":
+        if not isinstance(record, FinishedRecord):
             yield f"left out, not finished: {folder}"
             continue
         failed = [line for line in verify(folder, Overrides(), scores=False, submitted=True) if line.status == "FAIL"]
         if failed:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
             raise UserError(f"{folder} is not submitted: {failed[0].name}: {failed[0].sentence}{more}")
-        cells.append(Packed(_place(record), folder, record))
+        cells.append(Packed(_place(record.spec), folder, record))
     if not cells:
         raise UserError(f"no finished cell in {path}; `bench run` makes some")
     cells = _without_twins(cells)
@@ -82,11 +82,9 @@ def submit(path: Path, out: Path) -> Iterator[str]:
     )
 
 
-def _place(record: dict[str, Any]) -> PurePosixPath:
+def _place(spec: RunSpec) -> PurePosixPath:
     """Where `bench run` would have put it."""
-    spec = dict(record["spec"])
-    threat = ThreatModel(spec.pop("norm"), spec.pop("eps"), spec.pop("targets"))
-    placed = RunSpec(**spec, threat=threat, default_image_size=default_size(spec["dataset"])).folder(Path())
+    placed = spec.folder(Path(), default_size(spec.dataset))
     # of what another tool wrote: no part may be hidden, or mean a folder above
     return PurePosixPath(*(re.sub(r"^\.", "_", part) for part in placed.parts))
 
@@ -95,7 +93,7 @@ def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
     found: dict[PurePosixPath, Packed] = {}
     for cell in sorted(cells, key=lambda cell: (cell.place, cell.folder)):
         twin = found.setdefault(cell.place, cell)
-        if twin.record["samples_sha256"] != cell.record["samples_sha256"]:
+        if twin.record.samples_sha256 != cell.record.samples_sha256:
             raise UserError(differ(str(twin.folder), str(cell.folder)))
     return list(found.values())
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cells.images import read_image
-from ..cells.record import read_record, read_samples
+from ..cells.images import ImageRecord, read_image
+from ..cells.record import DamagedRecord, read_finished, read_samples
 from ..cells.result import metrics_of
 from ..cells.rows import Row, Table
-from ..cells.schema import wrong_record, wrong_rows
+from ..cells.schema import DataRecord, FinishedRecord, FitRecord, wrong_rows
 from ..core.data import Data
 from ..core.rng import Rng
 from ..core.score import Score
@@ -28,7 +28,6 @@ from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.certifier import own_code
 from ..engine.worker import SAME
 from ..errors import UserError
-from ..harness.cell import Cell
 from ..plugins import registry
 from ..plugins.fitting import BATCH_SIZE, RANDOMIZED_DRAWS, DetectorSpec
 from ..plugins.lookup import load_data
@@ -56,12 +55,12 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     Raises UserError for a cell that is not finished or was written by another version and, with `scores`, where images
     are stored whose detector cannot be built and fitted here.
     """
-    record = read_record(folder)
-    if record.get("status") == "running":
-        raise UserError(f"{folder} is not finished ({record.get('rows')} rows); the same `bench run` goes on with it")
     try:
-        if wrong := wrong_record(record):
-            raise UserError(wrong)
+        record = read_finished(folder)
+    except DamagedRecord as error:
+        yield Verified("FAIL", "schema", str(error))
+        return
+    try:
         text, digest = read_samples(folder)
         table = Table.from_csv(text, folder / "samples.csv")
         if wrong := wrong_rows(table, record):
@@ -74,25 +73,25 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
     yield rows_are_those(digest, record)
     yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
-    yield budget_is_kept(rows, record) if record["kind"] == "attack" else bounds_are_ordered(rows, record)
+    yield budget_is_kept(rows, record) if record.kind == "attack" else bounds_are_ordered(rows, record)
     yield code_is_installed(record, given)
-    if not record.get("images"):
+    if not record.images:
         yield Verified("skip", "images", "none are stored")
         return
     yield from verify_images(folder, record, rows, given, scores)
 
 
-def rows_are_those(digest: str, record: Mapping[str, Any]) -> Verified:
+def rows_are_those(digest: str, record: FinishedRecord) -> Verified:
     """The hash that the run wrote beside its rows."""
-    if digest == record["samples_sha256"]:
+    if digest == record.samples_sha256:
         return Verified("pass", "rows", f"samples.csv is what the run wrote (sha256 {digest[:8]})")
-    was = record["samples_sha256"][:8]
+    was = record.samples_sha256[:8]
     return Verified("FAIL", "rows", f"samples.csv was changed after the run: its sha256 is {digest[:8]}, not {was}")
 
 
-def metrics_are_those(found: Mapping[str, float], record: Mapping[str, Any], submitted: bool = False) -> Verified:
+def metrics_are_those(found: Mapping[str, float], record: FinishedRecord, submitted: bool = False) -> Verified:
     """Every published metric, from the rows once more; a submission without any claims nothing that could be tested."""
-    stored: dict[str, float] | None = record.get("metrics")
+    stored = record.metrics
     if stored is None and submitted:
         return Verified(
             "FAIL", "metrics", "not recorded: a submission must state them; run the cell again with --force"
@@ -112,9 +111,9 @@ def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=METRIC_TOLERANCE) or (math.isnan(a) and math.isnan(b))
 
 
-def budget_is_kept(rows: Sequence[Row], record: Mapping[str, Any]) -> Verified:
+def budget_is_kept(rows: Sequence[Row], record: FinishedRecord) -> Verified:
     """No image further than it may be moved, and none better for the detector than before."""
-    radii, name = _radii(record), f"{record['spec']['norm']} {record['spec']['eps']}"
+    radii, name = _radii(record), f"{record.spec.norm} {record.spec.eps}"
     for row in rows:
         sign = 1 - 2 * row.label
         if not 0 <= row.distance <= radii[row.label] + TOLERANCE * (radii[row.label] > 0):
@@ -128,13 +127,13 @@ def budget_is_kept(rows: Sequence[Row], record: Mapping[str, Any]) -> Verified:
     return Verified("pass", "budget", f"no image is further than {furthest:.6g} ({name}), none gains by the attack")
 
 
-def bounds_are_ordered(rows: Sequence[Row], record: Mapping[str, Any]) -> Verified:
+def bounds_are_ordered(rows: Sequence[Row], record: FinishedRecord) -> Verified:
     """Of a certificate: every bound on its side, and `worst` the one that counts."""
-    radii, threshold = _radii(record), record["threshold"]["value"]
+    radii, threshold = _radii(record), record.threshold.value
     for row in rows:
         if row.distance != radii[row.label]:
             return Verified("FAIL", "bounds", f"{row.id} has radius {row.distance:.6g}, not {radii[row.label]:.6g}")
-        if record["spec"]["goal"] == "threshold":
+        if record.spec.goal == "threshold":
             edge = math.nextafter(threshold, math.inf) if row.label else threshold
             if row.worst not in (edge, -math.inf if row.label else math.inf):
                 return Verified("FAIL", "bounds", f"{row.id} has {row.worst:.6g} as its verdict, which is none")
@@ -148,24 +147,24 @@ def bounds_are_ordered(rows: Sequence[Row], record: Mapping[str, Any]) -> Verifi
             return Verified("FAIL", "bounds", f"{row.id} has {row.worst:.6g} in column worst, which is not its bound")
         if row.more["certified_radius"] < 0:
             return Verified("FAIL", "bounds", f"{row.id} has the radius {row.more['certified_radius']:.6g}")
-    what = "verdicts are verdicts" if record["spec"]["goal"] == "threshold" else "bounds are in order"
+    what = "verdicts are verdicts" if record.spec.goal == "threshold" else "bounds are in order"
     return Verified("pass", "bounds", f"{len(rows)} {what}")
 
 
-def _radii(record: Mapping[str, Any]) -> tuple[float, float]:
+def _radii(record: FinishedRecord) -> tuple[float, float]:
     """How far a normal and an anomalous image may be moved."""
     threat = _threat(record)
     normal, anomalous = threat.controls(torch.tensor([0, 1])).tolist()
     return threat.radius * normal, threat.radius * anomalous
 
 
-def _threat(record: Mapping[str, Any]) -> ThreatModel:
-    return ThreatModel(record["spec"]["norm"], record["spec"]["eps"], record["spec"]["targets"])
+def _threat(record: FinishedRecord) -> ThreatModel:
+    return record.spec.threat
 
 
-def code_is_installed(record: Mapping[str, Any], given: Overrides) -> Verified:
+def code_is_installed(record: FinishedRecord, given: Overrides) -> Verified:
     """What is installed here and is not what the run had: its numbers may be others here."""
-    spec, said = record["spec"], []
+    spec, said = record.spec, []
     for kind, code_here in (
         ("detector", lambda: _candidate(record, given).code),
         ("attack", lambda: _attack_code(record, given)),
@@ -179,7 +178,7 @@ def code_is_installed(record: Mapping[str, Any], given: Overrides) -> Verified:
     here = versions()
     said += [
         f"{package} {here.get(package) or 'absent'} here, {then or 'absent'} in the run"
-        for package, then in record["versions"].items()
+        for package, then in record.versions.items()
         if here.get(package) != then
     ]
     if said:
@@ -187,21 +186,21 @@ def code_is_installed(record: Mapping[str, Any], given: Overrides) -> Verified:
     return Verified("pass", "code", "detector, attack and package versions are those of the run")
 
 
-def _attack_code(record: Mapping[str, Any], given: Overrides) -> str:
-    if record["kind"] == "certificate":
+def _attack_code(record: FinishedRecord, given: Overrides) -> str:
+    if record.kind == "certificate":
         return own_code()
-    name = record["spec"]["attack"]
+    name = record.spec.attack
     if given.attack is not None and (plugin := registry.load("attacks", given.attack)).name == name:
         return plugin.sha256
     return registry.load("attacks", name).sha256
 
 
-def _candidate(record: Mapping[str, Any], given: Overrides, values: Mapping[str, Any] | None = None) -> DetectorSpec:
+def _candidate(record: FinishedRecord, given: Overrides, values: Mapping[str, Any] | None = None) -> DetectorSpec:
     """The detector of the cell; one that was given from a file stands for the cells that have its name."""
-    spec = record["spec"]
-    names = [spec["detector"]] if given.detector is None else [given.detector, spec["detector"]]
-    candidates = [DetectorSpec(name, values or {}, spec["seed"], given.device, tell=given.tell) for name in names]
-    return candidates[0] if candidates[0].label == spec["detector"] else candidates[-1]
+    spec = record.spec
+    names = [spec.detector] if given.detector is None else [given.detector, spec.detector]
+    candidates = [DetectorSpec(name, values or {}, spec.seed, given.device, tell=given.tell) for name in names]
+    return candidates[0] if candidates[0].label == spec.detector else candidates[-1]
 
 
 class Stored(NamedTuple):
@@ -213,15 +212,15 @@ class Stored(NamedTuple):
 
 
 def verify_images(
-    folder: Path, record: Mapping[str, Any], rows: Sequence[Row], given: Overrides, scores: bool
+    folder: Path, record: FinishedRecord, rows: Sequence[Row], given: Overrides, scores: bool
 ) -> Iterator[Verified]:
     """The stored images of a cell: what they are, that they are the data set's, and their scores."""
     by_id = {row.id: row for row in rows}
     stored: list[Stored] = []
-    for entry in record["images"]:
-        found = _read_image(folder, entry, by_id.get(entry["id"]), record)
+    for image in record.images:
+        found = _read_image(folder, image, by_id.get(image.id), record)
         if isinstance(found, str):
-            yield Verified("FAIL", "images", f"{entry['file']} ({entry['id']}) {found}")
+            yield Verified("FAIL", "images", f"{image.file} ({image.id}) {found}")
             return
         stored.append(found)
     yield Verified("pass", "images", f"{len(stored)} stored images are whole, and as far away as their rows say")
@@ -232,11 +231,11 @@ def verify_images(
         yield scores_are_those(stored, bed.data, record, rows, given)
 
 
-def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record: Mapping[str, Any]) -> Stored | str:
+def _read_image(folder: Path, image: ImageRecord, row: Row | None, record: FinishedRecord) -> Stored | str:
     """The image, or what is wrong with it."""
-    if row is None or row.label != entry["label"]:
+    if row is None or row.label != image.label:
         return "has no row of that id and label"
-    arrays = read_image(folder, entry, record["spec"]["image_size"])
+    arrays = read_image(folder, image, record.spec.image_size)
     if isinstance(arrays, str):
         return arrays
     found = Stored(row, torch.from_numpy(arrays["clean"]), torch.from_numpy(arrays["attacked"]))
@@ -254,32 +253,32 @@ def _read_image(folder: Path, entry: Mapping[str, Any], row: Row | None, record:
 class _Bed:
     """The data set of a cell, as far as it is here."""
 
-    def __init__(self, record: Mapping[str, Any], given: Overrides):
+    def __init__(self, record: FinishedRecord, given: Overrides):
         self.record, self.given = record, given
 
     @cached_property
     def data(self) -> Data:
         """Raises UserError where the data set is not here."""
-        spec = self.record["spec"]
+        spec = self.record.spec
         return load_data(
-            self.given.dataset or spec["dataset"],
-            category=spec["category"],
+            self.given.dataset or spec.dataset,
+            category=spec.category,
             root=self.given.data_root,
-            image_size=spec["image_size"],
-        ).limited(spec["limit"])
+            image_size=spec.image_size,
+        ).limited(spec.limit)
 
 
 def clean_images_are_the_data(
-    stored: Sequence[Stored], bed: _Bed, record: Mapping[str, Any], rows: Sequence[Row]
+    stored: Sequence[Stored], bed: _Bed, record: FinishedRecord, rows: Sequence[Row]
 ) -> Verified:
     """The stored clean images beside those of the data set that is here."""
-    spec = record["spec"]
-    where = f"{spec['dataset']}/{spec['category']}"
+    spec = record.spec
+    where = f"{spec.dataset}/{spec.category}"
     try:
         data = bed.data
     except UserError as error:
         return Verified("skip", "data", f"not compared with the images of {where}: {error}")
-    if Cell._data_record(data) != record["data"]:
+    if DataRecord.of(data) != record.data:
         return Verified("FAIL", "data", f"the images of {where} here are not those of the run")
     if [row.id for row in rows] != data.test.ids or [row.label for row in rows] != data.test.labels:
         return Verified("FAIL", "data", f"the ids and labels of the rows are not those of {where}")
@@ -292,26 +291,26 @@ def clean_images_are_the_data(
 
 
 def scores_are_those(
-    stored: Sequence[Stored], data: Data, record: Mapping[str, Any], rows: Sequence[Row], given: Overrides
+    stored: Sequence[Stored], data: Data, record: FinishedRecord, rows: Sequence[Row], given: Overrides
 ) -> Verified:
     """The stored images, scored again under the noise of the run: `clean` and `worst` to SAME of the spread of the
     clean scores, since another batch size changes the last bits."""
-    spec = record["spec"]
-    own = spec["detector_parameters"]
+    spec = record.spec
+    own = spec.detector_parameters
     files = {name: path for name, path in given.params.items() if name in own}
     candidate = _candidate(record, given, with_files(own, files, "--param"))
     if candidate.changed != own:
-        raise UserError(f"the parameters of detector {spec['detector']} are not those of the run: {candidate.changed}")
+        raise UserError(f"the parameters of detector {spec.detector} are not those of the run: {candidate.changed}")
     detector = candidate.fitted(data)
     assert detector.origin is not None
-    score = Score(detector, spec["detector"])
-    draws = (spec["draws"] or RANDOMIZED_DRAWS) if detector.randomized else 1
+    score = Score(detector, spec.detector)
+    draws = (spec.draws or RANDOMIZED_DRAWS) if detector.randomized else 1
     furthest, name = 0.0, ""
     for start in range(0, len(stored), BATCH_SIZE):
         some = stored[start : start + BATCH_SIZE]
         for column in ("clean", "attacked"):
             x = torch.stack([getattr(image, column) for image in some]).to(detector.device)
-            rng = Rng(spec["seed"], [image.row.id for image in some], "test").child("evaluate")
+            rng = Rng(spec.seed, [image.row.id for image in some], "test").child("evaluate")
             for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
                 then = image.row.clean if column == "clean" else image.row.worst
                 off = abs(found - then) if math.isfinite(found) else math.inf
@@ -324,12 +323,13 @@ def scores_are_those(
     )
     if furthest <= SAME * spread:
         return Verified("pass", "scores", sentence)
-    if _weights(detector.origin.fit) != _weights(record["detector"]["fit"]):
+    if _weights(FitRecord.of(detector.origin.fit)) != _weights(record.detector.fit):
         sentence += "; the weights that were fitted here are not those of the run, which may be all there is to it"
     return Verified("FAIL", "scores", sentence)
 
 
-def _weights(fit: Mapping[str, Any] | None) -> dict[str, str | None]:
+def _weights(fit: FitRecord | None) -> dict[str, str | None]:
     """Part -> the hash of what it was fitted to."""
-    parts = (fit or {}).get("parts", {"": fit or {}})
-    return {name: part.get("model_sha256") for name, part in parts.items()}
+    if fit is None:
+        return {}
+    return {name: part.model_sha256 for name, part in (fit.parts or {"": fit}).items()}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..core.threat import eps_text
 from ..stats.metrics import Bootstrap, Estimate, mean
 from .result import Result, with_settings
+from .schema import CheckRecord
 
 CHECK = "bracket"
 ENOUGH_DRAWS = 15
@@ -59,11 +60,11 @@ class Bracket(NamedTuple):
         strongest = [self._strongest(category) for category in self.categories]
         names = dict.fromkeys(r.attack for r in strongest if r) if all(strongest) else ()
         failed = {
-            check["sentence"]
+            check.sentence
             for cells in (self.certificates.values(), *self.attacks.values())
             for r in cells
-            for check in r.checks
-            if check["name"] == CHECK and not check["passed"]
+            for check in r.record.failed
+            if check.name == CHECK
         }
         attacked = self.attacked()
         return {
@@ -136,19 +137,19 @@ def compare_bounds(results: Sequence[Result]) -> None:
                 compared.append(sentence)
                 if low.value > high.value:
                     wrong.append(sentence)
-                    attack.checks.append({"name": CHECK, "passed": False, "sentence": sentence})
+                    attack.checks.append(CheckRecord(name=CHECK, passed=False, sentence=sentence))
         said = wrong or compared
         if said:
-            certificate.checks.append({"name": CHECK, "passed": not wrong, "sentence": "; ".join(said)})
+            certificate.checks.append(CheckRecord(name=CHECK, passed=not wrong, sentence="; ".join(said)))
 
 
 def broken_brackets(results: Sequence[Result]) -> list[str]:
     """A sentence for every certificate that an attack contradicts."""
     return [
-        f"{r.detector} on {r.spec['category']}: {check['sentence']}"
+        f"{r.detector} on {r.category}: {check.sentence}"
         for r in results
-        for check in r.checks
-        if r.certificate and check["name"] == CHECK and not check["passed"]
+        for check in r.record.failed
+        if r.certificate and check.name == CHECK
     ]
 
 
@@ -156,8 +157,8 @@ def _sentence(certificate: Result, attack: Result, low: Bootstrap, high: Bootstr
     what = "AUROC" if bound.endswith("auroc") else "accuracy"
     relation = "is above" if low.value > high.value else "is at most"
     return (
-        f"certified {what} {low.value:.4f} at l2 {certificate.spec['eps']} {relation} the {high.value:.4f} that "
-        f"{attack.attack} reached at l2 {attack.spec['eps']}"
+        f"certified {what} {low.value:.4f} at l2 {certificate.spec.eps} {relation} the {high.value:.4f} that "
+        f"{attack.attack} reached at l2 {attack.spec.eps}"
     )
 
 
@@ -166,40 +167,40 @@ def _attacks(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     found: dict[tuple[Any, ...], list[Result]] = {}
     if any(r.certificate for r in results):
         for r in results:
-            if not r.certificate and r.spec["norm"] == "l2":
+            if not r.certificate and r.spec.norm == "l2":
                 found.setdefault(_made_of(r), []).append(r)
     return found
 
 
 def _enough_draws(attack: Result) -> bool:
-    found = attack.record["detector"]["parameters"].get(smoothing_key(attack, "n"))
+    found = attack.record.detector.parameters.get(smoothing_key(attack, "n"))
     return isinstance(found, int) and found >= ENOUGH_DRAWS
 
 
 def _same_threshold(a: Result, b: Result) -> bool:
-    return bool(a.record["threshold"]["value"] == b.record["threshold"]["value"])
+    return a.record.threshold.value == b.record.threshold.value
 
 
 def smoothing_key(r: Result, parameter: str) -> str:
     """Of the smoothing, which is the outermost part."""
-    return f"{r.spec['detector'].partition('+')[0]}.{parameter}"
+    return f"{r.spec.detector.partition('+')[0]}.{parameter}"
 
 
 def _identity(r: Result) -> tuple[Any, ...]:
     s, draws = r.spec, smoothing_key(r, "n")  # how well a smoothed score is estimated, not what it is
-    settings = {k: v for k, v in s["detector_parameters"].items() if k != draws}
-    return s["dataset"], s["image_size"], s["seed"], s["targets"], s["detector"], json.dumps(settings, sort_keys=True)
+    settings = {k: v for k, v in s.detector_parameters.items() if k != draws}
+    return s.dataset, s.image_size, s.seed, s.targets, s.detector, json.dumps(settings, sort_keys=True)
 
 
 def _made_of(r: Result) -> tuple[Any, ...]:
     """With the images, the code and the weights: the same detector, and not one of the same name."""
-    data, own = r.record["data"], r.record["detector"]
-    weights = json.dumps([own["code"], own["fit"]], sort_keys=True)
-    return *_identity(r), r.category, data["train"], data["test"], weights
+    data, own = r.record.data, r.record.detector
+    weights = json.dumps([own.code, own.fit and own.fit.as_json()], sort_keys=True)
+    return *_identity(r), r.category, data.train, data.test, weights
 
 
 def _how(r: Result) -> str:
-    settings = {**r.spec["attack_parameters"]}
-    settings |= {"limit": r.spec["limit"]} if r.spec["limit"] is not None else {}
-    settings |= {"goal": r.spec["goal"]} if r.spec["goal"] != "rank" else {}
+    settings = {**r.spec.attack_parameters}
+    settings |= {"limit": r.spec.limit} if r.spec.limit is not None else {}
+    settings |= {"goal": r.spec.goal} if r.spec.goal != "rank" else {}
     return ", ".join(f"{k}={v}" for k, v in settings.items())

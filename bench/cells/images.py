@@ -6,12 +6,14 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+
+from .base import Part, Sha256
 
 IMAGE = r"images/[0-9a-f]{8,64}\.npz"
 """Where a stored image lies, below the folder of its cell."""
@@ -21,18 +23,29 @@ IMAGE_BYTES = 256 * 2**20
 """Of one stored image, packed or not."""
 
 
-def read_image(folder: Path, entry: Mapping[str, Any], size: int) -> dict[str, npt.NDArray[Any]] | str:
+class ImageRecord(Part):
+    """What run.json says of a stored image."""
+
+    id: str
+    label: Literal[0, 1]
+    why: str
+    file: Annotated[str, Field(pattern=f"^{IMAGE}$")]
+    """Below the cell's folder."""
+    sha256: Sha256
+
+
+def read_image(folder: Path, image: ImageRecord, size: int) -> dict[str, npt.NDArray[Any]] | str:
     """The arrays of a stored image of a cell, or what is wrong with it.
 
     `clean` and `attacked`, float32 (3, size, size), and perhaps `map_clean` and `map_attacked`, (h, w); all finite.
     """
-    path = folder / entry["file"]
-    if not re.fullmatch(IMAGE, entry["file"]):
+    path = folder / image.file
+    if not re.fullmatch(IMAGE, image.file):
         return "is not read: images lie in images/ of their cell"
     try:
         if path.stat().st_size > IMAGE_BYTES:
             return f"is larger than {IMAGE_BYTES // 2**20} MiB"
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+        if hashlib.sha256(path.read_bytes()).hexdigest() != image.sha256:
             return "was changed after the run: its sha256 is not the one in run.json"
         arrays = _arrays(path)
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ from .filters import Filters
 from .record import ASIDE, read_record, unchanged_samples
 from .result import Result
 from .rows import Table
-from .schema import wrong_record, wrong_rows
+from .schema import FinishedRecord, Record, wrong_rows
 from .submission import CellLocation, cells_of_submission, submissions_below
 from .text_table import TextTable, html, rich_table
 
@@ -71,9 +71,7 @@ def find_cells(root: Path, filters: Filters | None = None) -> Results:
         folder = place.folder
         try:
             record = read_record(folder)
-            if wrong := wrong_record(record):
-                raise UserError(f"{folder}: {wrong}")
-            if record["status"] != "finished":
+            if not isinstance(record, FinishedRecord):
                 if filters is None or filters.keep(record):
                     found.notes.append(_unfinished(place, record))
                 continue
@@ -91,9 +89,9 @@ def find_cells(root: Path, filters: Filters | None = None) -> Results:
     return found
 
 
-def _unfinished(place: CellLocation, record: Mapping[str, Any]) -> str:
-    total = record["data"]["normal"] + record["data"]["anomalous"]
-    return f"unfinished: {place.name} ({record['rows']} of {total} images); the same `bench run` goes on with it"
+def _unfinished(place: CellLocation, record: Record) -> str:
+    total = record.data.normal + record.data.anomalous
+    return f"unfinished: {place.name} ({record.rows} of {total} images); the same `bench run` goes on with it"
 
 
 def _places(root: Path, damaged: list[str]) -> list[CellLocation]:
@@ -119,11 +117,11 @@ def refuse_twins(results: Sequence[Result], damaged: list[str]) -> list[Result]:
     """
     groups: dict[str, list[Result]] = {}
     for r in results:
-        groups.setdefault(json.dumps(r.spec, sort_keys=True), []).append(r)
+        groups.setdefault(json.dumps(r.spec.as_json(), sort_keys=True), []).append(r)
     found = []
     for cells in groups.values():
         first = next((r for r in cells if not r.source), cells[0])
-        others = [r for r in cells if r.record["samples_sha256"] != first.record["samples_sha256"]]
+        others = [r for r in cells if r.record.samples_sha256 != first.record.samples_sha256]
         for other in others:
             if not other.source:
                 raise UserError(differ(first.name, other.name))
@@ -160,43 +158,43 @@ def tidy(results: Sequence[Result]) -> pd.DataFrame:
 def _tidy(result: Result) -> dict[str, Any]:
     spec, record = result.spec, result.record
     row: dict[str, Any] = {
-        "dataset": spec["dataset"],
-        "category": spec["category"],
-        "image_size": spec["image_size"],
-        "detector": spec["detector"],
-        "detector_parameters": record["detector"]["parameters"],
-        "kind": record["kind"],
-        "attack": spec["attack"],
-        "attack_parameters": record["attack"]["parameters"],
-        "norm": spec["norm"],
+        "dataset": spec.dataset,
+        "category": spec.category,
+        "image_size": spec.image_size,
+        "detector": spec.detector,
+        "detector_parameters": record.detector.parameters,
+        "kind": record.kind,
+        "attack": spec.attack,
+        "attack_parameters": record.attack.parameters,
+        "norm": spec.norm,
         "eps": float(result.eps),
-        "eps_text": spec["eps"],
-        "targets": spec["targets"],
-        "goal": spec["goal"],
-        "seed": spec["seed"],
+        "eps_text": spec.eps,
+        "targets": spec.targets,
+        "goal": spec.goal,
+        "seed": spec.seed,
         "source": result.source,
-        "normal": record["data"]["normal"],
-        "anomalous": record["data"]["anomalous"],
+        "normal": record.data.normal,
+        "anomalous": record.data.anomalous,
     }
     for name in result.metrics:
         value = result.metrics.estimate(name)
         row |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
     return row | {
-        "threshold": record["threshold"]["value"],
-        "forwards": record["forwards"],
-        "backwards": record["backwards"],
-        "seconds": record["seconds"],
-        "fit_seconds": (record["detector"]["fit"] or {}).get("seconds"),
-        "checks_seconds": record.get("checks_seconds"),
-        "peak_memory_mib": record["peak_memory"],
-        "weights": record["detector"].get("weights"),
-        "checks_failed": "; ".join(c["sentence"] for c in record["checks"] if not c["passed"]),
+        "threshold": record.threshold.value,
+        "forwards": record.forwards,
+        "backwards": record.backwards,
+        "seconds": record.seconds,
+        "fit_seconds": None if record.detector.fit is None else record.detector.fit.seconds,
+        "checks_seconds": record.checks_seconds,
+        "peak_memory_mib": record.peak_memory,
+        "weights": record.detector.weights,
+        "checks_failed": "; ".join(check.sentence for check in record.failed),
         "unranked": "; ".join(result.unranked),
-        "device": record["device"],
-        "versions": record["versions"],
-        "commit": record["git"]["commit"],
-        "dirty": record["git"]["dirty"],
-        "warnings": "; ".join(record["warnings"]),
+        "device": record.device,
+        "versions": record.versions,
+        "commit": record.git.commit,
+        "dirty": record.git.dirty,
+        "warnings": "; ".join(record.warnings),
         "folder": str(result.folder),
     }
 
@@ -211,11 +209,11 @@ def overview(found: Results) -> TextTable:
         clean = f"clean_{r.ranked_by.rpartition('_')[2]}"
         rows.append(
             {
-                "dataset": r.spec["dataset"],
+                "dataset": r.spec.dataset,
                 "category": r.category,
                 "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
                 "attack": r.attack,
-                "budget": f"{r.spec['norm']} {r.spec['eps']}",
+                "budget": f"{r.spec.norm} {r.spec.eps}",
                 "metric": r.ranked_by.replace("_auroc", " AUROC").replace("_", " "),
                 "clean": str(r.metrics.estimate(clean)) if clean in r.metrics else "",
                 "reached": str(r.metrics.estimate(r.ranked_by)),

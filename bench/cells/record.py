@@ -1,43 +1,69 @@
-"""run.json beside its rows: read whole, or refused in one line."""
+"""run.json beside its rows: read whole and validated, or refused in one line; and written."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from ..errors import UserError
 from ..system import files
+from .base import first_problem
 from .rows import Row, from_csv
+from .schema import SCHEMA, FinishedRecord, Record
 
-SCHEMA = 3
-"""Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
 SAVED = "images"  # folder below a cell: what --save-images keeps
+REMEDY = "it was changed, or another tool wrote it: run the cell again with --force, or remove its folder"
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """run.json of a cell, if this version can read it."""
+class DamagedRecord(UserError):
+    """Of a run.json that this version should have written, and that is not as it writes them."""
+
+
+def read_record(folder: Path) -> Record:
+    """run.json of a cell, a FinishedRecord if it says so.
+
+    Raises DamagedRecord, which names the file and the first field that is not as a cell has it, and UserError for a
+    file that is not JSON or was written by another version.
+    """
     path = folder / "run.json"
-    record = files.read_json(path)
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
+    found = files.read_json(path)
+    if not isinstance(found, dict):
+        raise DamagedRecord(f"{path} is not the record of a cell; {REMEDY}")
+    if found.get("schema") != SCHEMA:
         raise UserError(
-            f"{path} was written by another version (schema {found}, this one reads {SCHEMA}); "
+            f"{path} was written by another version (schema {str(found.get('schema'))[:20]}, this one reads {SCHEMA}); "
             "use that version, or another --results"
         )
+    try:
+        return (FinishedRecord if found.get("status") == "finished" else Record).model_validate(found)
+    except ValidationError as error:
+        raise DamagedRecord(f"{path}, {first_problem(error)}; {REMEDY}") from None
+
+
+def read_finished(folder: Path) -> FinishedRecord:
+    """As `read_record`; UserError as well for a cell that is not finished."""
+    record = read_record(folder)
+    if not isinstance(record, FinishedRecord):
+        raise UserError(f"{folder} is not finished ({record.rows} rows); the same `bench run` goes on with it")
     return record
 
 
-def read_rows(folder: Path, record: dict[str, Any]) -> list[Row]:
+def write_record(folder: Path, record: Record) -> None:
+    files.write_json(folder / "run.json", record.as_json())
+
+
+def read_rows(folder: Path, record: FinishedRecord) -> list[Row]:
     """The rows of a finished cell."""
     return from_csv(unchanged_samples(folder, record), folder / "samples.csv")
 
 
-def unchanged_samples(folder: Path, record: dict[str, Any]) -> str:
+def unchanged_samples(folder: Path, record: FinishedRecord) -> str:
     """samples.csv of a finished cell, after its hash has been compared with the record."""
     text, digest = read_samples(folder)
-    if digest != record.get("samples_sha256"):
+    if digest != record.samples_sha256:
         raise UserError(
             f"{folder / 'samples.csv'} was changed after it was written (its sha256 is not the one in run.json); "
             "run the cell again with --force"

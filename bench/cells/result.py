@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..core.threat import parse_eps
 from ..stats.metrics import Bootstrap, Metrics, accuracy, auroc_of, conservative, median, ranking
 from .rows import Row, Table
+from .schema import CheckRecord, FinishedRecord
+from .spec import RunSpec
 from .submission import CellLocation
 from .text_table import TextTable, html, rich_table
 
@@ -28,7 +29,7 @@ class Result:
     """A finished cell."""
 
     folder: Path
-    record: dict[str, Any]
+    record: FinishedRecord
     table: Table
     source: str = ""
     """The submission that it came in, below the results folder; empty for one of our own."""
@@ -41,35 +42,34 @@ class Result:
         return CellLocation(self.folder, self.source, self.inside).name
 
     @property
-    def spec(self) -> dict[str, Any]:
-        spec: dict[str, Any] = self.record["spec"]
-        return spec
+    def spec(self) -> RunSpec:
+        return self.record.spec
 
     @property
     def category(self) -> str:
-        return str(self.spec["category"])
+        return self.spec.category
 
     @cached_property
     def eps(self) -> Fraction:
         """The budget, exact."""
-        return parse_eps(self.spec["eps"])
+        return self.spec.threat.eps
 
     @cached_property
     def detector(self) -> str:
         """The name with the parameters that are not the defaults; a file shows the start of its hash."""
-        return with_settings(self.spec["detector"], self.spec["detector_parameters"])
+        return with_settings(self.spec.detector, self.spec.detector_parameters)
 
     @cached_property
     def attack(self) -> str:
         spec = self.spec
-        settings = {**spec["attack_parameters"], **{k: spec[k] for k in ("limit", "draws") if spec[k] is not None}}
-        settings |= {"goal": spec["goal"]} if spec["goal"] != "rank" else {}
-        return with_settings(spec["attack"], settings)
+        further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
+        settings = {**spec.attack_parameters, **{k: v for k, v in further.items() if v is not None}}
+        return with_settings(spec.attack, settings)
 
     @property
     def certificate(self) -> bool:
         """`worst` is a bound that holds for every image of the ball, not a score that an attack found."""
-        return bool(self.record["kind"] == "certificate")
+        return self.record.kind == "certificate"
 
     @property
     def claim(self) -> str:
@@ -79,7 +79,7 @@ class Result:
     @property
     def stops_at_threshold(self) -> bool:
         """The attack wanted the decision wrong, no more: its scores are no worst case, and rank nothing."""
-        return self.spec["goal"] == "threshold" or self.radii is not None
+        return self.spec.goal == "threshold" or self.radii is not None
 
     @property
     def ranked_by(self) -> str:
@@ -98,21 +98,19 @@ class Result:
     @property
     def parts(self) -> list[str]:
         """Of an attack that is made of several: their columns."""
-        found: list[str] = self.record["attack"]["parts"]
-        return found
+        return self.record.attack.parts
 
     @property
-    def checks(self) -> list[dict[str, Any]]:
-        """{name, passed, sentence} of what was checked before and after the attack."""
-        found: list[dict[str, Any]] = self.record["checks"]
-        return found
+    def checks(self) -> list[CheckRecord]:
+        """What was checked before and after the attack."""
+        return self.record.checks
 
     @property
     def unranked(self) -> list[str]:
         """Why this cell must not be ranked: what the detector says of itself, and checks that failed."""
-        own = self.record["detector"]["unranked"]
-        failed = [f"{c['name']} check failed: {c['sentence']}" for c in self.checks if not c["passed"]]
-        return [own] * bool(own) + failed
+        own = self.record.detector.unranked
+        failed = [f"{check.name} check failed: {check.sentence}" for check in self.record.failed]
+        return [own, *failed] if own else failed
 
     def _repr_html_(self) -> str:
         return html(facts(self))
@@ -131,7 +129,7 @@ class Result:
         labels, values = self.table.anomalous, self.table.columns
         clean, worst = values["clean"], values["worst"]
         still = self._unmoved(clean)
-        targets = self.spec["targets"]
+        targets = self.spec.targets
         columns = {"clean": clean, self.claim: worst}
         if targets != "anomalous" and still is not None:
             columns["normal_only"] = np.where(labels, still, worst)
@@ -140,8 +138,8 @@ class Result:
         if self.certificate and self.stops_at_threshold:
             del columns["clean"]  # of as many draws as the verdict took: too few for a score
         found: dict[str, Callable[[], Bootstrap]] = {}
-        salt = f"{self.spec['dataset']}/{self.category}"
-        threshold = self.record["threshold"]["value"]
+        salt = f"{self.spec.dataset}/{self.category}"
+        threshold = self.record.threshold.value
         for column, scores in columns.items():
             if column == "clean" or not self.stops_at_threshold:
                 order = conservative(scores, labels) if self.certificate and column != "clean" else scores
@@ -202,7 +200,7 @@ def short(value: Any) -> str:
     return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
 
 
-def metrics_of(folder: Path, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, float]:
+def metrics_of(folder: Path, record: FinishedRecord, rows: Sequence[Row]) -> dict[str, float]:
     """The point value of every metric that a report makes of these rows."""
     return {name: metric.value for name, metric in Result(folder, record, Table.of(rows)).metrics.items()}
 
@@ -212,14 +210,13 @@ SPEC = ("dataset", "category", "image_size", "norm", "eps", "targets", "goal", "
 
 def facts(result: Result) -> TextTable:
     """Of a cell: its spec, every metric with its 95 % interval, its checks."""
-    spec = {"detector": result.detector, "attack": result.attack, **{name: result.spec[name] for name in SPEC}}
+    spec = {"detector": result.detector, "attack": result.attack, **{name: getattr(result.spec, name) for name in SPEC}}
     metrics = {name: result.metrics.estimate(name) for name in result.metrics}
-    failed = [check for check in result.checks if not check["passed"]]
+    failed = result.record.failed
     rows = [("spec", name, str(value)) for name, value in spec.items()]
     rows += [("metric", name, str(value)) for name, value in metrics.items()]
     rows += [
-        ("check", check["name"], f"{'pass' if check['passed'] else 'FAIL'}: {check['sentence']}")
-        for check in result.checks
+        ("check", check.name, f"{'pass' if check.passed else 'FAIL'}: {check.sentence}") for check in result.checks
     ]
     below = [f"not ranked: {why}" for why in result.unranked]
     title = f"{result.claim} cell, {len(result.table.ids)} images" + f", {len(failed)} checks failed" * bool(failed)

@@ -1,182 +1,201 @@
-"""What the files of a finished cell must hold: types, columns and counts; nothing of it is believed before."""
+"""run.json as types, for writing as for reading; and what samples.csv beside it must hold."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ..core.score import Goal
-from ..core.threat import Norm, Targets, ThreatModel
-from ..errors import UserError
-from .images import IMAGE
+from ..core.check import Check
+from ..core.data import Data
+from .base import Amount, Count, Json, Parameters, Part, Sha256
+from .images import ImageRecord
 from .rows import COLUMNS, Table
+from .spec import RunSpec
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, le=10**15)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SCHEMA: Literal[3] = 3
+"""Of run.json and samples.csv; results of another schema are refused, never guessed at."""
 RANKED_BOUNDS = ("low", "high", "low_0", "high_0", "certified_radius")
 
 
-def _no_path(name: str) -> str:
-    if not name or ".py" in name or not set(name).isdisjoint("/\\"):
-        raise ValueError("it must be a name, not a path")  # whose code would be run
-    return name
+class PurificationRecord(Part):
+    """How strongly a purifier cleans: its parameter, and the detector that it is around."""
 
-
-Name = Annotated[str, AfterValidator(_no_path)]
-
-
-class _Whole(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class Spec(_Whole):
-    model_config = ConfigDict(extra="forbid")
-
-    detector: Name
-    detector_parameters: dict[str, Any]
-    attack: Name
-    attack_parameters: dict[str, Any]
-    norm: Norm
-    eps: str
-    targets: Targets
-    dataset: Name
-    category: Name
-    image_size: Annotated[int, Field(ge=1, le=10**5)]
-    seed: int
-    limit: int | None
-    draws: int | None
-    goal: Goal
-
-
-class PurificationRecord(_Whole):
     parameter: str
-    value: float
+    value: int | float
     inner: str
 
 
-class FitRecord(_Whole):
+class FitRecord(Part):
+    """What was fitted, by the hash of its weights; of a composition `parts` has one for each part that was."""
+
+    model_sha256: Sha256 | None = None
     seconds: Amount
+    images: Count | None = None
+    parts: dict[str, FitRecord] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fit: Mapping[str, Any] | None) -> FitRecord | None:
+        """Of `Origin.fit`; None where nothing was fitted."""
+        return None if fit is None else cls.model_validate(fit)
 
 
-class DetectorRecord(_Whole):
+class DetectorRecord(Part):
+    """The detector with everything that its scores depend on."""
+
     code: str
-    parameters: dict[str, Any]
+    """sha256 of the code of all its parts."""
+    parameters: Parameters
+    """All of them, defaults included."""
     randomized: bool
     differentiable: bool
     unranked: str | None
+    """Why a leaderboard must not rank it, or empty."""
     purification: PurificationRecord | None
     fit: FitRecord | None
-    weights: Count = 0
+    weights: Count | None = None
+    """How many numbers it holds; None in cells that were finished before that was recorded."""
 
 
-class AttackRecord(_Whole):
+class AttackRecord(Part):
+    """The attack, or the certificate."""
+
     code: str
-    parameters: dict[str, Any]
+    parameters: Parameters
     parts: list[str]
+    """The attacks that it is made of: a column each."""
+    sources: dict[str, Json] = Field(default_factory=dict)
+    """Of transfer attacks, the detectors that they attacked instead."""
 
 
-class DataRecord(_Whole):
+class DataRecord(Part):
+    """The images: fingerprints of both sets, and how many there are."""
+
     train: Sha256
     test: Sha256
     train_images: Count
     normal: Count
+    """Test images."""
     anomalous: Count
 
+    @classmethod
+    def of(cls, data: Data) -> DataRecord:
+        anomalous = sum(data.test.labels)
+        return cls(
+            train=data.train.fingerprint,
+            test=data.test.fingerprint,
+            train_images=len(data.train),
+            normal=len(data.test) - anomalous,
+            anomalous=anomalous,
+        )
 
-class CheckRecord(_Whole):
+
+class CheckRecord(Part):
+    """What was checked, and what it said."""
+
     name: str
     passed: bool
     sentence: str
 
+    @classmethod
+    def of(cls, check: Check) -> CheckRecord:
+        return cls(name=check.name, passed=check.passed, sentence=check.sentence)
 
-class ThresholdRecord(_Whole):
+
+class ThresholdRecord(Part):
+    """Above `value` an image is called anomalous; nan where no image was held out."""
+
     value: float
     held_out: Count
+    """Normal training images that it was set on."""
     false_alarms: float
 
 
-class GitRecord(_Whole):
+class GitRecord(Part):
+    """The checkout that the benchmark ran from; None where there was none."""
+
     commit: str | None
     dirty: bool | None
 
 
-class ImageRecord(_Whole):
-    id: str
-    label: Literal[0, 1]
-    why: str
-    file: Annotated[str, Field(pattern=f"^{IMAGE}$")]
-    sha256: Sha256
+class Record(Part):
+    """run.json of a cell: what its rows come from, and what they have cost so far."""
 
-
-class StartedRecord(_Whole):
-    """run.json of a cell that is not finished, as far as a report says something of it."""
-
+    version: Literal[3] = Field(alias="schema")
     kind: Literal["attack", "certificate"]
-    status: Literal["running"]
-    spec: Spec
-    data: DataRecord
-    rows: Count
-
-
-class FinishedRecord(_Whole):
-    """run.json of a finished cell; what is not named here is for people, and nothing reads it."""
-
-    kind: Literal["attack", "certificate"]
-    status: Literal["finished"]
-    spec: Spec
+    status: Literal["running", "finished"]
+    spec: RunSpec
     detector: DetectorRecord
     attack: AttackRecord
     data: DataRecord
     checks: list[CheckRecord]
     threshold: ThresholdRecord
     versions: dict[str, str | None]
+    """Package -> version; None where it is absent."""
     git: GitRecord
     device: str
-    batch_size: int
+    batch_size: Annotated[int, Field(ge=1, le=10**9)]
+    started: str = ""
     warnings: list[str]
     rows: Count
+    """Of samples.csv."""
     forwards: Count
+    """Images scored by the attack and its evaluation."""
     backwards: Count
+    """Images through which a gradient flowed."""
     seconds: Amount
-    peak_memory: Amount | None
+    peak_memory: Annotated[int | float, Field(ge=0, le=10**9)] | None
+    """MiB; None where the system does not say."""
+    smaller_ball: str | None = None
+    """Folder in the cache that holds the images of the smaller ball where the attack began."""
+    checks_seconds: Amount | None = None
+    checks_passes: dict[str, Count] | None = None
+    images: list[ImageRecord] = Field(default_factory=list)
+
+    @property
+    def failed(self) -> list[CheckRecord]:
+        """The checks that did not pass."""
+        return [check for check in self.checks if not check.passed]
+
+
+class FinishedRecord(Record):
+    """run.json of a finished cell."""
+
+    status: Literal["finished"]
     finished: str
     samples_sha256: Sha256
     metrics: dict[str, float] | None = None
-    smaller_ball: str | None = None
-    images: list[ImageRecord] = []
+    """Name -> point value; None in cells that were finished before metrics were recorded."""
+
+    @classmethod
+    def of(cls, record: Record, finished: str, samples_sha256: str) -> FinishedRecord:
+        """Still without metrics. What would not be read again is not written either."""
+        more: dict[str, Any] = {"status": "finished", "finished": finished, "samples_sha256": samples_sha256}
+        return cls.model_validate(record.as_json() | more)
 
 
-def wrong_record(record: Any) -> str | None:
-    """The first thing in run.json that is not as a cell has it, finished or not; None if it is whole."""
-    try:
-        (StartedRecord if record.get("status") == "running" else FinishedRecord).model_validate(record)
-        ThreatModel(record["spec"]["norm"], record["spec"]["eps"], record["spec"]["targets"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"run.json, {'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-    except UserError as error:
-        return f"run.json: {error}"
-    return None
-
-
-def wrong_rows(table: Table, record: dict[str, Any]) -> str | None:
-    """The first thing in samples.csv that does not fit its run.json, which is whole; None if all does."""
+def wrong_rows(table: Table, record: Record) -> str | None:
+    """The first thing in samples.csv that does not fit its run.json; None if all does."""
     count = len(table.ids)
-    if count != record["rows"]:
-        return f"samples.csv holds {count} rows, run.json counts {record['rows']}"
+    if count != record.rows:
+        return f"samples.csv holds {count} rows, run.json counts {record.rows}"
     anomalous = int(table.anomalous.sum())
-    for found, name in ((count - anomalous, "normal"), (anomalous, "anomalous")):
-        if found != record["data"][name] or not found:
-            return f"samples.csv holds {found} {name} images, run.json counts {record['data'][name]}"
+    counted = (("normal", count - anomalous, record.data.normal), ("anomalous", anomalous, record.data.anomalous))
+    for name, found, stored in counted:
+        if found != stored or not found:
+            return f"samples.csv holds {found} {name} images, run.json counts {stored}"
     if len(set(table.ids)) < count:
         return f"samples.csv holds the image {Counter(table.ids).most_common(1)[0][0]} twice"
     missing = [name for name in _further_columns(record) if name not in table.columns]
     if missing:
         return f"samples.csv has no column {', '.join(missing)}"
+    return _wrong_number(table, record)
+
+
+def _wrong_number(table: Table, record: Record) -> str | None:
     finite, infinite = _promised(record)
     for name in (*finite, *infinite):
         values = table.columns[name]
@@ -188,16 +207,16 @@ def wrong_rows(table: Table, record: dict[str, Any]) -> str | None:
     return None
 
 
-def _promised(record: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _promised(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns that are finite in every row, and those that may be infinite but are never nan: bounds."""
-    if record["kind"] == "attack":
+    if record.kind == "attack":
         return (*COLUMNS[2:], *_further_columns(record)), ()
     bounds = [name for name in _further_columns(record) if name != "certified_radius"]  # nan without a threshold
     return ("clean", "distance"), ("worst", *bounds)
 
 
-def _further_columns(record: dict[str, Any]) -> tuple[str, ...]:
-    """Those beside `run.COLUMNS` that such a cell must have."""
-    if record["kind"] == "certificate":
-        return RANKED_BOUNDS if record["spec"]["goal"] == "rank" else ("draws",)
-    return (*record["attack"]["parts"], *["worst_draw"] * record["detector"]["randomized"])
+def _further_columns(record: Record) -> tuple[str, ...]:
+    """Those beside `rows.COLUMNS` that such a cell must have."""
+    if record.kind == "certificate":
+        return RANKED_BOUNDS if record.spec.goal == "rank" else ("draws",)
+    return (*record.attack.parts, *["worst_draw"] * record.detector.randomized)

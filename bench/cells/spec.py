@@ -4,72 +4,80 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, model_validator
 
 from ..core.score import Goal
-from ..core.threat import ThreatModel, eps_text
+from ..core.threat import Norm, Targets, ThreatModel, eps_text
+from ..errors import UserError
 from ..system import files
 from ..system.cache import folder_of
+from .base import Category, Name, Parameters, Part
+
+LARGEST_SEED = 10**18
 
 
-@dataclass(frozen=True)
-class RunSpec:
-    """Everything that defines a number, and nothing that does not (batch size, device)."""
+class RunSpec(Part):
+    """Everything that defines a number, and nothing that does not (batch size, device): `spec` of run.json.
 
-    detector: str
-    detector_parameters: dict[str, Any]
-    attack: str
-    attack_parameters: dict[str, Any]
-    threat: ThreatModel
-    dataset: str
-    category: str
-    image_size: int
-    default_image_size: int | None
-    seed: int
-    limit: int | None
-    draws: int | None
+    Raises pydantic.ValidationError, whose `first_problem` is a sentence, for a ball that is none and for names that
+    are paths.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    detector: Name
+    detector_parameters: Parameters
+    """Those that are not the defaults."""
+    attack: Name
+    attack_parameters: Parameters
+    """Those that are not the defaults; of a certificate all."""
+    norm: Norm
+    eps: str
+    """Exact, as text: `2/255`."""
+    targets: Targets
+    dataset: Name
+    category: Category
+    image_size: Annotated[int, Field(ge=1, le=10**5)]
+    seed: Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)]
+    limit: Annotated[int, Field(ge=1)] | None
+    draws: Annotated[int, Field(ge=1)] | None
     """Noise draws whose mean is the score of a randomized detector; None is the default."""
-    goal: Goal = "rank"
+    goal: Goal
 
-    def record(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "detector": self.detector,
-            "detector_parameters": self.detector_parameters,
-            "attack": self.attack,
-            "attack_parameters": self.attack_parameters,
-            "norm": self.threat.norm,
-            "eps": eps_text(self.threat.eps),
-            "targets": self.threat.targets,
-            "dataset": self.dataset,
-            "category": self.category,
-            "image_size": self.image_size,
-            "seed": self.seed,
-            "limit": self.limit,
-            "draws": self.draws,
-            "goal": self.goal,
-        }
+    @model_validator(mode="after")
+    def _is_a_ball(self) -> RunSpec:
+        try:
+            _ = self.threat
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
 
-    def folder(self, results: Path) -> Path:
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(self.norm, self.eps, self.targets)
+
+    def within(self, threat: ThreatModel) -> RunSpec:
+        """The same under another threat model."""
+        return self.model_copy(
+            update={"norm": threat.norm, "eps": eps_text(threat.eps), "targets": threat.targets},
+        )
+
+    def folder(self, results: Path, default_image_size: int | None = None) -> Path:
         """results/dataset/category/detector/attack-norm-eps; eight hex digits follow the detector or the attack
         where something of it is not the default."""
-        size = None if self.image_size == self.default_image_size else self.image_size
+        size = None if self.image_size == default_image_size else self.image_size
         detector = _suffix(parameters=self.detector_parameters, image_size=size, seed=self.seed)
-        targets = None if self.threat.targets == "both" else self.threat.targets
+        targets = None if self.targets == "both" else self.targets
         goal = None if self.goal == "rank" else self.goal
         attack = _suffix(
             parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws, goal=goal
         )
         eps = eps_text(self.threat.eps).replace("/", "_")
-        parts = [
-            self.dataset,
-            self.category,
-            self.detector + detector,
-            f"{self.attack}-{self.threat.norm}-{eps}{attack}",
-        ]
+        parts = [self.dataset, self.category, self.detector + detector, f"{self.attack}-{self.norm}-{eps}{attack}"]
         return results.joinpath(*(re.sub(r"[^A-Za-z0-9._+-]", "_", part) for part in parts))
 
 
@@ -78,9 +86,9 @@ def _suffix(**settings: Any) -> str:
     return f"-{files.digest(json.dumps(changed, sort_keys=True), 8)}" if changed else ""
 
 
-def images_folder(spec: Mapping[str, Any], sources: Sequence[str], kind: str = "attacked", *more: str) -> Path:
+def images_folder(spec: RunSpec, sources: Sequence[str], kind: str = "attacked", *more: str) -> Path:
     """Where the attacked images of a cell are kept for the next larger ball.
 
-    spec: as it is recorded. sources: hashes of the detector's code, the attack's, the training and the test images.
+    sources: hashes of the detector's code, the attack's, the training and the test images.
     """
-    return folder_of(kind, [spec, *sources, *more])
+    return folder_of(kind, [spec.as_json(), *sources, *more])

@@ -74,7 +74,7 @@ def checks_of_certificate(
     """Every check of a finished certificate; one that raises has failed, and says where."""
     started = time.monotonic()
     fewer = replace(settings, samples=min(settings.samples, DRAWS))
-    certifier = Certifier(replace(spec, seed=spec.seed + SEED), data, prepared, fewer, batch_size)
+    certifier = Certifier(spec.model_copy(update={"seed": spec.seed + SEED}), data, prepared, fewer, batch_size)
     certifier.score.passes = Passes()
     certifier.probe()
     certified = Certified(spec, data, prepared, rows, certifier)

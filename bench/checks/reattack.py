@@ -284,7 +284,7 @@ class Reattack:
     ) -> Tensor:
         """Images of the probe after another attack; of its parts, the best by draws of their own."""
         worker = self.own if attack is self.attack else Worker(self.spec, self.data, self.prepared, attack)
-        worker.spec, worker.score.passes = dataclasses.replace(self.spec, threat=threat or self.threat), self.passes
+        worker.spec, worker.score.passes = self.spec.within(threat or self.threat), self.passes
 
         def work(some: Sequence[int]) -> Tensor:
             rng, where = self.rng(some), list(some)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..cells.images import ImageRecord
 from ..cells.record import SAVED
 from ..cells.rows import Row
+from ..cells.schema import Record
 from ..core.score import where_it_failed
 from ..core.threat import ThreatModel
 from ..errors import UserError
@@ -29,8 +31,7 @@ OTHER = "not those that the rows were computed from"
 class Saved(NamedTuple):
     """What the record says of the images that were written."""
 
-    images: list[dict[str, Any]]
-    """{id, label, why, file, sha256}; `file` is relative to the cell's folder."""
+    images: list[ImageRecord]
     warnings: list[str]
 
 
@@ -56,11 +57,9 @@ def chosen(rows: Sequence[Row], threat: ThreatModel, count: int) -> dict[str, st
     return {name: ", ".join(why) for name, why in reasons.items()}
 
 
-def what_is_missing(
-    folder: Path, rows: Sequence[Row], record: Mapping[str, Any], threat: ThreatModel, count: int
-) -> str | None:
+def what_is_missing(folder: Path, rows: Sequence[Row], record: Record, threat: ThreatModel, count: int) -> str | None:
     """A sentence if a finished cell lacks images that `count` asks for."""
-    there = {entry["id"] for entry in record.get("images", ()) if (folder / entry["file"]).is_file()}
+    there = {image.id for image in record.images if (folder / image.file).is_file()}
     wanted = chosen(rows, threat, count)
     have = len(there & wanted.keys())
     if have == len(wanted):
@@ -78,7 +77,7 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
     position = {row.id: i for i, row in enumerate(rows)}
     tolerance = SAME * float(np.ptp([row.clean for row in rows]))  # its last digits depend on the batch
     wanted = chosen(rows, worker.spec.threat, count)
-    images: list[dict[str, Any]] = []
+    images: list[ImageRecord] = []
     missing, no_maps = Counter[str](), ""
     for name, why in wanted.items():
         index = position[name]
@@ -95,7 +94,9 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
         file = f"{SAVED}/{files.digest(name)}.npz"
         files.write_arrays(folder / file, {key: array.float().cpu().numpy() for key, array in arrays.items()})
         images.append(
-            {"id": name, "label": rows[index].label, "why": why, "file": file, "sha256": file_sha256(folder / file)}
+            ImageRecord(
+                id=name, label=1 if rows[index].label else 0, why=why, file=file, sha256=file_sha256(folder / file)
+            )
         )
     warnings = []
     if missing:

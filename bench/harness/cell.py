@@ -10,13 +10,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
-from ..cells.record import ASIDE, SAVED, SCHEMA, read_record, read_rows
+from ..cells.record import ASIDE, SAVED, read_record, read_rows, write_record
 from ..cells.result import metrics_of
 from ..cells.rows import Row, from_csv, to_csv
+from ..cells.schema import (
+    SCHEMA,
+    AttackRecord,
+    CheckRecord,
+    DataRecord,
+    DetectorRecord,
+    FinishedRecord,
+    FitRecord,
+    GitRecord,
+    PurificationRecord,
+    Record,
+    ThresholdRecord,
+)
 from ..cells.spec import RunSpec
 from ..checks.of_attack import checks_of_cell
 from ..core.attack import Attack
@@ -58,7 +71,7 @@ class Cell:
         batch_size: int,
         force: bool = False,
         monitor: Monitor | None = None,
-    ) -> tuple[list[Row], dict[str, Any]]:
+    ) -> tuple[list[Row], FinishedRecord]:
         """The rows and the run record; a finished cell is read, an unfinished one goes on at its next batch.
 
         `prepare` gives the fitted detector; it is called only if there is work to do.
@@ -66,7 +79,7 @@ class Cell:
         monitor = monitor or Monitor()
         with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
             rows, record = self._continue(data)
-            if record.get("status") == "finished":
+            if isinstance(record, FinishedRecord):
                 self._say_what_is_missing(rows, record, monitor)
                 return rows, record
             if rows:
@@ -74,18 +87,18 @@ class Cell:
             try:
                 prepared = prepare()
                 worker = self._worker(data, prepared, attack, batch_size, monitor)
-                if not record:
+                if record is None:
                     record = self._begin(data, prepared, attack, batch_size)
                 self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
                 self._try_again(data, prepared, attack, rows, record)
                 self._save_images(worker, rows, record)
-                self._finish(rows, record)
+                finished = self._finish(rows, record)
                 self.warm_starts.discard()
             except torch.OutOfMemoryError:  # where no smaller batch helps
                 raise UserError(
                     f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
                 ) from None
-        return rows, record
+        return rows, finished
 
     def _worker(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
         return Worker(self.spec, data, prepared, attack, self.warm_starts, monitor.tell)
@@ -95,11 +108,11 @@ class Cell:
         return batch_size
 
     def _work(
-        self, data: Data, worker: Work, rows: list[Row], record: dict[str, Any], batch_size: int, monitor: Monitor
+        self, data: Data, worker: Work, rows: list[Row], record: Record, batch_size: int, monitor: Monitor
     ) -> None:
         total = len(data.test)
-        before = (record["forwards"], record["backwards"], record["seconds"])
-        peak_before = record["peak_memory"] or 0
+        before = (record.forwards, record.backwards, record.seconds)
+        peak_before = record.peak_memory or 0
         worker.probe()
         worker.score.passes = Passes()
         started = time.monotonic()
@@ -113,24 +126,24 @@ class Cell:
                     raise UserError(
                         f"{worker.prepared.device} has too little memory for one image of {self.spec.image_size} pixels"
                     ) from None
-                if batch_size == record["batch_size"]:
+                if batch_size == record.batch_size:
                     monitor.tell(f"out of memory at batches of {batch_size}: smaller ones from here on")
                 batch_size //= 2
                 free_memory()
                 continue
             rows += new
-            record["rows"] = len(rows)
-            record["forwards"] = before[0] + worker.score.forwards
-            record["backwards"] = before[1] + worker.score.backwards
-            record["seconds"] = round(before[2] + time.monotonic() - started, 3)
+            record.rows = len(rows)
+            record.forwards = before[0] + worker.score.forwards
+            record.backwards = before[1] + worker.score.backwards
+            record.seconds = round(before[2] + time.monotonic() - started, 3)
             peak = memory.mebibytes()
-            record["peak_memory"] = None if peak is None else max(peak, peak_before)
+            record.peak_memory = None if peak is None else max(peak, peak_before)
             if self.folder is not None:
                 files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
-                files.write_json(self.folder / "run.json", record)
+                write_record(self.folder, record)
             monitor.on_rows(len(rows), total)
 
-    def _save_images(self, worker: Work, rows: list[Row], record: dict[str, Any]) -> None:
+    def _save_images(self, worker: Work, rows: list[Row], record: Record) -> None:
         """Before the record says finished; what an earlier attempt has left is replaced."""
         if self.folder is None:
             return
@@ -140,98 +153,68 @@ class Cell:
         if self.save_images is not None:
             assert isinstance(worker, Worker)
             saved = save(self.folder, worker, rows, self.save_images)
-            record["images"] = saved.images
-            record["warnings"] += saved.warnings
+            record.images = saved.images
+            record.warnings += saved.warnings
 
-    def _say_what_is_missing(self, rows: list[Row], record: dict[str, Any], monitor: Monitor) -> None:
+    def _say_what_is_missing(self, rows: list[Row], record: FinishedRecord, monitor: Monitor) -> None:
         if self.folder is not None and self.save_images is not None:
             missing = what_is_missing(self.folder, rows, record, self.spec.threat, self.save_images)
             if missing:
                 monitor.tell(missing)
 
-    def _try_again(
-        self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: dict[str, Any]
-    ) -> None:
+    def _try_again(self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: Record) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
         found = self._checks(data, prepared, attack, rows, record)
-        record["checks"] += [check._asdict() for check in found.checks]
-        record["checks_seconds"], record["checks_passes"] = found.seconds, vars(found.passes).copy()
+        record.checks += map(CheckRecord.of, found.checks)
+        record.checks_seconds, record.checks_passes = found.seconds, vars(found.passes).copy()
 
-    def _checks(
-        self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: dict[str, Any]
-    ) -> Outcome:
+    def _checks(self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: Record) -> Outcome:
         before = self.warm_starts.smaller_folder
-        record["smaller_ball"] = before.name if before is not None and before.is_dir() else None
+        record.smaller_ball = before.name if before is not None and before.is_dir() else None
         return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
 
-    def _begin(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int) -> dict[str, Any]:
-        detector = prepared.detector
+    def _begin(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int) -> Record:
         warnings = []
         if prepared.threshold.held_out < 19:
             warnings.append(
                 f"only {prepared.threshold.held_out} normal images were held out: the threshold cannot "
                 "promise 5 % false alarms (19 are needed)"
             )
-        record = {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            "status": "running",
-            "spec": self.spec.record(),
-            "detector": {
-                "code": self.detector_code,
-                "parameters": prepared.origin.parameters,
-                "randomized": detector.randomized,
-                "differentiable": detector.differentiable,
-                "unranked": detector.unranked,
-                "purification": _purification(detector, prepared.origin),
-                "fit": prepared.origin.fit,
-                "weights": _weights(detector),
-            },
-            "attack": {
-                "code": self.attack_code,
-                "parameters": _attack_parameters(attack),
-                "parts": list(getattr(attack, "parts", ())),
-                "sources": getattr(attack, "sources", {}),
-            },
-            "data": self._data_record(data),
-            "checks": [check._asdict() for check in prepared.checks],
-            "threshold": prepared.threshold._asdict(),
-            "versions": versions(),
-            "git": git_state(),
-            "device": device_name(prepared.device),
-            "batch_size": batch_size,
-            "started": _now(),
-            "warnings": warnings,
-            "rows": 0,
-            "forwards": 0,
-            "backwards": 0,
-            "seconds": 0.0,
-            "peak_memory": None,
-        }
+        record = Record(
+            schema=SCHEMA,
+            kind=self.kind,
+            status="running",
+            spec=self.spec,
+            detector=_detector(prepared, self.detector_code),
+            attack=_attack(attack, self.attack_code),
+            data=DataRecord.of(data),
+            checks=list(map(CheckRecord.of, prepared.checks)),
+            threshold=ThresholdRecord(**prepared.threshold._asdict()),
+            versions=versions(),
+            git=GitRecord(**git_state()),
+            device=device_name(prepared.device),
+            batch_size=batch_size,
+            started=_now(),
+            warnings=warnings,
+            rows=0,
+            forwards=0,
+            backwards=0,
+            seconds=0.0,
+            peak_memory=None,
+        )
         if self.folder is not None:
             files.write_text(self.folder / "samples.csv", "")
-            files.write_json(self.folder / "run.json", record)
+            write_record(self.folder, record)
         return record
 
-    @staticmethod
-    def _data_record(data: Data) -> dict[str, Any]:
-        anomalous = sum(data.test.labels)
-        return {
-            "train": data.train.fingerprint,
-            "test": data.test.fingerprint,
-            "train_images": len(data.train),
-            "normal": len(data.test) - anomalous,
-            "anomalous": anomalous,
-        }
-
-    def _continue(self, data: Data) -> tuple[list[Row], dict[str, Any]]:
-        """Rows and record on the disk; empty where there are none. Rows that the record does not count were
+    def _continue(self, data: Data) -> tuple[list[Row], Record | None]:
+        """Rows and record on the disk; none where there are none. Rows that the record does not count were
         being written when the process died and are dropped."""
         if self.folder is None or not (self.folder / "run.json").exists():
-            return [], {}
+            return [], None
         record = read_record(self.folder)
         self._same_sources(record, data)
-        if record["status"] == "finished":
+        if isinstance(record, FinishedRecord):
             return read_rows(self.folder, record), record
         samples = self.folder / "samples.csv"
         try:
@@ -240,26 +223,24 @@ class Cell:
             raise UserError(f"cannot read {samples}: {error.strerror}; --force starts over") from None
         lines = text.splitlines(keepends=True)
         try:
-            kept = b"".join(lines[: record["rows"] + 1] if record["rows"] else []).decode("utf-8")
+            kept = b"".join(lines[: record.rows + 1] if record.rows else []).decode("utf-8")
         except UnicodeDecodeError:
             raise UserError(f"{samples} is damaged: it is no text; --force starts over") from None
         if kept.encode() != text:
             files.write_text(samples, kept)
         rows = from_csv(kept, samples) if kept else []
-        if [row.id for row in rows] != data.test.ids[: record["rows"]]:
-            raise UserError(
-                f"{samples} does not hold the {record['rows']} rows that run.json counts; --force starts over"
-            )
+        if [row.id for row in rows] != data.test.ids[: record.rows]:
+            raise UserError(f"{samples} does not hold the {record.rows} rows that run.json counts; --force starts over")
         return rows, record
 
-    def _same_sources(self, record: dict[str, Any], data: Data) -> None:
+    def _same_sources(self, record: Record, data: Data) -> None:
         changed = [
             what
             for what, stored, now in (
-                ("the parameters", record["spec"], self.spec.record()),
-                (f"the code of detector {self.spec.detector}", record["detector"]["code"], self.detector_code),
-                (f"the code of attack {self.spec.attack}", record["attack"]["code"], self.attack_code),
-                ("the images", record["data"], self._data_record(data)),
+                ("the parameters", record.spec, self.spec),
+                (f"the code of detector {self.spec.detector}", record.detector.code, self.detector_code),
+                (f"the code of attack {self.spec.attack}", record.attack.code, self.attack_code),
+                ("the images", record.data, DataRecord.of(data)),
             )
             if stored != now
         ]
@@ -269,16 +250,16 @@ class Cell:
                 "--force replaces them, --results DIR keeps both"
             )
 
-    def _finish(self, rows: list[Row], record: dict[str, Any]) -> None:
+    def _finish(self, rows: list[Row], record: Record) -> FinishedRecord:
         refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
-        record |= {"status": "finished", "finished": _now()}
+        samples = to_csv(rows).encode() if self.folder is None else (self.folder / "samples.csv").read_bytes()
+        finished = FinishedRecord.of(record, _now(), hashlib.sha256(samples).hexdigest())
+        finished.metrics = metrics_of(self.folder or Path(), finished, rows)
         if self.folder is not None:
-            samples = (self.folder / "samples.csv").read_bytes()
-            record["samples_sha256"] = hashlib.sha256(samples).hexdigest()
-            record["metrics"] = metrics_of(self.folder, record, rows)
-            files.write_json(self.folder / "run.json", record)
+            write_record(self.folder, finished)
             if (self.folder / ASIDE).is_dir():  # what --force replaced
                 shutil.rmtree(self.folder / ASIDE)
+        return finished
 
 
 @contextlib.contextmanager
@@ -326,17 +307,36 @@ def _weights(detector: Detector) -> int:
     return sum(tensor.numel() for tensor in (*detector.parameters(), *buffers))
 
 
-def _attack_parameters(attack: Attack) -> dict[str, Any]:
-    return {name: identity(getattr(attack, name)) for name in accepted(type(attack))}
+def _detector(prepared: Prepared, code: str) -> DetectorRecord:
+    detector, origin = prepared.detector, prepared.origin
+    return DetectorRecord(
+        code=code,
+        parameters=origin.parameters,
+        randomized=detector.randomized,
+        differentiable=detector.differentiable,
+        unranked=detector.unranked,
+        purification=_purification(detector, origin),
+        fit=FitRecord.of(origin.fit),
+        weights=_weights(detector),
+    )
 
 
-def _purification(detector: Detector, origin: Origin) -> dict[str, Any] | None:
+def _attack(attack: Attack, code: str) -> AttackRecord:
+    return AttackRecord(
+        code=code,
+        parameters={name: identity(getattr(attack, name)) for name in accepted(type(attack))},
+        parts=list(getattr(attack, "parts", ())),
+        sources=getattr(attack, "sources", {}),
+    )
+
+
+def _purification(detector: Detector, origin: Origin) -> PurificationRecord | None:
     """Of a purifier that says what its level is: that parameter, its value, and what the purifier is around."""
     value = getattr(detector, detector.level, None) if isinstance(detector, Purifier) else None
     if not isinstance(detector, Purifier) or not isinstance(value, (int, float)):
         return None
     outer, _, inner = origin.name.partition("+")
-    return {"parameter": f"{outer}.{detector.level}", "value": value, "inner": inner}
+    return PurificationRecord(parameter=f"{outer}.{detector.level}", value=value, inner=inner)
 
 
 def _now() -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from scipy import special
 
 from ..cells.rows import Row
+from ..cells.schema import Record
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE
 from ..core import parameters
@@ -31,6 +32,7 @@ from ..errors import UserError
 from ..plugins import registry
 from ..plugins.fitting import DetectorSpec, origin_of
 from ..plugins.fitting import around as around_origin
+from ..plugins.lookup import default_size
 from ..stats import smoothing
 from .cell import Cell
 from .evaluate import frame_of
@@ -87,7 +89,7 @@ def certify(
     attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
     spec = subject.spec(METHOD, attack, threat, full, limit, goal)
     refuse_impossible(threat, settings, subject.built, data, goal)
-    folder = None if results is None else spec.folder(Path(results))
+    folder = None if results is None else spec.folder(Path(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
     rows, record = cell.run(data, lambda: subject.prepared(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
@@ -204,5 +206,5 @@ class CertificateCell(Cell):
     def _at_once(self, batch_size: int) -> int:
         return 1  # a batch is one image under many draws
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Any, rows: list[Row], record: dict[str, Any]) -> Outcome:
-        return checks_of_certificate(self.spec, data, prepared, attack, rows, record["batch_size"])
+    def _checks(self, data: Data, prepared: Prepared, attack: Any, rows: list[Row], record: Record) -> Outcome:
+        return checks_of_certificate(self.spec, data, prepared, attack, rows, record.batch_size)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cells.rows import COLUMNS, Row
+from ..cells.schema import Record
 from ..cells.spec import images_folder
 from ..core.attack import Attack
 from ..core.data import Data
@@ -20,7 +20,7 @@ from ..engine.worker import Prepared
 from ..errors import UserError
 from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
-from ..plugins.lookup import make_attack
+from ..plugins.lookup import default_size, make_attack
 from .cell import Cell
 from .subject import DetectorUnderTest, batch_size_for
 
@@ -91,12 +91,12 @@ def evaluate(
             _refuse_gradient(subject.built, maker, subject.label, method)
         return subject.prepared(data)
 
-    folder = None if results is None else spec.folder(Path(results))
+    folder = None if results is None else spec.folder(Path(results), default_size(data.name))
 
     def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
-        return images_folder(replace(spec, threat=ball).record(), sources, kind, *more)
+        return images_folder(spec.within(ball), sources, kind, *more)
 
     before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
     own = images_of(threat) if keep_images else None
@@ -108,13 +108,13 @@ def evaluate(
     return frame_of(rows, record)
 
 
-def frame_of(rows: Sequence[Row], record: dict[str, Any]) -> pd.DataFrame:
+def frame_of(rows: Sequence[Row], record: Record) -> pd.DataFrame:
     """One row per test image; the run record is in `.attrs["run"]`."""
     import pandas as pd
 
     frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
     frame = frame.join(pd.DataFrame([row.more for row in rows]))
-    frame.attrs["run"] = record
+    frame.attrs["run"] = record.as_json()
     return frame
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic import ValidationError
+
+from ..cells.base import first_problem
 from ..cells.spec import RunSpec
 from ..checks.of_detector import OF_A_RUN, checks_of_run
 from ..core import parameters
@@ -14,11 +17,10 @@ from ..core.attack import Attack
 from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.score import GOALS
-from ..core.threat import ThreatModel
+from ..core.threat import ThreatModel, eps_text
 from ..engine.worker import Prepared
 from ..errors import UserError
 from ..plugins.fitting import BATCH_SIZE, DetectorSpec, held_out_threshold, origin_of
-from ..plugins.lookup import default_size
 from ..system.provenance import choose_device
 
 FULL_BATCH_UP_TO = 128
@@ -76,21 +78,25 @@ class DetectorUnderTest:
         if goal not in GOALS:
             raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
         given = {name: getattr(attack, name) for name in parameters.accepted(type(attack)) if hasattr(attack, name)}
-        return RunSpec(
-            self.label,
-            self.changed,
-            method,
-            parameters.identity(parameters.changed(type(attack), given)),
-            threat,
-            data.name,
-            data.category,
-            data.image_size,
-            default_size(data.name),
-            self.seed,
-            limit if limit is not None and limit < len(data.test) else None,
-            draws,
-            goal,
-        )
+        try:
+            return RunSpec(
+                detector=self.label,
+                detector_parameters=self.changed,
+                attack=method,
+                attack_parameters=parameters.identity(parameters.changed(type(attack), given)),
+                norm=threat.norm,
+                eps=eps_text(threat.eps),
+                targets=threat.targets,
+                dataset=data.name,
+                category=data.category,
+                image_size=data.image_size,
+                seed=self.seed,
+                limit=limit if limit is not None and limit < len(data.test) else None,
+                draws=draws,
+                goal=goal,
+            )
+        except ValidationError as error:
+            raise UserError(f"nobody could read a cell of this again: {first_problem(error)}") from None
 
     def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Prepared:
         """Fitted, with its threshold and what was checked of it."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..cells.images import read_image
+from ..cells.images import ImageRecord, read_image
 from ..cells.result import Result
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -48,21 +47,21 @@ class Gallery(NamedTuple):
 def gallery(r: Result) -> Gallery:
     """What is stored with a cell; an image that cannot be read, or is not of its row, is not shown."""
     found = Gallery([], [])
-    for entry in r.record.get("images", ()):
+    for entry in r.record.images:
         shot = _shot(r, entry)
         if isinstance(shot, Shot):
             found.shots.append(shot)
         else:
-            found.notes.append(f"{entry['file']} ({entry['id']}) {shot}")
+            found.notes.append(f"{entry.file} ({entry.id}) {shot}")
     return found
 
 
-def _shot(r: Result, entry: Mapping[str, Any]) -> Shot | str:
+def _shot(r: Result, entry: ImageRecord) -> Shot | str:
     """The image, or what is wrong with it."""
-    at = r.table.ids.index(entry["id"]) if entry["id"] in r.table.ids else None
-    if at is None or r.table.anomalous[at] != entry["label"]:
+    at = r.table.ids.index(entry.id) if entry.id in r.table.ids else None
+    if at is None or r.table.anomalous[at] != entry.label:
         return "has no row of that id and label"
-    arrays = read_image(r.folder, entry, r.spec["image_size"])
+    arrays = read_image(r.folder, entry, r.spec.image_size)
     if isinstance(arrays, str):
         return arrays
     content = {name: array.astype(np.float64) for name, array in arrays.items()}
@@ -71,9 +70,9 @@ def _shot(r: Result, entry: Mapping[str, Any]) -> Shot | str:
     factor = 0.5 / largest if largest else 1.0
     before, after = (r.table.columns[name] for name in ("clean", "worst"))
     return Shot(
-        entry["id"],
-        "anomalous" if entry["label"] else "normal",
-        entry["why"],
+        entry.id,
+        "anomalous" if entry.label else "normal",
+        entry.why,
         _picture(content["clean"]),
         _picture(0.5 + factor * moved),
         round(factor, 1),
