@@ -6,11 +6,12 @@ from collections import Counter
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from ..core.norms import NORMS
 from ..core.score import Goal
-from ..core.threat import Norm, Targets, ThreatModel
-from ..errors import UserError
+from ..core.threat import Targets, ThreatModel
+from ..errors import UserError, unknown
 from .images import IMAGE
 from .rows import COLUMNS, Table
 
@@ -26,7 +27,14 @@ def _no_path(name: str) -> str:
     return name
 
 
+def _of_the_table(norm: str) -> str:
+    if norm not in NORMS:
+        raise ValueError(str(unknown("norm", norm, NORMS)))
+    return norm
+
+
 Name = Annotated[str, AfterValidator(_no_path)]
+NormName = Annotated[str, AfterValidator(_of_the_table), WithJsonSchema({"enum": list(NORMS)})]
 
 
 class _Whole(BaseModel):
@@ -40,7 +48,7 @@ class Spec(_Whole):
     detector_parameters: dict[str, Any]
     attack: Name
     attack_parameters: dict[str, Any]
-    norm: Norm
+    norm: NormName
     eps: str
     targets: Targets
     dataset: Name
