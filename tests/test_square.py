@@ -17,8 +17,8 @@ from test_oracle import IDS, SIGN, best_gain, built, images
 from torch import Tensor
 
 from bench import Data, Detector, Rng, Score, ThreatModel, evaluate
+from bench.core.norms import NORMS
 from bench.core.score import GOALS
-from bench.core.threat import NORMS
 
 Run = Callable[..., tuple[int, str, str]]
 SQUARE = ("linf", "l2")

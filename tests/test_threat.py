@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from bench import Rng, ThreatModel, UserError
-from bench.core.threat import NORMS, eps_text, parse_eps
+from bench.core.norms import NORMS
+from bench.core.threat import eps_text, parse_eps
+from bench.harness.certify import parse_radius, parse_sigma
 
 NORM = pytest.mark.parametrize("norm", NORMS)
 
@@ -32,14 +34,58 @@ def test_eps_is_exact_however_it_was_typed(text: str | float, value: Fraction, s
 
 
 @given(st.fractions(min_value=Fraction(1, 10**6), max_value=1, max_denominator=10**6))
-def test_every_budget_survives_being_written(eps: Fraction) -> None:
+def test_every_eps_survives_being_written(eps: Fraction) -> None:
     assert parse_eps(eps_text(eps)) == eps
 
 
 @pytest.mark.parametrize("text", ["-1/255", "0", "nan", "inf", "two", "", "1/0", "0/255"])
-def test_impossible_budgets_are_refused(text: str) -> None:
+def test_an_impossible_eps_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="expected a number of pixel units"):
         ThreatModel("linf", text)
+
+
+NO_NUMBERS = [
+    "1/255 2/255", "2/255/2", "2 2/255", "2/2 55", "1_0/255", "0_1", "\uff12/255", "\u0662/255", "0x1", "0x1p-3",
+    "1e400", "1e-400", "1e9999999", "1/1e9999999", "1e-9999999", "infinity", "Infinity", "NaN", "1e5_0", "1,5", "1e",
+    ".",
+    "/255", "2/", "2//255", "--2/255", "2/255\n", "1\u00a0/255", "True", "9" * 5000, f"1/{'9' * 5000}",
+    f"0.{'0' * 990}1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS, ids=lambda text: repr(text[:20]))
+@pytest.mark.parametrize("norm", ["", *NORMS])
+def test_what_is_no_number_is_no_eps(text: str, norm: str) -> None:
+    """Two numbers run together are not one; a number that no float holds is refused, and at once."""
+    with pytest.raises(UserError, match="is not a number") as refused:
+        parse_eps(text, norm)
+    assert len(str(refused.value)) < 250 and "expected" in str(refused.value)
+
+
+def test_several_eps_are_asked_for_with_commas() -> None:
+    with pytest.raises(UserError, match=r"--eps 1/255 2/255 is not a number \(separate several with commas\)"):
+        ThreatModel("linf", "1/255 2/255")
+
+
+@pytest.mark.parametrize(
+    ("value", "exact"),
+    [(0.1, Fraction(1, 10)), (1e-5, Fraction(1, 10**5)), (1, Fraction(1)), (Fraction(1, 3), Fraction(1, 3)),
+     (np.float64(0.3), Fraction(3, 10)), (0.1 + 0.2, Fraction("0.30000000000000004")), (np.int64(1), Fraction(1))],
+)  # fmt: skip
+def test_numbers_from_python_are_what_they_print(value: float | Fraction, exact: Fraction) -> None:
+    assert ThreatModel("linf", value).eps == exact
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, Fraction(10**400), Fraction(1, 10**400), True])
+def test_a_number_that_is_no_length_is_refused_from_python_too(value: float | Fraction) -> None:
+    with pytest.raises(UserError, match="is not a number"):
+        ThreatModel("l1", value)
+
+
+@given(st.floats(min_value=0, exclude_min=True, max_value=1e300))
+def test_every_float_is_read_back_from_its_exact_fraction(value: float) -> None:
+    """What a record holds of an eps that was computed."""
+    assert parse_eps(eps_text(Fraction(value)), "l1") == Fraction(value)
 
 
 def test_the_wrong_unit_is_recognised() -> None:
@@ -189,3 +235,15 @@ def test_which_images_the_adversary_controls() -> None:
     assert ThreatModel("linf", "2/255", "normal").controls(labels).tolist() == [True, False, False]
     assert ThreatModel("linf", "2/255", "anomalous").controls(labels).tolist() == [False, True, True]
     assert ThreatModel("linf", "2/255").controls(labels).all()
+
+
+@pytest.mark.parametrize("text", ["0.1 0.2", "1_0", "\uff11", "nan", "inf", "-0.1", "0", "1e400"])
+def test_sigma_is_read_as_strictly(text: str) -> None:
+    with pytest.raises(UserError, match=r"--sigma .* must be a number above 0"):
+        parse_sigma(text)
+
+
+def test_a_radius_is_read_as_strictly_and_named() -> None:
+    assert parse_radius("51/255") == Fraction(1, 5)
+    with pytest.raises(UserError, match="--radius 0.1 0.2 is not a number"):
+        parse_radius("0.1 0.2")

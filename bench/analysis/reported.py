@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..core.threat import NORMS, parse_eps
+from ..core.norms import NORMS
+from ..core.threat import parse_eps
 from ..errors import UserError, unknown
 from ..plugins import registry
 

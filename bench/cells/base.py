@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
+
+from ..core.norms import NORMS
+from ..errors import unknown
 
 if TYPE_CHECKING:
     Json = Any
@@ -31,6 +34,13 @@ def _no_path(name: str) -> str:
     return _no_folder(name)
 
 
+def _of_the_table(norm: str) -> str:
+    if norm not in NORMS:
+        raise ValueError(str(unknown("norm", norm, NORMS)))
+    return norm
+
+
+NormName = Annotated[str, AfterValidator(_of_the_table), WithJsonSchema({"enum": list(NORMS)})]
 Name = Annotated[str, AfterValidator(_no_path)]
 """Of what is installed: never a file that a stranger's record could have us import."""
 Category = Annotated[str, AfterValidator(_no_folder)]

@@ -32,7 +32,7 @@ class Filters:
             if not given or not value:
                 raise UserError(f"--filter {part}: a value is expected, for example --filter {key}=...")
             if key == "eps" and "*" not in value:
-                parse_eps(value)
+                parse_eps(value, option="--filter eps")
             self.wanted.setdefault(key, []).append(value)
 
     def keep(self, record: Record) -> bool:

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from ..core.score import Goal
-from ..core.threat import Norm, Targets, ThreatModel, eps_text
+from ..core.threat import Targets, ThreatModel, eps_text
 from ..errors import UserError
 from ..system import files
 from ..system.cache import folder_of
-from .base import Category, Name, Parameters, Part
+from .base import Category, Name, NormName, Parameters, Part
 
 LARGEST_SEED = 10**18
 
@@ -35,7 +35,7 @@ class RunSpec(Part):
     attack: Name
     attack_parameters: Parameters
     """Those that are not the defaults; of a certificate all."""
-    norm: Norm
+    norm: NormName
     eps: str
     """Exact, as text: `2/255`."""
     targets: Targets

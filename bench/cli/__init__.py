@@ -434,11 +434,11 @@ def _cells(
 
 def _certify(options: argparse.Namespace) -> int:
     from ..engine.certifier import OUTER, Certificate
-    from ..harness.certify import candidate, parse_radius
+    from ..harness.certify import candidate, parse_radius, parse_sigma
     from .progress import Bars
 
     Certificate(options.samples, options.alpha)
-    sigmas = [_sigma(text) for text in _names(options.sigma, "--sigma")]
+    sigmas = [parse_sigma(text) for text in _names(options.sigma, "--sigma")]
     texts = _names("0.2" if options.radius is None else options.radius, "--radius")
     if options.norm != "l2":
         _refuse_norm(options, sigmas, texts[0])
@@ -458,16 +458,6 @@ def _certify(options: argparse.Namespace) -> int:
         failures = [f for bed in beds for c in candidates for f in _certificates(options, bed, c, radii, screen)]
     _summary(options.results, beds)
     return _say(failures)
-
-
-def _sigma(text: str) -> float:
-    try:
-        sigma = float(text)
-    except ValueError:
-        sigma = float("nan")
-    if not 0 < sigma < float("inf"):
-        raise UserError(f"--sigma {text} must be a number above 0, in pixel units in [0, 1], for example 0.25")
-    return sigma
 
 
 def _refuse_norm(options: argparse.Namespace, sigmas: list[float], eps: str) -> NoReturn:

@@ -10,7 +10,7 @@ from ..core import parameters
 from ..core.attack import Attack
 from ..core.data import Data
 from ..core.detector import Detector
-from ..core.threat import NORMS, Norm
+from ..core.norms import NORMS
 from ..errors import UserError, unknown
 from . import registry
 from .fitting import DetectorSpec
@@ -55,7 +55,7 @@ def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto
     return DetectorSpec(detector, params, seed=seed, device=device).fitted(data)
 
 
-def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, Norm | None, Attack, str]:
+def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, str | None, Attack, str]:
     """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
     method, _, norm = name.rpartition("-")
     if norm not in NORMS:
@@ -67,7 +67,7 @@ def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str,
     if norm and norm not in plugin.target.norms:
         raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
     attack = parameters.build(plugin.target, given or {}, plugin.name)
-    return plugin.name, cast("Norm | None", norm or None), attack, plugin.sha256
+    return plugin.name, norm or None, attack, plugin.sha256
 
 
 def default_size(dataset: str) -> int | None:
