@@ -22,7 +22,7 @@ from bench import UserError, load_results
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.rows import Row, Table, from_csv, to_csv
-from bench.cli import build_parser
+from bench.cli import parse
 from bench.core.parameters import parse_assignments
 from bench.engine.certifier import Certificate
 from bench.harness.certify import candidate
@@ -274,7 +274,7 @@ def test_a_filter_leaves_a_contradicted_attack_without_its_rank(results: Path, m
 def parsed(command: str) -> argparse.Namespace:
     name, *words = shlex.split(command)
     assert name == "bench"
-    return build_parser().parse_args(words)
+    return parse(words)
 
 
 def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: Run) -> None:

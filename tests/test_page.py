@@ -19,7 +19,7 @@ from bench.analysis.overview import overviews
 from bench.cells.filters import Filters
 from bench.cells.reader import read_results
 from bench.cells.result import Result
-from bench.cli import build_parser
+from bench.cli import parse
 from bench.report.commands import command_of
 from bench.report.figures import figures
 from bench.report.figures.distributions import distribution
@@ -98,7 +98,7 @@ def test_the_command_of_a_cell_asks_for_that_cell(made_up: Path, text: str) -> N
     import shlex
 
     for r in read_results(made_up, Filters([text])).results[:3]:
-        given = build_parser().parse_args(shlex.split(command_of(r))[1:])
+        given = parse(shlex.split(command_of(r))[1:])
         assert (given.detector, given.attack, given.eps) == (
             r.spec.detector, f"{r.spec.attack}-{r.spec.norm}", r.spec.eps,
         )  # fmt: skip

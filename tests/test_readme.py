@@ -64,10 +64,10 @@ def test_ci_runs_the_readme_test_command() -> None:
 
 
 def test_every_command_of_the_readme_parses() -> None:
-    from bench.cli import build_parser
+    from bench.cli import parse
 
     shell = "".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
     commands = re.findall(r"\bbench ((?:run|report|list|check-detector|verify|submit)[^\n#&`]*)", shell)
     assert len(commands) >= 6
     for command in commands:
-        build_parser().parse_args(command.split())
+        parse(command.split())

@@ -18,7 +18,7 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name:
+        if not equals or not name.strip():
             raise UserError(f"expected a parameter as name=value, got {text!r}")
         pairs[name.strip()] = value
     return pairs
@@ -34,17 +34,20 @@ def accepted(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(known[1:] if getattr(build, "wraps", False) else known)
 
 
+def hints_of(build: Callable[..., Any]) -> dict[str, Any]:
+    """What the parameters of a class or function may be."""
+    if dataclasses.is_dataclass(build):  # a field may be inherited from another module
+        return typing.get_type_hints(build)
+    return typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+
+
 def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """`given` with every value converted by the annotations of `build`; text means what it means on the
     command line, in Python as well.
 
     Raises UserError for an unknown name or a value that does not fit.
     """
-    known = accepted(build)
-    if dataclasses.is_dataclass(build):  # a field may be inherited from another module
-        hints = typing.get_type_hints(build)
-    else:
-        hints = typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    known, hints = accepted(build), hints_of(build)
     converted = {}
     for name, value in given.items():
         if name not in known:

@@ -93,7 +93,7 @@ def certify(
     cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
     rows, record = cell.run(data, lambda: subject.prepared(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
-    return frame_of(rows, record)
+    return frame_of(rows, record, folder)
 
 
 def candidate(

@@ -105,16 +105,19 @@ def evaluate(
     warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
     cell = Cell(spec, folder, subject.code, attack_code, warm_starts, save_images)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
-    return frame_of(rows, record)
+    return frame_of(rows, record, folder)
 
 
-def frame_of(rows: Sequence[Row], record: Record) -> pd.DataFrame:
-    """One row per test image; the run record is in `.attrs["run"]`."""
+def frame_of(rows: Sequence[Row], record: Record, folder: Path | None) -> pd.DataFrame:
+    """One row per test image; the run record is in `.attrs["run"]`, the cell's folder, if it has one, in
+    `.attrs["folder"]`."""
     import pandas as pd
 
     frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
     frame = frame.join(pd.DataFrame([row.more for row in rows]))
     frame.attrs["run"] = record.as_json()
+    if folder is not None:
+        frame.attrs["folder"] = str(folder)
     return frame
 
 

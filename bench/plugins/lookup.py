@@ -55,8 +55,11 @@ def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto
     return DetectorSpec(detector, params, seed=seed, device=device).fitted(data)
 
 
-def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, str | None, Attack, str]:
-    """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
+def find_attack(name: str) -> tuple[registry.Plugin, str | None]:
+    """`pgd-linf`, `pgd` or `path/to/file.py:Mine-l2` -> the plug-in, and the norm if it is named.
+
+    Raises UserError for a name that is none, or a norm that the attack does not have.
+    """
     method, _, norm = name.rpartition("-")
     if norm not in NORMS:
         method, norm = name, ""
@@ -66,8 +69,14 @@ def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str,
     plugin = registry.load("attacks", method)
     if norm and norm not in plugin.target.norms:
         raise UserError(f"attack {plugin.name} has no norm {norm}; it has {', '.join(plugin.target.norms)}")
+    return plugin, norm or None
+
+
+def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, str | None, Attack, str]:
+    """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
+    plugin, norm = find_attack(name)
     attack = parameters.build(plugin.target, given or {}, plugin.name)
-    return plugin.name, norm or None, attack, plugin.sha256
+    return plugin.name, norm, attack, plugin.sha256
 
 
 def default_size(dataset: str) -> int | None:

@@ -1,0 +1,116 @@
+"""`bench compare`: is one detector better than another? Paired by image, and over data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UserError
+from .common import RESULTS, Request, complain, console, option, place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..analysis.compare import Ranks
+    from ..cells.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(Request):
+    """Two detectors or more, the first against each of the others."""
+
+    names: tuple[str, ...]
+    """As the leaderboard has them, or folders of cells; each once."""
+    metric: str | None
+    """None is what a board ranks by."""
+    results: Path
+    plot: Path | None
+    """Where the critical-difference diagram goes."""
+
+    def carry_out(self) -> int:
+        """Prints the differences; writes nothing but the plot, if it is asked for."""
+        from ..cells.reader import read_results
+
+        results, _, damaged = read_results(self.results)
+        for sentence in damaged:
+            complain(sentence)
+        screen = console()
+        for other in self.names[1:]:
+            screen.print(_differences(self.names[0], other, results, self.metric))
+        _over_data_sets(self, results, screen)
+        return 0
+
+
+def _differences(one: str, other: str, results: Sequence[Result], metric: str | None) -> Table:
+    """A row for each board that has both."""
+    from rich import box
+    from rich.table import Table
+
+    from ..analysis.compare import compare
+
+    table = Table(title=f"{one} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("on", overflow="fold")
+    for column in (one, other, "difference", "in std. errors", "p"):
+        table.add_column(column, justify="right", overflow="fold")
+    for found in compare(one, other, results, metric):
+        scope = f"mean of {len(found.categories)}" if len(found.categories) > 1 else found.categories[0]
+        numbers = (str(value).replace(" ", "\n", 1) for value in (found.a, found.b, found.difference))
+        table.add_row(f"{found.title} ({scope})", *numbers, f"{found.errors:+.1f}", f"{found.p:.3g}")
+    return table
+
+
+def _over_data_sets(request: CompareRequest, results: Sequence[Result], screen: Console) -> None:
+    """Wilcoxon's test of two, Friedman's of more."""
+    from ..analysis.compare import FEWEST_BLOCKS, over_data_sets
+
+    ranks = over_data_sets(request.names, results, request.metric)
+    if ranks is None:
+        screen.print(f"over data sets: fewer than {FEWEST_BLOCKS} in common, too few for a test", style="dim")
+        return
+    test = "Wilcoxon" if ranks.critical is None else "Friedman"
+    order = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(ranks.ranks.items(), key=lambda item: item[1]))
+    screen.print(f"over {ranks.blocks} data sets: mean rank {order}; {test} p = {ranks.p:.3g}", highlight=False)
+    if ranks.critical is not None:
+        _critical_difference(request, ranks, screen)
+
+
+def _critical_difference(request: CompareRequest, ranks: Ranks, screen: Console) -> None:
+    from ..analysis.compare import cliques
+
+    alike = "; ".join(" = ".join(group) for group in cliques(ranks)) or "all are told apart"
+    screen.print(f"critical difference {ranks.critical:.2f} (Nemenyi, 0.05): {alike}", highlight=False)
+
+
+def _two_or_more(_: click.Context, __: click.Parameter, typed: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(typed))
+    if len(names) < 2:
+        raise UserError("two different detectors are needed, for example: bench compare advrad autoencoder")
+    return names
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="A B [C ..]", callback=_two_or_more)
+@option("--metric", metavar="M", help="a column of leaderboard.csv  [default: what the board ranks by: robust_auroc]")
+@RESULTS
+@option(
+    "--plot",
+    type=click.Path(),
+    callback=place,
+    metavar="FILE.png",
+    help="write the critical-difference diagram of three detectors or more",
+)
+def command(**options: Any) -> CompareRequest:
+    """Is one detector better than another?
+
+    The names are detectors as the leaderboard has them, or folders of two cells.
+
+    The difference of a metric between two detectors (or two cells), with an interval and a p-value from a bootstrap
+    that is paired by image. With six data sets or more in common (a category is one; its attacks and budgets share
+    images, so their mean counts): Wilcoxon's test of two detectors, Friedman's of more.
+    """
+    return CompareRequest(**options)

@@ -1,0 +1,198 @@
+"""`bench run`: fit detectors where needed, attack them, write results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..errors import UserError
+from .common import assignments, known, names, option, share_out, whole
+from .grid import (
+    Failure,
+    GridRequest,
+    beds_of,
+    detectors_of,
+    images_and_place,
+    refuse_what_cannot_be_used,
+    said_at_the_end,
+)
+
+if TYPE_CHECKING:
+    from ..core.data import Data
+    from ..core.threat import ThreatModel
+    from ..plugins.fitting import DetectorSpec
+    from .progress import Bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest(GridRequest):
+    """Attacks on detectors."""
+
+    attacks: tuple[str, ...]
+    eps: tuple[str, ...]
+    attack_params: Mapping[str, str]
+    draws: int | None
+    save_images: int | None
+
+    def carry_out(self) -> int:
+        """Everything that can be wrong is looked at before any work; then the cells, one by one."""
+        from .progress import Bars
+
+        planned = planned_attacks(self)
+        refuse_what_cannot_be_used(self)
+        with Bars() as bars:
+            specs = detectors_of(self, self.detectors, bars)
+            beds = beds_of(self, [attack.threat for attack in planned])
+            cells = [cell for bed in beds for spec in specs for cell in _cells(self, bed, spec, planned, bars)]
+        return said_at_the_end(cells, self.results)
+
+
+class Planned(NamedTuple):
+    """An attack in one ball."""
+
+    name: str
+    params: Mapping[str, str]
+    threat: ThreatModel
+
+    @property
+    def label(self) -> str:
+        return f"{self.name.removesuffix(f'-{self.threat.norm}')} {self.threat}"
+
+
+def planned_attacks(request: RunRequest) -> list[Planned]:
+    """Every attack in every ball, the smaller ones first: a larger ball starts from the smaller one's result."""
+    from ..core.threat import ThreatModel
+    from ..plugins.lookup import make_attack
+
+    shares = _attack_params(request)
+    planned = []
+    for name in request.attacks:
+        norm = make_attack(name, shares[name])[1]
+        planned += [Planned(name, shares[name], ThreatModel(norm or "linf", e, request.targets)) for e in request.eps]
+    return sorted(planned, key=lambda attack: attack.threat.eps)
+
+
+def _attack_params(request: RunRequest) -> dict[str, dict[str, str]]:
+    """Attack as typed -> its parameters; `square.queries=500` is of square alone, and wins over `queries=500`."""
+    from ..core import parameters
+    from ..plugins.lookup import find_attack
+
+    owners = {name: find_attack(name)[0] for name in request.attacks}
+    accepted = {
+        name: {text for k in parameters.accepted(plugin.target) for text in (k, f"{plugin.name}.{k}")}
+        for name, plugin in owners.items()
+    }
+    shares = share_out("--attack-param", request.attack_params, accepted, [p.name for p in owners.values()])
+    return {
+        name: {key.rpartition(".")[2]: value for key, value in sorted(share.items(), key=lambda item: "." in item[0])}
+        for name, share in shares.items()
+    }
+
+
+def _cells(
+    request: RunRequest, bed: Data, spec: DetectorSpec, planned: Sequence[Planned], bars: Bars
+) -> Iterator[Path | Failure]:
+    """Run every attack on one detector and category; what fails is said, and the others go on."""
+    from ..harness.evaluate import evaluate
+
+    for attack in planned:
+        threat = attack.threat
+        sweep = [a.threat for a in planned if a.name == attack.name and a.threat.norm == threat.norm]
+        label = f"{spec.label} on {bed.category}: {attack.label}"
+        try:
+            with bars.cell(label) as monitor:
+                rows = evaluate(
+                    spec,
+                    bed,
+                    attack.name,
+                    threat,
+                    attack_params=attack.params,
+                    results=request.results,
+                    seed=request.seed,
+                    limit=request.limit,
+                    draws=request.draws,
+                    goal=request.goal,
+                    smaller=[ball for ball in sweep if ball.eps < threat.eps],
+                    keep_images=any(ball.eps > threat.eps for ball in sweep),
+                    save_images=request.save_images,
+                    batch_size=request.batch_size,
+                    force=request.force,
+                    monitor=monitor,
+                )
+            yield Path(rows.attrs["folder"])
+        except UserError as error:
+            yield Failure(label, str(error))
+
+
+@click.command(
+    epilog="""\b
+examples:
+  bench run --detector advrad --attack pgd-linf --eps 2/255
+  bench run --detector patchcore,autoencoder --attack pgd-linf,square-linf --eps 1/255,2/255 \\
+            --dataset folder --data-root photos/ --category bottle --image-size 128 \\
+            --param weights=mobilenetv2_100.safetensors --attack-param square.queries=500
+"""
+)
+@option(
+    "--detector",
+    "detectors",
+    required=True,
+    callback=names,
+    metavar="D[,D2..]",
+    shell_complete=known("detectors"),
+    help="names (`bench list detectors`), path/to/mine.py:MyDetector, outer+inner (diffpure+patchcore), or all",
+)
+@option(
+    "--attack",
+    "attacks",
+    default="pgd-linf",
+    show_default=True,
+    callback=names,
+    metavar="A[,A2..]",
+    shell_complete=known("attacks"),
+    help="method-norm (`bench list attacks`), or path/to/mine.py:MyAttack-norm",
+)
+@option(
+    "--eps",
+    default="2/255",
+    show_default=True,
+    callback=names,
+    metavar="E[,E2..]",
+    help="budgets in pixel units in [0, 1], or pixels in l0, kept exact",
+)
+@images_and_place
+@option(
+    "--attack-param",
+    "attack_params",
+    multiple=True,
+    callback=assignments,
+    metavar="K=V",
+    help="of the attacks that have it; ATTACK.K=V for one (repeatable)",
+)
+@option(
+    "--draws",
+    callback=whole(1),
+    metavar="N",
+    help="noise draws whose mean is the score of a randomized detector  [default: 8]",
+)
+@option(
+    "--goal",
+    type=click.Choice(("rank", "threshold")),
+    default="rank",
+    show_default=True,
+    help="rank: as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy",
+)
+@option(
+    "--save-images",
+    callback=whole(1),
+    metavar="N",
+    help="of each attacked class, keep the N images whose score moved most and the N hardest ones, clean and "
+    "attacked, below the cell's folder  [default: none]",
+)
+def command(**options: Any) -> RunRequest:
+    """Fit detectors where needed, attack them, write results."""
+    return RunRequest(**options)
