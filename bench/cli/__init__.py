@@ -26,7 +26,7 @@ class Commands(click.Group):
     """Commands by name, each imported when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -87,7 +87,7 @@ def parse(words: Sequence[str]) -> Request | None:
 
     Raises UserError or click.UsageError.
     """
-    request = bench.main(list(words), prog_name="bench", standalone_mode=False)
+    request = bench.main([*words], prog_name="bench", standalone_mode=False)
     return request if isinstance(request, Request) else None
 
 
