@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel, Trace
+from bench import Attack, Rng, Score, ThreatModel, Trace
 
 EOT_DRAWS = 8  # the attacks' own `draws`
 Objective = Literal["score", "logsumexp", "top", "mean"]
@@ -162,19 +162,22 @@ class Climb:
         return (weights * evidence).sum(1)
 
 
-class Restarted:
-    """An attack of several runs, each of as many steps."""
+class Restarted(Attack):
+    """An attack of several runs, each of as many steps and a look at where it ends; it keeps a trace."""
+
+    takes_starts = True
+    takes_trace = True
 
     steps: int
     restarts: int
+    draws: int
 
-    @property
-    def budget(self) -> int:
-        """Forward passes of an image, where the detector draws no noise: every step, and a look at where a run ends."""
-        return self.spent_before(self.restarts)
+    def __post_init__(self) -> None:
+        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
+        object.__setattr__(self, "budget", self.spent_before(self.restarts))
 
     def spent_before(self, restart: int) -> int:
-        """Those of the runs before this one."""
+        """The passes of an image in the runs before this one."""
         return restart * (self.steps + 1)
 
 

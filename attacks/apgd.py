@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bench import Rng, Score, ThreatModel, Trace
 
-from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, per_image, positive
+from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, per_image
 
 FIRST_WINDOW, SHORTER, SHORTEST_WINDOW = 0.22, 0.03, 0.06  # shares of the steps
 RISES = 0.75  # share of the steps of a window that must rise, or the step is halved
@@ -45,17 +45,13 @@ class APGD(Restarted):
     random_start: False begins at the image itself.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = True
+    norms = tuple(NOISY_MOMENTUM)
 
     steps: int = 100
     restarts: int = 1
     objective: Literal["auto", "score", "logsumexp", "top", "mean"] = "auto"
     draws: int = EOT_DRAWS
     random_start: bool = True
-
-    def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
 
     def __call__(
         self,

@@ -9,26 +9,25 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from pyautoattack import AutoAttack as Package  # type: ignore[import-untyped]
 from pyautoattack import autoattack as package
 from torch import Tensor
 
-from bench import Attacked, Rng, Score, ThreatModel
+from bench import Attack, Attacked, Rng, Score, ThreatModel
 
 from ._ascent import EOT_DRAWS, positive
 from .apgd import APGD
 
 CASCADE = ("apgd-ce", "fab", "square")
 """Of the standard version, what two classes leave: DLR needs three, and a targeted form needs another target."""
-NORM_NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+NORM_NAMES = {"linf": "Linf", "l2": "L2"}  # of the package
 PLAIN, CONTINUED = "autoattack", "autoattack then apgd"
 
 
 @dataclass(frozen=True)
-class AutoAttack:
+class AutoAttack(Attack):
     """The package's APGD on cross entropy, FAB and Square, one after the other, on the two logits tau - s and s - tau.
 
     It wants the decision at the threshold tau changed, no more: images that are wrong from the start and images that
@@ -51,11 +50,10 @@ class AutoAttack:
     draws: noise draws over which a randomized detector's score is averaged in every call.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = True
-    parts: ClassVar[tuple[str, ...]] = (PLAIN, CONTINUED)
-    needs_threshold: ClassVar[bool] = True
-    numbers: ClassVar[tuple[str, ...]] = ("broken",)
+    norms = tuple(NORM_NAMES)
+    needs_threshold = True
+    parts = (PLAIN, CONTINUED)
+    numbers = ("broken",)
 
     steps: int = 100
     restarts: int = 1

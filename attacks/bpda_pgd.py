@@ -8,7 +8,6 @@ image. A second opinion where the true gradient exists, and the only gradient wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,8 +23,8 @@ class BPDAPGD(PGD):
     The parameters are those of `pgd`. Raises UserError for a detector that declares no block.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    goes_around_blocks: ClassVar[bool] = True
+    norms = ("linf", "l2")
+    goes_around_blocks = True
 
     steps: int = 40
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bench import Attacked, Rng, Score, ThreatModel
+from bench import Attack, Attacked, Rng, Score, ThreatModel
 
 from ._ascent import EOT_DRAWS, not_negative, per_image, positive
 from ._boundary import Nearest, Problem, Side, radii
@@ -18,7 +17,7 @@ LAST_STEP = 0.01  # of the length of the first one: the steps shrink along a hal
 
 
 @dataclass(frozen=True)
-class DDN:
+class DDN(Attack):
     """Gradient steps turn the perturbation; its length shrinks after every crossing and grows otherwise.
 
     Returns the radius of every image, as fab does, and the image that fab's docstring describes.
@@ -32,10 +31,9 @@ class DDN:
     draws: noise draws over which score and gradient of a randomized detector are averaged.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("l2",)
-    needs_gradient: ClassVar[bool] = True
-    needs_threshold: ClassVar[bool] = True
-    numbers: ClassVar[tuple[str, ...]] = ("radius",)
+    norms = ("l2",)
+    needs_threshold = True
+    numbers = ("radius",)
 
     steps: int = 100
     step_size: float = 0.3

@@ -8,7 +8,7 @@ literature on purifiers agrees on: 20 draws a step, no random start, so that its
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from .pgd import PGD
 
@@ -20,7 +20,7 @@ class EOTPGD(PGD):
     The parameters are those of `pgd`. A detector that draws no noise gets one draw a step.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    norms = ("linf", "l2")
 
     schedule: Literal["linear", "constant"] = "constant"
     draws: int = 20

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench import Attacked, Rng, Score, ThreatModel
+from bench import Attack, Attacked, Rng, Score, ThreatModel
 
 from ._ascent import EOT_DRAWS, not_negative, per_image, positive
 from ._boundary import Nearest, Problem, Side, radii
@@ -16,13 +17,28 @@ from ._boundary import Nearest, Problem, Side, radii
 OVERSHOOT = 1.05  # of a step to the linearised boundary: the paper's eta
 
 
+class _Plane(NamedTuple):
+    """What the way to a plane takes in a norm."""
+
+    pace: Callable[[Tensor], Tensor]
+    """|slope| -> how far each value moves per unit of one number t, on the shortest way."""
+    direction: Callable[[Rng, Tensor], Tensor]
+    """A random one, shaped as the images."""
+
+
+PLANES = {
+    "linf": _Plane(torch.ones_like, lambda rng, like: 2 * rng.uniform(like) - 1),
+    "l2": _Plane(lambda size: size, lambda rng, like: rng.normal(like)),
+}
+
+
 @dataclass(frozen=True)
-class FAB:
+class FAB(Attack):
     """Steps to the boundary of the linearised score, drawn towards the original image, and back from every crossing.
 
     Returns, per image, the radius: how far it must move in the norm, on pixels in [0, 1], to be judged wrongly; 0
-    where it is from the start, inf where no crossing was found. The budget eps bounds the image that is returned, not
-    the radius: the image at the radius if that is within eps, else the one inside the ball with the worst score.
+    where it is from the start, inf where no crossing was found. eps bounds the image that is returned, not the
+    radius: the image at the radius if that is within eps, else the one inside the ball with the worst score.
 
     steps: of each restart; one gradient (times `draws`) and one more forward pass each.
     restarts: the first starts at the image, the others at random within half the radius found so far, or half of eps.
@@ -33,10 +49,9 @@ class FAB:
     draws: noise draws over which score and gradient of a randomized detector are averaged.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = True
-    needs_threshold: ClassVar[bool] = True
-    numbers: ClassVar[tuple[str, ...]] = ("radius",)
+    norms = tuple(PLANES)
+    needs_threshold = True
+    numbers = ("radius",)
 
     steps: int = 50
     restarts: int = 2
@@ -47,9 +62,9 @@ class FAB:
 
     def __post_init__(self) -> None:
         positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
-        for name in ("bias", "back"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name, value in (("bias", self.bias), ("back", self.back)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
         not_negative(temperature=self.temperature)
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Attacked:
@@ -81,7 +96,7 @@ class FAB:
         """Half as far as the radius so far, or as eps, in a random direction."""
         x, threat = problem.x, problem.threat
         rng = problem.rng.child("start", restart)
-        shift = 2 * rng.uniform(x) - 1 if threat.norm == "linf" else rng.normal(x)
+        shift = PLANES[threat.norm].direction(rng, x)
         length = nearest.distance.clamp_max(threat.radius) / 2 / threat.distance(shift, torch.zeros_like(shift))
         return (x + per_image(length.to(x)) * shift).clamp(0, 1)
 
@@ -99,7 +114,7 @@ def nearest_on_plane(x: Tensor, slope: Tensor, rise: Tensor, norm: str) -> Tenso
     size = w.abs()
     room = torch.where(w > 0, 1 - flat, flat).clamp_min(0)
     room = torch.where(size > 0, room, 0)
-    pace = torch.ones_like(size) if norm == "linf" else size  # how far a value moves per unit of t
+    pace = PLANES[norm].pace(size)  # how far a value moves per unit of t
     knots, order = torch.where(size > 0, room / pace.clamp_min(1e-300), 0).sort(1)
     rate = (size * pace).gather(1, order)  # gained per unit of t, until the knot
     running = rate.flip(1).cumsum(1).flip(1)  # of all that have not met the edge before this knot

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from bench import Rng, Score, ThreatModel, Trace
+from bench.core.norms import NORMS
 
-from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, not_negative, positive
+from ._ascent import EOT_DRAWS, Climb, Objective, Restarted, ascend, not_negative
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,7 @@ class PGD(Restarted):
     random_start: False starts at the image itself.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
-    needs_gradient: ClassVar[bool] = True
+    norms: ClassVar[Collection[str]] = NORMS
 
     steps: int = 20
     restarts: int = 1
@@ -45,7 +46,7 @@ class PGD(Restarted):
     random_start: bool = True
 
     def __post_init__(self) -> None:
-        positive(steps=self.steps, restarts=self.restarts, draws=self.draws)
+        super().__post_init__()
         not_negative(step_size=self.step_size, momentum=self.momentum)
 
     def __call__(

@@ -6,13 +6,14 @@ https://arxiv.org/abs/1912.00049. It needs no gradient.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel
+from bench import Attack, Rng, Score, ThreatModel
 
 from ._ascent import EOT_DRAWS, per_image, positive
 
@@ -24,12 +25,12 @@ CHANCES = 8  # numbers that decide about a query: the corners of two windows, th
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(Attack):
     """Random search on sign * score: one window per image and query changes, and stays if the score went further.
 
     linf: all values of the window move to the edge of the ball, up or down per colour; the first image has vertical
-    stripes. l2: two bumps of opposite sign appear in the window, and take the budget that was not spent
-    and that of a second window, which is emptied.
+    stripes. l2: two bumps of opposite sign appear in the window, and take what is left of eps
+    and what a second window has, which is emptied.
 
     Every image has windows and colours of its own, drawn from its own source, and none is given up at a margin. The
     search begins at the best of the first image, the clean one and `starts`.
@@ -43,8 +44,9 @@ class Square:
     restarts: independent searches; the best result counts.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = False
+    norms = ("linf", "l2")
+    needs_gradient = False
+    takes_starts = True
 
     queries: int = 1000
     p_init: float = 0.8
@@ -93,8 +95,8 @@ class _Search:
 
     def run(self, score: Score, threat: ThreatModel, queries: int, p_init: float, draws: int) -> Tensor:
         """(B, 3, H, W): the best image of each."""
-        trial = _striped(self.x, threat, self.rng) if threat.norm == "linf" else _tiled(self.x, threat, self.rng)
-        move = _coloured if threat.norm == "linf" else _bumped
+        search = SEARCHES[threat.norm]
+        trial = search.first(self.x, threat, self.rng)
         chance = self.rng.child("windows").uniform(self.x.new_empty(len(self.x), queries, CHANCES))
         for i in range(queries):
             sure = self.value
@@ -108,7 +110,7 @@ class _Search:
                 if not len(searched):
                     break
             if i:
-                trial = move(self.x, self.best, chance[:, i], _side(p_init, i / queries, self.x), threat)
+                trial = search.move(self.x, self.best, chance[:, i], _side(p_init, i / queries, self.x), threat)
             value = self._each(score, trial, i, draws).mean(0)
             self.best, self.value = _better(self.best, self.value, trial, value)
         self._keep(self.rows[:0])
@@ -178,7 +180,7 @@ def _bumped(x: Tensor, best: Tensor, chance: Tensor, side: int, threat: ThreatMo
     """l2: the second window is emptied into the first, which gets two bumps beside what it has."""
     into, out = _window(chance[:, :2], side, x), _window(chance[:, 2:4], side, x)
     shift = best - x
-    spent = shift.square().sum((2, 3))  # (B, 3): budget by colour, squared
+    spent = shift.square().sum((2, 3))  # (B, 3): length by colour, squared
     own = shift[into]  # (B, side, side, 3)
     shift[into], shift[out] = 0, 0
     unspent = (threat.radius**2 - spent.sum(1, keepdim=True)).clamp_min(0)
@@ -189,6 +191,18 @@ def _bumped(x: Tensor, best: Tensor, chance: Tensor, side: int, threat: ThreatMo
     new = _signs(chance[:, None, None, 4:7]) * bumps + own / _length(own, (1, 2))
     shift[into] = available * new / _length(new, (1, 2))
     return (x + shift).clamp(0, 1)
+
+
+class _Moves(NamedTuple):
+    """What the search does in a norm."""
+
+    first: Callable[[Tensor, ThreatModel, Rng], Tensor]
+    """(images x, threat, source) -> the first image."""
+    move: Callable[[Tensor, Tensor, Tensor, int, ThreatModel], Tensor]
+    """(x, the best so far, chance (B, CHANCES), side of the window, threat) -> the next one."""
+
+
+SEARCHES = {"linf": _Moves(_striped, _coloured), "l2": _Moves(_tiled, _bumped)}
 
 
 def _bumps(side: int, like: Tensor) -> Tensor:

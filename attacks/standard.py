@@ -9,7 +9,7 @@ v3: against detectors that draw noise, gradients are means over opposite draws, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -30,11 +30,11 @@ REFINING = frozenset({"apgd-score", "square"})
 
 
 @dataclass(frozen=True)
-class _Hinted:
+class _Hinted(Attack):
     """APGD from where the detector's own hints say that an attack should start."""
 
     attack: APGD
-    norms: ClassVar[tuple[str, ...]] = APGD.norms
+    norms = APGD.norms
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
         begin = score.hints.starts
@@ -43,7 +43,7 @@ class _Hinted:
 
 
 @dataclass(frozen=True)
-class Standard:
+class Standard(Attack):
     """The worst, image by image, of
 
     `apgd`: along a smooth maximum of the local scores, from a random point and from the image itself;
@@ -63,9 +63,10 @@ class Standard:
     version: of this list; there is one.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = False
-    knows_noise: ClassVar[bool] = True
+    norms = ("linf", "l2")
+    needs_gradient = False
+    knows_noise = True
+    takes_starts = True
 
     steps: int = 100
     queries: int = 1000
@@ -80,15 +81,12 @@ class Standard:
     def __post_init__(self) -> None:
         positive(steps=self.steps, queries=self.queries, draws=self.draws)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return parts_of(self._attacks)
-
     def prepare(self, context: Context) -> None:
         """Chooses the attacks that this detector can meet, and fits the sources of transfer."""
         self._attacks.clear()
         self._attacks.update(self._of(context))
         prepared(self._attacks, context, self.sources)
+        object.__setattr__(self, "parts", parts_of(self._attacks))
 
     def _of(self, context: Context) -> dict[str, Attack]:
         detector, hints = context.score.detector, context.score.hints

@@ -7,11 +7,11 @@ this than by an attack on itself; where it is not, its own gradient misleads.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from bench import Context, Rng, Score, ThreatModel, UserError
+from bench import Attack, Context, Rng, Score, ThreatModel, UserError
 from bench.plugins.fitting import DetectorSpec
 
 from ._ascent import EOT_DRAWS, positive
@@ -20,7 +20,7 @@ from .apgd import APGD
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Attack):
     """APGD on the source detector; its images are scored by the attacked one.
 
     source: name of a detector, as `bench list detectors` shows; it is fitted on the same normal images.
@@ -28,8 +28,8 @@ class Transfer:
     steps, restarts, draws: of the attack on the source, as of `apgd`.
     """
 
-    norms: ClassVar[tuple[str, ...]] = APGD.norms
-    needs_gradient: ClassVar[bool] = False  # not that of the attacked detector
+    norms = APGD.norms
+    needs_gradient = False  # not that of the attacked detector
 
     source: str = ""
     source_params: str = ""

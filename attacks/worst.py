@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel, UserError
-from bench.core.attack import takes
+from bench.core.norms import NORMS
 from bench.plugins.lookup import make_attack
 
 from ._ascent import EOT_DRAWS, per_image
@@ -18,13 +18,14 @@ from ._spelled import spelled
 
 
 @dataclass(frozen=True)
-class Worst:
+class Worst(Attack):
     """Runs every attack of a list; the image with the worst score counts, and each attack has its own column.
 
     attacks: names, each with parameters if it should have other than its own: `apgd,square[queries=500]`.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
+    norms = NORMS
+    takes_starts = True
 
     attacks: tuple[str, ...] = ("apgd", "square")
 
@@ -43,23 +44,18 @@ class Worst:
                 self._made[text] = make_attack(name, given)[2]
             except UserError as error:
                 raise ValueError(f"attacks: {error}") from None
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether one of them does."""
-        return any(getattr(attack, "needs_gradient", True) for attack in self._made.values())
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return parts_of(self._made)
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        return tuple(number for attack in self._made.values() for number in getattr(attack, "numbers", ()))
+        object.__setattr__(self, "needs_gradient", any(attack.needs_gradient for attack in self._made.values()))
+        self._ask_all()
 
     def prepare(self, context: Context) -> None:
         """Each of them."""
         prepared(self._made, context, self.sources)
+        self._ask_all()
+
+    def _ask_all(self) -> None:
+        object.__setattr__(self, "parts", parts_of(self._made))
+        numbers = (number for attack in self._made.values() for number in attack.numbers)
+        object.__setattr__(self, "numbers", tuple(numbers))
 
     def __call__(
         self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng, starts: Tensor | None = None
@@ -72,18 +68,15 @@ def parts_of(attacks: Mapping[str, Attack]) -> tuple[str, ...]:
     """The names of their candidates: an attack's own, and before it that of an attack with several."""
     found = []
     for name, attack in attacks.items():
-        several = getattr(attack, "parts", ())
-        found += [f"{name}: {part}" for part in several] if len(several) > 1 else [name]
+        found += [f"{name}: {part}" for part in attack.parts] if len(attack.parts) > 1 else [name]
     return tuple(found)
 
 
 def prepared(attacks: Mapping[str, Attack], context: Context, sources: dict[str, Any]) -> None:
-    """Each attack that wants it meets the context; what transfer attacks come from goes into `sources`."""
+    """Each attack meets the context; what transfer attacks come from goes into `sources`."""
     for attack in attacks.values():
-        prepare = getattr(attack, "prepare", None)
-        if prepare is not None:
-            prepare(context)
-        sources |= getattr(attack, "sources", {})
+        attack.prepare(context)
+        sources |= attack.sources
 
 
 def one_after_another(
@@ -104,12 +97,11 @@ def one_after_another(
     best = x if starts is None else starts
     value = sign * score.mean(best, rng.child("better"), draws) if refining else sign
     for name, attack in attacks.items():
-        norms = getattr(attack, "norms", ())
-        if threat.norm not in norms:
-            raise UserError(f"attack {name} has no norm {threat.norm}; it has {', '.join(norms)}")
+        if threat.norm not in attack.norms:
+            raise UserError(f"attack {name} has no norm {threat.norm}; it has {', '.join(attack.norms)}")
         start = best if name in refining else starts
-        kwargs = {"starts": start} if start is not None and takes(attack, "starts") else {}
-        found = attack(score, x.clone(), sign, threat, rng.child(name), **kwargs)
+        more = {"starts": start} if start is not None and attack.takes_starts else {}
+        found = attack(score, x.clone(), sign, threat, rng.child(name), **more)
         attacked = found if isinstance(found, Attacked) else Attacked({name: found})
         numbers |= attacked.columns
         for part, image in attacked.images.items():

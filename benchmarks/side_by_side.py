@@ -31,10 +31,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import bench
-from bench import Data, Rng, Score, ThreatModel, UserError
+from bench import Attack, Attacked, Context, Data, Rng, Score, ThreatModel, UserError
 from bench.cells.rows import Row as ImageRow
 from bench.cells.spec import RunSpec
-from bench.core.attack import Attacked
 from bench.core.parameters import parse_assignments
 from bench.core.threat import eps_text
 from bench.engine.worker import Prepared, Worker
@@ -195,19 +194,18 @@ def run_row(row: Row) -> Row:
         return {**row, "status": "failed", "reason": str(error)}
 
 
-class Measured:
+class Measured(Attack):
     """An attack whose seconds and passes are counted apart from those of the evaluation."""
 
     knows_noise = False  # no peer has that column
 
-    def __init__(self, attack: Any):
+    def __init__(self, attack: Attack):
         self.attack = attack
         self.seconds, self.forwards, self.backwards = 0.0, 0, 0
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("parts", "numbers", "prepare"):
-            raise AttributeError(name)
-        return getattr(self.attack, name)
+    def prepare(self, context: Context) -> None:
+        self.attack.prepare(context)
+        self.parts, self.numbers = self.attack.parts, self.attack.numbers
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor | Attacked:
         before, started = (score.forwards, score.backwards), _clock(x)

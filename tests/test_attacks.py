@@ -88,7 +88,7 @@ def attacked(name: str, norm: str, detector: Detector, x: Tensor, rows: list[int
     score = Score(detector, threshold=0.5)
     if name == "transfer":
         attack._scores[:] = [Score(Peaks())]  # type: ignore[attr-defined]
-    elif hasattr(attack, "prepare"):
+    else:
         attack.prepare(Context(small_data(), "mine", score, 0))
     rng = Rng(0, [IDS[i] for i in rows], "attack")
     found = attack(score, x[rows], SIGN[rows], ThreatModel(norm, BUDGETS[norm]), rng)
@@ -128,8 +128,7 @@ def test_the_budget_holds_for_any_radius(name: str, norm: str, eps: float, seed:
     x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
     score = Score(Peaks())
     attack = make_attack(name, SMALL.get(name, {"steps": 3}))[2]
-    if hasattr(attack, "prepare"):
-        attack.prepare(Context(small_data(), "mine", score, 0))
+    attack.prepare(Context(small_data(), "mine", score, 0))
     found = attack(score, x, SIGN[:3], threat, Rng(seed, IDS[:3]))
     for image in found.images.values() if isinstance(found, Attacked) else [found]:
         assert threat.violation(image, x) is None
@@ -144,7 +143,7 @@ def test_a_maximum_of_linear_functions_is_attacked_to_its_optimum(norm: str) -> 
     threat = ThreatModel(norm, BUDGETS[norm])
     attack = make_attack("standard", {"transfer": False, "queries": 1, "steps": 60})[2]
     score = Score(detector)
-    attack.prepare(Context(small_data(), "mine", score, 0))  # type: ignore[attr-defined]
+    attack.prepare(Context(small_data(), "mine", score, 0))
     found = attack(score, x, SIGN, threat, Rng(0, IDS))
     assert isinstance(found, Attacked)
     reached = torch.stack([SIGN * detector.score(image) for image in found.images.values()]).amax(0)

@@ -14,7 +14,7 @@ import torch
 from conftest import Linear, NoisyLinear, small_data
 from torch import Tensor
 
-from bench import Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
+from bench import Attack, Attacked, Data, Detector, Rng, Score, ThreatModel, evaluate
 from bench.cells import bracket
 from bench.cells.record import read_finished, read_record, read_rows
 from bench.cells.rows import Row
@@ -38,11 +38,11 @@ DOCS = (Path(__file__).resolve().parents[1] / "docs" / "checks.md").read_text(en
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Attack):
     """A black box: random square blocks at the rim of the ball, kept where they help."""
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = False
+    norms = ("linf", "l2")
+    needs_gradient = False
     queries: int = 300
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
@@ -239,11 +239,10 @@ def test_an_obfuscation_is_caught(kind: type[Detector], names: set[str]) -> None
 
 
 @dataclass(frozen=True)
-class Planted:
+class Planted(Attack):
     """PGD, with something wrong."""
 
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
-    needs_gradient: ClassVar[bool] = True
+    norms = ("linf", "l2")
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Any:
         return PGD()(score, x, sign, threat, rng)

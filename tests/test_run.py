@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +14,7 @@ import torch
 from conftest import Linear, NoisyLinear, small_data
 from torch import Tensor
 
-from bench import Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
+from bench import Attack, Data, Detector, Rng, Score, ThreatModel, UserError, evaluate, load_results
 from bench.cells.record import read_record
 from bench.core.progress import Monitor
 from bench.harness import evaluate as evaluation
@@ -123,10 +123,10 @@ def test_a_score_that_cannot_be_believed_is_refused(data: Data, tmp_path: Path, 
 
 
 @dataclass(frozen=True)
-class Cheat:
+class Cheat(Attack):
     """An attack that does not keep to the rules."""
 
-    norms: ClassVar = ("linf", "l2")
+    norms = ("linf", "l2")
     how: str = "far"
 
     def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..cells.schema import DataRecord
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
-from ..core.attack import Attack
+from ..core.attack import Attack, Method
 from ..core.check import Check
 from ..engine.certifier import Certificate, Certifier, own_code
 from ..engine.warm_starts import WarmStarts
@@ -72,12 +72,12 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
     ).limited(spec.limit)
     values = with_files(spec.detector_parameters, given.params, "--param")
     candidate = DetectorSpec(given.detector or spec.detector, values, spec.seed, given.device, tell=given.tell)
-    certified = record.kind == "certificate"
+    method: Method
     attack_values = with_files(spec.attack_parameters, given.attack_params, "--attack-param")
-    if certified:
-        attack, attack_code = cast(Attack, Certificate(**spec.attack_parameters)), own_code()
+    if record.kind == "certificate":
+        method, attack_code = Certificate(**spec.attack_parameters), own_code()
     else:
-        _, _, attack, attack_code = make_attack(given.attack or spec.attack, attack_values)
+        _, _, method, attack_code = make_attack(given.attack or spec.attack, attack_values)
     changed = [
         what
         for what, then, now in (
@@ -96,20 +96,21 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
     detector = candidate.fitted(data)
     assert detector.origin is not None
     prepared = Prepared(detector, detector.origin, candidate.threshold(data), (), detector.device)
-    if certified:
-        certifier = Certifier(spec, data, prepared, cast(Certificate, attack), record.batch_size, keep=False)
+    if isinstance(method, Certificate):
+        certifier = Certifier(spec, data, prepared, method, record.batch_size, keep=False)
         yield Rechecked(bounds_are_redrawn(certifier, rows), None)
         after = checks_of_certificate(spec, data, prepared, certifier.settings, rows, record.batch_size)
         for check in [*checks_of_run(detector, data, OF_A_CERTIFICATE), *after.checks]:
             yield Rechecked(check, stored.get(check.name))
         return
-    yield Rechecked(rows_are_rescored(Worker(spec, data, prepared, attack), rows), None)
+    assert isinstance(method, Attack)
+    yield Rechecked(rows_are_rescored(Worker(spec, data, prepared, method), rows), None)
     for check in checks_of_run(detector, data):
         yield Rechecked(check, stored.get(check.name))
     before = record.smaller_ball
     warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
     gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()
-    for check in checks_of_cell(spec, data, prepared, attack, rows, warm_starts).checks:
+    for check in checks_of_cell(spec, data, prepared, method, rows, warm_starts).checks:
         if gone and check.name == "repeat":
             check = Check("repeat", True, "not checked: the images of the smaller ball, where it began, are not here")
         yield Rechecked(check, stored.get(check.name))

@@ -39,7 +39,7 @@ ARRIVED = 0.05  # of the gain: what that stretch may add
 COMPARABLE = 0.5  # of the attack's gain: what random noise must stay below
 NOISE_TRIES = 16
 UNMOVED = 0.05  # share of images
-BROKEN = 0.05  # AUROC on the probe that a ball without bounds should reach
+BROKEN = 0.05  # AUROC on the probe that an adversary without bounds should reach
 WIDER = (8, 32)  # times eps, before the whole pixel range
 AGAIN = 0.1  # of the gain, in the mean: two runs of one attack, whose last digits depend on the batch
 QUERIES = (100, 500)  # of the black box, at least and at most
@@ -64,7 +64,7 @@ def checks_of_cell(
     return Outcome(checks, round(time.monotonic() - started, 3), reattack.passes)
 
 
-def budget_is_kept(reattack: Reattack) -> tuple[bool, str]:
+def eps_is_kept(reattack: Reattack) -> tuple[bool, str]:
     """Distances of all rows, and of the probe's images, measured again in double precision."""
     radius, norm = reattack.threat.radius, reattack.threat.norm
     far = max(row.distance for row in reattack.rows)
@@ -271,7 +271,7 @@ def noise_is_no_attack(reattack: Reattack) -> tuple[bool, str]:
 
 def one_step_is_weaker(reattack: Reattack) -> tuple[bool, str]:
     """A single step must not reach further than many."""
-    steps = getattr(reattack.attack, "steps", None)
+    steps = reattack.attack.parameters_record.get("steps")
     single = reattack.altered(steps=1) if isinstance(steps, int) else None
     if single is None:
         return True, "not checked: the attack has no number of steps"
@@ -285,7 +285,7 @@ def black_box_is_weaker(reattack: Reattack) -> tuple[bool, str]:
     """What sees scores only must not outdo what follows the gradient: if it does, the gradient is masked."""
     if found := _columns(reattack, "square"):
         return found
-    if not getattr(reattack.attack, "needs_gradient", True):
+    if not reattack.attack.needs_gradient:
         return True, "the attack is a black box itself"
     if "square" not in registry.names("attacks"):
         return True, "not checked: the attack `square` is not installed"
@@ -308,7 +308,7 @@ def transfer_is_weaker(reattack: Reattack) -> tuple[bool, str]:
 
 def _columns(reattack: Reattack, blind: str) -> tuple[bool, str] | None:
     """Parts that see no gradient against those that do, over all rows; None where the rows do not hold both."""
-    parts: tuple[str, ...] = getattr(reattack.attack, "parts", ())
+    parts = reattack.attack.parts
     theirs = [part for part in parts if part.startswith(blind)]
     ours = [part for part in parts if not part.startswith(BLIND)]
     if not theirs or not ours:
@@ -331,20 +331,19 @@ def _some(positions: Sequence[int]) -> int:
     return max(1, int(SHARE * len(positions)))
 
 
-def wide_ball_breaks_it(reattack: Reattack) -> tuple[bool, str]:
-    """In a ball without bounds every image can become any other, so the order of the probe can be turned round."""
-    threat, x = reattack.threat, reattack.x
-    whole = 1.0 if threat.norm == "linf" else float(x[0].numel()) ** 0.5
+def large_eps_breaks_it(reattack: Reattack) -> tuple[bool, str]:
+    """Where nothing bounds the adversary every image can become any other, so the order of the probe can be turned
+    round."""
+    threat, few = reattack.threat, reattack.few
+    whole = threat.longest(reattack.x.shape[1:])
     radii = sorted({min(k * threat.radius, whole) for k in WIDER} | {whole})
-    few = reattack.few
     label = [reattack.rows[reattack.probe[p]].label for p in few]
-    scores: list[float] = []
     best = (reattack.sign * reattack.base.mean(0))[few]
-    reached = 1.0
     for radius in radii:
-        ball = ThreatModel(threat.norm, Fraction(radius), threat.targets)
-        images = reattack.attacked_by(reattack.in_ball(ball), few, ball)
-        best = torch.maximum(best, reattack.sign[few] * reattack.each(images, few).mean(0))
+        if radius > threat.radius:  # else eps is the whole range, and `base` is what the attack does with it
+            wider = ThreatModel(threat.norm, Fraction(radius), threat.targets)
+            images = reattack.attacked_by(reattack.scaled_to(wider), few, wider)
+            best = torch.maximum(best, reattack.sign[few] * reattack.each(images, few).mean(0))
         scores = (reattack.sign[few] * best).tolist()
         reached = _left(reattack, scores, label)
         if reached <= BROKEN:
@@ -376,7 +375,7 @@ def generators_did_not_move(reattack: Reattack) -> tuple[bool, str]:
 
 
 CHECKS: dict[str, Callable[[Reattack], tuple[bool, str]]] = {
-    "budget": budget_is_kept,
+    "budget": eps_is_kept,
     "rounding": rounding_adds_nothing,
     "moved": images_are_moved,
     "ties": scores_are_not_tied,
@@ -394,5 +393,5 @@ CHECKS: dict[str, Callable[[Reattack], tuple[bool, str]]] = {
     "noise": noise_is_no_attack,
     "black box": black_box_is_weaker,
     "transfer": transfer_is_weaker,
-    "unbounded": wide_ball_breaks_it,
+    "unbounded": large_eps_breaks_it,
 }

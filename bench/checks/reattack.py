@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
@@ -72,7 +72,7 @@ class Watched(Score):
 
 
 class _InHand(WarmStarts):
-    """Keeps attacked images in memory; starts from the same smaller ball as the cell."""
+    """Keeps attacked images in memory; starts from the same smaller eps as the cell."""
 
     def __init__(self, cell: WarmStarts):
         super().__init__(None, cell.smaller_folder)
@@ -168,8 +168,7 @@ class Reattack:
     @property
     def at_threshold(self) -> bool:
         """The attack aims across the threshold and no further, so the rank of a score says nothing of it."""
-        alone = not getattr(self.attack, "parts", ())
-        return self.spec.goal == "threshold" or (alone and getattr(self.attack, "needs_threshold", False))
+        return self.spec.goal == "threshold" or (self.attack.needs_threshold and not self.attack.parts)
 
     @cached_property
     def gains(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -298,17 +297,16 @@ class Reattack:
 
     def more(self, kind: str) -> Attack | None:
         """The attack with more of `kind` (steps, draws); None where it has none to give."""
-        stronger: Callable[[], Mapping[str, Attack]] | None = getattr(self.attack, "stronger", None)
-        if stronger is not None and kind in (offered := stronger()):
+        if kind in (offered := self.attack.stronger()):
             return offered[kind]
-        values = {name: getattr(self.attack, name, None) for name in MORE[kind]}
-        doubled = {name: 2 * value for name, value in values.items() if isinstance(value, int)}
+        given = self.attack.parameters_record
+        doubled = {name: 2 * given[name] for name in MORE[kind] if isinstance(given.get(name), int)}
         return self.altered(**doubled) if any(doubled.values()) else None
 
-    def in_ball(self, ball: ThreatModel) -> Attack:
-        """The attack with a step size, if it was given one, in proportion to the ball."""
-        size = getattr(self.attack, "step_size", 0)
-        longer = self.altered(step_size=size * ball.radius / self.threat.radius) if size else None
+    def scaled_to(self, threat: ThreatModel) -> Attack:
+        """The attack with a step size, if it was given one, in proportion to eps."""
+        size = self.attack.parameters_record.get("step_size")
+        longer = self.altered(step_size=size * threat.radius / self.threat.radius) if size else None
         return longer or self.attack
 
     def altered(self, **fields: float) -> Attack | None:

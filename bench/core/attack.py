@@ -1,25 +1,29 @@
-"""What an attack is: images inside a ball that move the score as far as they can."""
+"""What an attack is: images at most eps away that move the score as far as they can."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from .data import Data
+from .parameters import accepted
 from .rng import Rng
 from .score import Score
 from .threat import ThreatModel
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Attacked(NamedTuple):
     """What an attack that has more to say than one image returns."""
 
     images: Mapping[str, Tensor]
-    """Candidates by the name of the part that made them, each (B, 3, H, W) and inside the ball: the one with the
-    worst score counts, and every part gets a column of its own."""
+    """Candidates by the name of the part that made them, each (B, 3, H, W) and within eps: the one with the worst
+    score counts, and every part gets a column of its own."""
     columns: Mapping[str, Tensor] = {}
     """Further numbers (B,) by column."""
 
@@ -49,20 +53,6 @@ class Trace:
         return tuple(f"after_{passes}" for passes in self.passes)
 
 
-class Attack(Protocol):
-    """Moves images inside the threat model so that sign * score grows: sign is +1 for normal, -1 for anomalous.
-
-    An attack may also have
-    `prepare(context)`, called once before the first batch;
-    a keyword `starts` in its call: images (B, 3, H, W) of the ball from which to start as well;
-    a keyword `trace` in its call, a `Trace` that it keeps, and `budget`, the forward passes of an image;
-    `knows_noise`: whether it also attacks a randomized detector whose draw is known (where it follows the gradient);
-    `parts` and `numbers`: the names in `Attacked.images` and `Attacked.columns`, if it returns that.
-    """
-
-    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor | Attacked: ...
-
-
 class Context(NamedTuple):
     """What `Attack.prepare` may use."""
 
@@ -74,6 +64,74 @@ class Context(NamedTuple):
     """For a sentence when something takes long."""
 
 
-def takes(attack: Attack, keyword: str) -> bool:
-    """Whether its call has this keyword: `starts` or `trace`."""
-    return keyword in inspect.signature(type(attack).__call__).parameters
+class Method:
+    """What the numbers of a cell come from: an attack, or a certificate.
+
+    The constructor's arguments are its parameters: each has a default and an annotation, and is kept as an attribute
+    of the same name, so that a run can record it.
+    """
+
+    norms: ClassVar[Collection[str]]
+    """Names of the norms it can be asked for; those of `bench.core.norms.NORMS` if it knows none by name."""
+
+    parts: tuple[str, ...] = ()
+    """The names in `Attacked.images`, where it returns that: each is a column of the rows."""
+
+    sources: Mapping[str, Any] = NOTHING
+    """Other detectors that it rests on, for the record of a run."""
+
+    @property
+    def parameters_record(self) -> dict[str, Any]:
+        """The constructor's arguments with the values that are used."""
+        return {name: getattr(self, name) for name in accepted(type(self))}
+
+
+class Attack(Method, ABC):
+    """Moves images inside the threat model so that sign * score grows.
+
+    A subclass names its `norms` and implements the call; everything else has a default. It draws from the `rng` it is
+    given and from nothing else, so that an image's result depends on the image, the parameters and the seed.
+    """
+
+    needs_gradient: bool = True
+    """False: it asks for scores only, and is offered for detectors that are not differentiable."""
+
+    goes_around_blocks: bool = False
+    """True: it needs no gradient of the blocks that a detector passes to `bpda`."""
+
+    needs_threshold: bool = False
+    """True: it aims across the detector's threshold and, if it has no `parts`, no further."""
+
+    knows_noise: bool | None = None
+    """Whether a randomized detector meets it once more with the draw known (the column `known_noise`), if there is a
+    gradient to follow; None: if it needs the gradient."""
+
+    takes_starts: bool = False
+    """True: the call has a keyword `starts`: images (B, 3, H, W) within eps from which to start as well, or None."""
+
+    takes_trace: bool = False
+    """True: the call has a keyword `trace`: a `Trace` to keep to its last pass, or None."""
+
+    budget: int | None = None
+    """Of an attack that takes a trace: the forward passes of an image of a detector that draws no noise."""
+
+    numbers: tuple[str, ...] = ()
+    """The names in `Attacked.columns`."""
+
+    def prepare(self, context: Context) -> None:
+        """Called once before the first batch. What `parts`, `numbers` and `sources` say may be settled here."""
+
+    def stronger(self) -> Mapping[str, Attack]:
+        """This attack with more of `steps` or of `draws`, by that word, where that is not twice its own parameter.
+
+        A finished cell is attacked with it again, to see whether the attack had arrived.
+        """
+        return {}
+
+    @abstractmethod
+    def __call__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tensor | Attacked:
+        """Images within eps of x and in [0, 1], with a high sign * score.
+
+        x: (B, 3, H, W) in [0, 1], not to be changed in place. sign: (B,), +1 for normal images, whose score is to rise,
+        and -1 for anomalous ones. rng: one source per image. Keywords follow only where the attack takes them.
+        """

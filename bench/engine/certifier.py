@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
+from ..core.attack import Method
 from ..core.data import Data
 from ..core.detector import Detector, Wrapper
 from ..core.rng import Rng
@@ -41,7 +42,7 @@ KEEP_EVERY = 2.0  # seconds between two writes of an image's draws
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Method):
     """How the smoothed score is bounded.
 
     samples: noise draws per image (at most, where the goal is the decision).
@@ -49,7 +50,8 @@ class Certificate:
     equal part of it.
     """
 
-    norms: ClassVar[tuple[str, ...]] = ("l2",)
+    norms = ("l2",)
+
     samples: int = 1000
     alpha: float = 0.001
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
-from ..core.attack import Attack, Attacked, Context, Trace, takes
+from ..core.attack import Attack, Attacked, Context, Trace
 from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import Detector, Origin
@@ -71,16 +71,12 @@ class Worker:
         self.draws = (spec.draws or RANDOMIZED_DRAWS) if prepared.detector.randomized else 1
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")
-        wants_gradient = getattr(attack, "knows_noise", getattr(attack, "needs_gradient", True))
+        wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
         self.gradient = prepared.detector.differentiable and wants_gradient
-        prepare = getattr(attack, "prepare", None)
-        if prepare is not None:
-            prepare(Context(data, spec.detector, self.score, spec.seed, tell))
-        self.parts: tuple[str, ...] = getattr(attack, "parts", ())
-        self.numbers: tuple[str, ...] = getattr(attack, "numbers", ())
+        attack.prepare(Context(data, spec.detector, self.score, spec.seed, tell))
+        self.parts, self.numbers = attack.parts, attack.numbers
         # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
-        traced = takes(attack, "trace") and not self.score.randomized
-        self.budget: int | None = getattr(attack, "budget", None) if traced else None
+        self.budget = attack.budget if attack.takes_trace and not self.score.randomized else None
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
@@ -191,10 +187,10 @@ class Worker:
     ) -> Attacked:
         """The attack's images, after the threat model has verified them."""
         name = self.spec.attack
-        kwargs: dict[str, Any] = {"starts": starts} if starts is not None and takes(self.attack, "starts") else {}
-        kwargs |= {"trace": trace} if trace is not None else {}
+        more: dict[str, Any] = {"starts": starts} if starts is not None and self.attack.takes_starts else {}
+        more |= {"trace": trace} if trace is not None else {}
         try:
-            found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **kwargs)
+            found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **more)
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:

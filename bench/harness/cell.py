@@ -32,11 +32,11 @@ from ..cells.schema import (
 )
 from ..cells.spec import RunSpec
 from ..checks.of_attack import checks_of_cell
-from ..core.attack import Attack
+from ..core.attack import Attack, Method
 from ..core.check import Outcome
 from ..core.data import Data
 from ..core.detector import Detector, Origin, Purifier
-from ..core.parameters import accepted, identity
+from ..core.parameters import identity
 from ..core.progress import Monitor
 from ..core.score import Passes
 from ..engine.saved_images import save, what_is_missing
@@ -67,7 +67,7 @@ class Cell:
         self,
         data: Data,
         prepare: Callable[[], Prepared],
-        attack: Attack,
+        attack: Method,
         batch_size: int,
         force: bool = False,
         monitor: Monitor | None = None,
@@ -100,7 +100,8 @@ class Cell:
                 ) from None
         return rows, finished
 
-    def _worker(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
+    def _worker(self, data: Data, prepared: Prepared, attack: Method, batch_size: int, monitor: Monitor) -> Work:
+        assert isinstance(attack, Attack)
         return Worker(self.spec, data, prepared, attack, self.warm_starts, monitor.tell)
 
     def _at_once(self, batch_size: int) -> int:
@@ -162,18 +163,19 @@ class Cell:
             if missing:
                 monitor.tell(missing)
 
-    def _try_again(self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: Record) -> None:
+    def _try_again(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
         found = self._checks(data, prepared, attack, rows, record)
         record.checks += map(CheckRecord.of, found.checks)
         record.checks_seconds, record.checks_passes = found.seconds, vars(found.passes).copy()
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Attack, rows: list[Row], record: Record) -> Outcome:
+    def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
+        assert isinstance(attack, Attack)
         before = self.warm_starts.smaller_folder
         record.smaller_ball = before.name if before is not None and before.is_dir() else None
         return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
 
-    def _begin(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int) -> Record:
+    def _begin(self, data: Data, prepared: Prepared, attack: Method, batch_size: int) -> Record:
         warnings = []
         if prepared.threshold.held_out < 19:
             warnings.append(
@@ -321,12 +323,12 @@ def _detector(prepared: Prepared, code: str) -> DetectorRecord:
     )
 
 
-def _attack(attack: Attack, code: str) -> AttackRecord:
+def _attack(attack: Method, code: str) -> AttackRecord:
     return AttackRecord(
         code=code,
-        parameters={name: identity(getattr(attack, name)) for name in accepted(type(attack))},
-        parts=list(getattr(attack, "parts", ())),
-        sources=getattr(attack, "sources", {}),
+        parameters=identity(attack.parameters_record),
+        parts=list(attack.parts),
+        sources=dict(attack.sources),
     )
 
 

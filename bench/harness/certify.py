@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from scipy import special
 
@@ -20,7 +20,7 @@ from ..cells.schema import Record
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE
 from ..core import parameters
-from ..core.attack import Attack
+from ..core.attack import Method
 from ..core.check import Outcome
 from ..core.data import Data
 from ..core.detector import Detector, Origin
@@ -86,13 +86,14 @@ def certify(
     subject = DetectorUnderTest(
         detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params), seed
     )
-    attack = cast(Attack, settings)  # a cell asks it for its parameters and its norms only
-    spec = subject.spec(METHOD, attack, threat, full, limit, goal)
+    spec = subject.spec(METHOD, settings, threat, full, limit, goal)
     refuse_impossible(threat, settings, subject.built, data, goal)
     folder = None if results is None else spec.folder(Path(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code())
     batch_size = batch_size_for(data.image_size, batch_size)
-    rows, record = cell.run(data, lambda: subject.prepared(data, OF_A_CERTIFICATE), attack, batch_size, force, monitor)
+    rows, record = cell.run(
+        data, lambda: subject.prepared(data, OF_A_CERTIFICATE), settings, batch_size, force, monitor
+    )
     return frame_of(rows, record, folder)
 
 
@@ -205,11 +206,13 @@ class CertificateCell(Cell):
 
     kind = "certificate"
 
-    def _worker(self, data: Data, prepared: Prepared, attack: Any, batch_size: int, monitor: Monitor) -> Certifier:
+    def _worker(self, data: Data, prepared: Prepared, attack: Method, batch_size: int, monitor: Monitor) -> Certifier:
+        assert isinstance(attack, Certificate)
         return Certifier(self.spec, data, prepared, attack, batch_size, monitor.tell)
 
     def _at_once(self, batch_size: int) -> int:
         return 1  # a batch is one image under many draws
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Any, rows: list[Row], record: Record) -> Outcome:
+    def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
+        assert isinstance(attack, Certificate)
         return checks_of_certificate(self.spec, data, prepared, attack, rows, record.batch_size)

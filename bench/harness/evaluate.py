@@ -87,7 +87,7 @@ def evaluate(
     spec = subject.spec(method, maker, threat, full, limit, goal, draws)
 
     def prepare() -> Prepared:
-        if getattr(maker, "needs_gradient", True) and not subject.differentiable:
+        if maker.needs_gradient and not subject.differentiable:
             _refuse_gradient(subject.built, maker, subject.label, method)
         return subject.prepared(data)
 
@@ -123,9 +123,9 @@ def frame_of(rows: Sequence[Row], record: Record, folder: Path | None) -> pd.Dat
 
 def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:
     """Unless the attack goes around the blocks that have no gradient; says which attacks fit."""
-    if getattr(maker, "goes_around_blocks", False) and detector.attack_hints().bpda:
+    if maker.goes_around_blocks and detector.attack_hints().bpda:
         return
     attacks = ((name, registry.load("attacks", name).target) for name in registry.names("attacks"))
-    blind = [f"{name}-{norm}" for name, a in attacks if not getattr(a, "needs_gradient", True) for norm in a.norms]
+    blind = [f"{name}-{norm}" for name, a in attacks if not a.needs_gradient for norm in a.norms]
     fits = ", ".join(blind) or "none is installed; a plug-in with needs_gradient = False would"
     raise UserError(f"{label} is not differentiable and {attack} follows the gradient; attacks that fit: {fits}")

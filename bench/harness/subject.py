@@ -13,7 +13,7 @@ from ..cells.base import first_problem
 from ..cells.spec import RunSpec
 from ..checks.of_detector import OF_A_RUN, checks_of_run
 from ..core import parameters
-from ..core.attack import Attack
+from ..core.attack import Method
 from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.score import GOALS
@@ -67,7 +67,7 @@ class DetectorUnderTest:
     def spec(
         self,
         method: str,
-        attack: Attack,
+        attack: Method,
         threat: ThreatModel,
         data: Data,
         limit: int | None,
@@ -77,7 +77,7 @@ class DetectorUnderTest:
         """Of a cell on at most `limit` of the test images of `data`."""
         if goal not in GOALS:
             raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
-        given = {name: getattr(attack, name) for name in parameters.accepted(type(attack)) if hasattr(attack, name)}
+        given = attack.parameters_record
         try:
             return RunSpec(
                 detector=self.label,

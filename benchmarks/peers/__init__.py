@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import Rng, Score, ThreatModel
+from bench import Attack, Rng, Score, ThreatModel
 
 from . import art, control, foolbox, pyautoattack, secmlt, torchattacks
 from .problem import Problem
@@ -50,13 +50,14 @@ class Peer:
 
 
 @dataclass
-class PeerAttack:
+class PeerAttack(Attack):
     """A peer as an attack of the harness. The libraries draw from the global generators, which are seeded per batch
     from the run's seed and the images, so that a row can be repeated (for the same batches)."""
 
     peer: Peer
     passes: int
     draws: int
+    norms = ("linf", "l2")
     overstep: list[float] = field(default_factory=list)
     """Of every batch: how far the farthest image was outside the ball, in the norm, before it was projected."""
 
