@@ -7,10 +7,11 @@ import hashlib
 import importlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # of each worker, before torch is imported: threads that wait for a busy core cost more than they bring
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +26,8 @@ import bench
 from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet
 from bench.cells.result import Result
 from bench.cells.schema import FinishedRecord
+from bench.cli import parse
+from bench.cli.common import Request
 from bench.core.images import ArraySource
 from bench.plugins import registry
 
@@ -187,6 +190,26 @@ def linear() -> Linear:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same plug-in on the same images would otherwise be found fitted by another test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> str:
+    """`mine.py:Mean`, as it is typed."""
+    path = tmp_path / "mine.py"
+    path.write_text(MEAN, encoding="utf-8")
+    return f"{path}:Mean"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder that is not there yet."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process: (exit code, stdout, stderr)."""
     from bench.cli import main
@@ -200,6 +223,18 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, captured.out, captured.err
 
     return run
+
+
+Asked = TypeVar("Asked", bound=Request)
+
+
+def asked_for(command: str, kind: type[Asked]) -> Asked:
+    """What a command as it is typed asks for, not done."""
+    name, *words = shlex.split(command, comments=True)
+    assert name == "bench"
+    request = parse(words)
+    assert isinstance(request, kind)
+    return request
 
 
 MEAN = '''

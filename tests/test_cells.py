@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shlex
@@ -15,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import respec
+from conftest import asked_for, respec
 from test_page import unpacked
 
 from bench import UserError, load_results
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.rows import Row, Table, from_csv, to_csv
-from bench.cli import parse
-from bench.core.parameters import parse_assignments
+from bench.cli.certify import CertifyRequest
+from bench.cli.run import RunRequest
 from bench.engine.certifier import Certificate
 from bench.harness.certify import candidate
 from bench.report.commands import balls_of, checking, command_of
@@ -271,12 +270,6 @@ def test_a_filter_leaves_a_contradicted_attack_without_its_rank(results: Path, m
 # --- the command that makes a cell again
 
 
-def parsed(command: str) -> argparse.Namespace:
-    name, *words = shlex.split(command)
-    assert name == "bench"
-    return parse(words)
-
-
 def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: Run) -> None:
     small = ("--category", "brick", "--limit", 4, "--image-size", 16, "--targets", "normal", "--seed", 3)
     given = ("--param", "steps=2", "--attack", "noise-linf", "--attack-param", "tries=2", "--results", tmp_path)
@@ -286,12 +279,12 @@ def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: R
     balls = balls_of(found)
     expected = {"1/255": "1/255", "2/255": "1/255,2/255", "4/255": "1/255,2/255,4/255"}
     for r in found:
-        options = parsed(command_of(r, balls=balls))
-        assert options.eps == expected[r.spec.eps] and options.data_root is None
-        assert (options.detector, options.attack, options.targets) == ("autoencoder", "noise-linf", "normal")
-        assert (options.category, options.limit, options.image_size, options.seed) == ("brick", 4, 16, 3)
-        assert options.param == ["steps=2"] and options.attack_param == ["tries=2"]
-        assert parsed(command_of(r)).eps == r.spec.eps
+        asked = asked_for(command_of(r, balls=balls), RunRequest)
+        assert ",".join(asked.eps) == expected[r.spec.eps] and asked.data_root is None
+        assert (asked.detectors, asked.attacks, asked.targets) == (("autoencoder",), ("noise-linf",), "normal")
+        assert (asked.categories, asked.limit, asked.image_size, asked.seed) == (("brick",), 4, 16, 3)
+        assert asked.params == {"steps": "2"} and asked.attack_params == {"tries": "2"}
+        assert asked_for(command_of(r), RunRequest).eps == (r.spec.eps,)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     words = shlex.split(command_of(max(found, key=lambda r: r.eps), balls=balls))
     assert run_cli(*words[1:], "--results", tmp_path)[0] == 0  # finds every cell finished
@@ -314,17 +307,17 @@ def test_the_command_of_a_certificate_is_exact(results: Path) -> None:
     r.record.detector.parameters = dict(asked.changed)
     respec(r, detector=asked.label, detector_parameters=asked.changed, attack="certificate", norm="l2", eps="0.05")
     assert asked.changed["denoised.sigma"] == asked.changed["smoothed.sigma"] == 0.123456789
-    options = parsed(command_of(r))
-    parameters = parse_assignments([*options.param, f"smoothed.center={options.center}"])
-    again = candidate(options.detector, float(options.sigma), parameters)
+    request = asked_for(command_of(r), CertifyRequest)
+    (name,), (sigma,) = request.detectors, request.sigmas
+    again = candidate(name, sigma, {**request.params, "smoothed.center": request.center})
     assert (again.label, again.changed) == (asked.label, asked.changed)
-    assert Certificate(options.samples, options.alpha) == Certificate(60, 0.00012345678)
-    assert (options.radius, options.category, options.image_size) == ("0.05", r.category, 64)
+    assert Certificate(request.samples, request.alpha) == Certificate(60, 0.00012345678)
+    assert (request.radii, request.categories, request.image_size) == (("0.05",), (r.category,), 64)
 
 
 def test_where_images_must_be_had_the_command_says_so(results: Path) -> None:
     for r in read_results(results).results:
-        assert parsed(command_of(r)).data_root == Path("DIR")
+        assert asked_for(command_of(r), RunRequest).data_root == Path("DIR")
 
 
 def test_the_page_names_a_submission_and_not_where_it_was_unpacked(results: Path, run_cli: Run) -> None:

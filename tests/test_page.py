@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import asked_for
 
 from bench.analysis.overview import overviews
 from bench.cells.filters import Filters
 from bench.cells.reader import read_results
 from bench.cells.result import Result
-from bench.cli import parse
+from bench.cli.run import RunRequest
 from bench.report.commands import command_of
 from bench.report.figures import figures
 from bench.report.figures.distributions import distribution
@@ -95,14 +96,11 @@ def test_what_people_wrote_is_text_not_markup(made_up: Path) -> None:
 
 @pytest.mark.parametrize("text", ["detector=detector_01", "attack=square,eps=4/255"])
 def test_the_command_of_a_cell_asks_for_that_cell(made_up: Path, text: str) -> None:
-    import shlex
-
     for r in read_results(made_up, Filters([text])).results[:3]:
-        given = parse(shlex.split(command_of(r))[1:])
-        assert (given.detector, given.attack, given.eps) == (
-            r.spec.detector, f"{r.spec.attack}-{r.spec.norm}", r.spec.eps,
-        )  # fmt: skip
-        assert (given.dataset, given.category, given.image_size) == (r.spec.dataset, r.category, 64)
+        asked = asked_for(command_of(r), RunRequest)
+        assert asked.detectors == (r.spec.detector,) and asked.eps == (r.spec.eps,)
+        assert asked.attacks == (f"{r.spec.attack}-{r.spec.norm}",)
+        assert (asked.dataset, asked.categories, asked.image_size) == (r.spec.dataset, (r.category,), 64)
 
 
 def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from bench.cli import COMMANDS, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,11 +66,20 @@ def test_ci_runs_the_readme_test_command() -> None:
     assert install.removeprefix("pip install ") in ci
 
 
-def test_every_command_of_the_readme_parses() -> None:
-    from bench.cli import parse
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/README.md"]
+STANDS_FOR_SOMETHING = re.compile(r"`bench [a-z-]+`|`bench certify --norm linf`")
+"""A command that a sentence names without what it needs."""
 
-    shell = "".join(re.findall(r"```bash\n(.*?)```", README, re.S)).replace("\\\n", " ")
-    commands = re.findall(r"\bbench ((?:run|report|list|check-detector|verify|submit)[^\n#&`]*)", shell)
-    assert len(commands) >= 6
-    for command in commands:
-        parse(command.split())
+
+def commands_of(page: str) -> list[str]:
+    """Every command in the blocks of a page, and those in its sentences that are complete."""
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).replace("\\\n", " ")
+    typed = re.findall(r"(?<![\w/$-])bench [a-z-]+[^\n#&`;]*", blocks)
+    named = re.findall(r"`bench [^`]+`", re.sub(r"```.*?```", "", page, flags=re.S))
+    return [*typed, *(text.strip("`") for text in named if not STANDS_FOR_SOMETHING.fullmatch(text))]
+
+
+def test_every_command_of_the_pages_parses() -> None:
+    commands = [command for page in PAGES for command in commands_of(page.read_text(encoding="utf-8"))]
+    requests = [parse(shlex.split(command.replace("--sigma S", "--sigma 0.25"))[1:]) for command in commands]
+    assert None not in requests and {command.split()[1] for command in commands} == set(COMMANDS)

@@ -74,6 +74,8 @@ def names(_: click.Context, parameter: click.Parameter, text: str | None) -> tup
 
 def assignments(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
     """("k=50", "filter=5") -> {"k": "50", "filter": "5"}."""
+    if not texts:
+        return {}  # without the import below: completion calls this too
     from ..core.parameters import parse_assignments
 
     return parse_assignments(texts)

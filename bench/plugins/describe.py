@@ -81,6 +81,7 @@ def _parts(name: str) -> list[Description]:
 
 def _nothing(name: str) -> UserError:
     every = [known for kind in registry.KINDS for known in registry.names(kind)]
+    every += [f"{attack}-{norm}" for attack in registry.names("attacks") for norm in NORMS]
     near = difflib.get_close_matches(name, every, n=1, cutoff=0.5)
     return UserError(
         f"no detector, attack or data set named {name!r}."
