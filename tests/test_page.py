@@ -20,6 +20,7 @@ from bench.cells.filters import Filters
 from bench.cells.reader import read_results
 from bench.cells.result import Result
 from bench.cli import parse
+from bench.cli.run import RunRequest
 from bench.report.commands import command_of
 from bench.report.figures.distributions import Distributions
 from bench.report.figures.heat import Heat
@@ -100,10 +101,10 @@ def test_the_command_of_a_cell_asks_for_that_cell(made_up: Path, text: str) -> N
 
     for r in read_results(made_up, Filters([text])).results[:3]:
         given = parse(shlex.split(command_of(r))[1:])
-        assert (given.detector, given.attack, given.eps) == (
-            r.spec.detector, f"{r.spec.attack}-{r.spec.norm}", r.spec.eps,
-        )  # fmt: skip
-        assert (given.dataset, given.category, given.image_size) == (r.spec.dataset, r.category, 64)
+        assert isinstance(given, RunRequest)
+        assert given.detectors == (r.spec.detector,) and given.attacks == (f"{r.spec.attack}-{r.spec.norm}",)
+        assert given.eps == (r.spec.eps,)
+        assert (given.dataset, given.categories, given.image_size) == (r.spec.dataset, (r.category,), 64)
 
 
 def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as Canvas
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from test_compare import random_scores
-from test_page import unpacked, write_cells
+from test_page import unpacked
 from torch import Tensor
 
 import bench
@@ -42,13 +42,16 @@ from bench.report.figures.robustness import Robustness
 from bench.report.figures.tradeoff import Tradeoff
 from bench.report.page import page
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from report import write_cells
+
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/results.md"
 
 
 def result(
     name: str, category: str = "one", eps: str = "2/255", seed: int = 0, gap: float = 2.0, **changes: Any
 ) -> Result:
-    """A cell of 60 random scores, each moved by 0.7; `changes` are of the spec, or columns."""
+    """A cell of 60 random scores, each moved by 0.7; `changes` are of the spec, or columns; `more`: of the detector."""
     clean = random_scores(seed, gap)
     anomalous = np.arange(60) >= 30
     targets = changes.get("targets", "both")
@@ -58,7 +61,7 @@ def result(
     columns |= {key: changes.pop(key) for key in list(changes) if isinstance(changes[key], np.ndarray)}
     record = made_record(
         kind=changes.pop("kind", "attack"), checks=changes.pop("checks", []),
-        attack={"parts": changes.pop("parts", [])},
+        attack={"parts": changes.pop("parts", [])}, detector=changes.pop("more", {}),
         spec={"category": category, "detector": name, "eps": eps, **changes},
     )  # fmt: skip
     return Result(Path(f"{name}-{category}-{eps}"), record, Table(tuple(map(str, range(60))), anomalous, columns))
@@ -442,12 +445,16 @@ def every_kind() -> list[Result]:
     ]  # fmt: skip
     cells += [result("a", category, attack="ddn", norm="l2", eps="1", radius=sizes) for category in ("one", "two")]
     for value in (0.1, 0.2):
-        cells.append(result("p+a", detector_parameters={"p.level": value}, attack="other"))
-        cells[-1].record["detector"]["purification"] = {"parameter": "p.level", "value": value, "inner": "a"}
+        purification = {"parameter": "p.level", "value": value, "inner": "a"}
+        cells.append(
+            result("p+a", detector_parameters={"p.level": value}, attack="other", more={"purification": purification})
+        )
     for eps in ("0.1", "0.2"):
-        cells.append(result("smoothed+a", eps=eps, norm="l2", kind="certificate", attack="certificate",
-                            low_0=scores, high_0=scores))  # fmt: skip
-        cells[-1].record["detector"]["parameters"] = {"smoothed.sigma": 0.12}
+        noise = {"parameters": {"smoothed.sigma": 0.12}}
+        cells.append(
+            result("smoothed+a", eps=eps, norm="l2", kind="certificate", attack="certificate", more=noise,
+                   low_0=scores, high_0=scores)
+        )  # fmt: skip
     return cells
 
 

@@ -73,13 +73,13 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
     groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(r.eps), s["targets"], s["seed"])
+        key = (s.dataset, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed)
         groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
     found = []
     for key, entries in sorted(groups.items()):
         dataset, size, attack, norm, _, targets, seed = key
         spec = next(iter(entries.values()))[0].spec
-        title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
+        title = f"{dataset}, {size} px: {attack}, {norm} {spec.eps}"
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))
@@ -90,11 +90,11 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
 
 
 COSTS: dict[str, Callable[[Result], float | None]] = {
-    "seconds": lambda r: r.record["seconds"],
-    "fit_seconds": lambda r: (r.record["detector"]["fit"] or {}).get("seconds"),
-    "passes": lambda r: r.record["forwards"] + r.record["backwards"],
-    "weights": lambda r: r.record["detector"].get("weights"),
-    "peak_memory_mib": lambda r: r.record["peak_memory"],
+    "seconds": lambda r: r.record.seconds,
+    "fit_seconds": lambda r: fit.seconds if (fit := r.record.detector.fit) else None,
+    "passes": lambda r: r.record.forwards + r.record.backwards,
+    "weights": lambda r: r.record.detector.weights,
+    "peak_memory_mib": lambda r: r.record.peak_memory,
 }
 
 

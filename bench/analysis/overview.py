@@ -102,9 +102,9 @@ def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
     and one-sided threat models have boards of their own."""
     groups: dict[tuple[Any, ...], dict[int, list[Result]]] = {}
     for r in results:
-        if not r.stops_at_threshold and r.spec["targets"] == "both":
+        if not r.stops_at_threshold and r.spec.targets == "both":
             s = r.spec
-            groups.setdefault((s["dataset"], s["image_size"], s["seed"]), {}).setdefault(s["limit"] or 0, []).append(r)
+            groups.setdefault((s.dataset, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
     return [
         _overview((*key, limit), cells, sort)
         for key, by_limit in sorted(groups.items())
@@ -199,7 +199,7 @@ def _title(metric: str, threat: Threat | None = None) -> str:
 
 def _threats(results: Sequence[Result]) -> list[Threat]:
     """The one that most detectors met first, and of several the smallest in linf."""
-    met = Counter(threat for threat, _ in {((r.spec["norm"], r.eps), r.detector) for r in results})
+    met = Counter(threat for threat, _ in {((r.spec.norm, r.eps), r.detector) for r in results})
     return sorted(met, key=lambda threat: (-met[threat], threat[0] != "linf", threat[0], threat[1]))
 
 
@@ -208,7 +208,7 @@ def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]
     certificates the one of the most draws."""
     found: dict[str, dict[str, Result]] = {}
     for r in results:
-        if (r.spec["norm"], r.eps) == threat:
+        if (r.spec.norm, r.eps) == threat:
             mine = found.setdefault(r.detector, {})
             mine[r.category] = min(mine.get(r.category, r), r, key=_preference)
     return {name: [cells[c] for c in sorted(cells)] for name, cells in found.items()}
@@ -216,13 +216,13 @@ def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]
 
 def _preference(r: Result) -> tuple[bool, float]:
     if r.certificate:
-        return False, -float(r.record["attack"]["parameters"].get("samples", 0))
+        return False, -float(r.record.attack.parameters.get("samples", 0))
     return not is_standard(r), r.metrics["robust_auroc"].value
 
 
 def is_standard(r: Result) -> bool:
     """Whether the cell is of the standard evaluation as it is defined, on however many images."""
-    return r.spec["attack"] == STANDARD and not r.spec["attack_parameters"]
+    return r.spec.attack == STANDARD and not r.spec.attack_parameters
 
 
 def _why_unranked(
@@ -245,7 +245,7 @@ def _footnotes(
     marks = {}
     rivals: dict[tuple[Threat, str], list[Result]] = {}
     for r in attacks:
-        rivals.setdefault(((r.spec["norm"], r.eps), r.detector), []).append(r)
+        rivals.setdefault(((r.spec.norm, r.eps), r.detector), []).append(r)
     for threat, cells in worst.items():
         for name, own in cells.items():
             said = []
@@ -279,10 +279,13 @@ def differing(results: Sequence[Result]) -> list[str]:
     versions: dict[str, Counter[str]] = {}
     codes: dict[str, Counter[str]] = {}
     for r in results:
-        for package, version in r.record["versions"].items():
+        for package, version in r.record.versions.items():
             versions.setdefault(package, Counter())[str(version)] += 1
-        for name, part in ((f"detector {r.spec['detector']}", "detector"), (f"attack {r.spec['attack']}", "attack")):
-            codes.setdefault(name, Counter())[r.record[part]["code"][:8]] += 1
+        for name, part in (
+            (f"detector {r.spec.detector}", r.record.detector),
+            (f"attack {r.spec.attack}", r.record.attack),
+        ):
+            codes.setdefault(name, Counter())[part.code[:8]] += 1
     return [
         f"made with different {what}{name}: "
         + ", ".join(f"{one} ({count} cells)" for one, count in sorted(counts.items()))

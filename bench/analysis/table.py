@@ -88,6 +88,11 @@ class Value(NamedTuple):
         """Number and interval on one line."""
         return f"{self.text} {self.interval}".rstrip()
 
+    @property
+    def stacked(self) -> str:
+        """The number above its interval."""
+        return f"{self.text}\n{self.interval}".rstrip()
+
 
 class Cost(NamedTuple):
     """Of the attacks on all categories of a detector, and of the detector."""
@@ -104,16 +109,15 @@ class Cost(NamedTuple):
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Cost:
-        fits = [(r.record["detector"]["fit"] or {}).get("seconds") for r in results]
-        weights = [r.record["detector"].get("weights") for r in results]
+        weights = [r.record.detector.weights for r in results]
         return cls(
             images=sum(len(r.table.ids) for r in results),
-            forwards=sum(r.record["forwards"] for r in results),
-            backwards=sum(r.record["backwards"] for r in results),
-            fit_seconds=sum(seconds for seconds in fits if seconds),
-            seconds=sum(r.record["seconds"] for r in results),
-            memory=max((r.record["peak_memory"] for r in results if r.record["peak_memory"]), default=None),
-            weights=None if None in weights else max(weights),
+            forwards=sum(r.record.forwards for r in results),
+            backwards=sum(r.record.backwards for r in results),
+            fit_seconds=sum(r.record.detector.fit.seconds for r in results if r.record.detector.fit),
+            seconds=sum(r.record.seconds for r in results),
+            memory=max((r.record.peak_memory for r in results if r.record.peak_memory), default=None),
+            weights=None if None in weights else max(count for count in weights if count is not None),
         )
 
     @property

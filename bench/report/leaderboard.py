@@ -72,7 +72,7 @@ def _board(board: Board, every_check: bool) -> list[str]:
     footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns_of(board).values()]
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
     lines += _by_part(board)
-    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]})
+    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record.warnings})
     lines += [f"- {_plain(warning)}" for warning in warnings] + [""] * bool(warnings)
     lines += [f"- {_plain(sentence)}" for sentence in differing(board.cells)]
     lines += [f"- not ranked: {_plain(name)}: {_plain('; '.join(why))}" for name, why in board.unranked.items()]
@@ -111,8 +111,8 @@ def _checks(board: Board, every: bool) -> list[str]:
         said: dict[tuple[bool, str], list[str]] = {}
         for r in results:
             for check in r.checks:
-                if every or not check["passed"]:
-                    said.setdefault((check["passed"], f"{check['name']}: {check['sentence']}"), []).append(r.category)
+                if every or not check.passed:
+                    said.setdefault((check.passed, f"{check.name}: {check.sentence}"), []).append(r.category)
         count, broken = (
             sum(len(r.checks) for r in results),
             sum(len(where) for (ok, _), where in said.items() if not ok),

@@ -86,19 +86,19 @@ def _row(name: str, link: str, category: str, results: Sequence[Result], unranke
     )  # fmt: skip
     checks = [check for one in results for check in one.checks]
     unranked = unranked or any(one.unranked for one in results)
-    side = f", {r.spec['targets']} images" * (r.spec["targets"] != "both")
-    outer, _, inner = r.spec["detector"].rpartition("+")
+    side = f", {r.spec.targets} images" * (r.spec.targets != "both")
+    outer, _, inner = r.spec.detector.rpartition("+")
     return [
         [name, link],
         category,
-        f"{r.spec['norm']} {r.spec['eps']}{side}",
+        f"{r.spec.norm} {r.spec.eps}{side}",
         r.attack,
         *(_numbers(results, metric) for metric in metrics),
         round(cost.passes, 1),
         round(cost.seconds, 1),
         None if cost.weights is None else round(cost.weights / 1e6, 3),
-        [sum(not check["passed"] for check in checks), len(checks), int(unranked)],
-        f"{r.spec['dataset']}, {r.spec['image_size']} px" + f", seed {r.spec['seed']}" * bool(r.spec["seed"]),
+        [sum(not check.passed for check in checks), len(checks), int(unranked)],
+        f"{r.spec.dataset}, {r.spec.image_size} px" + f", seed {r.spec.seed}" * bool(r.spec.seed),
         inner,
         outer or "none",
     ]

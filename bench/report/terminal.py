@@ -33,8 +33,7 @@ def rich_table(board: Board) -> Table:
         found.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for line in table(board):
         name = f"{line.detector} (not ranked)" if line.rank is None else line.detector
-        values = [line.values[title] for title in titles]
-        found.add_row(_text(name), *(_text(f"{value.text}\n{value.interval}".rstrip()) for value in values))
+        found.add_row(_text(name), *(_text(line.values[title].stacked) for title in titles))
     return found
 
 
@@ -86,9 +85,9 @@ def _runs(board: Board) -> Iterator[Run]:
         cost = Cost.of(cells)
         yield Run(
             name,
-            f"{spec['dataset']}, {spec['image_size']} px",
+            f"{spec.dataset}, {spec.image_size} px",
             board.cells[0].attack,
-            f"{spec['norm']} {spec['eps']}",
+            f"{spec.norm} {spec.eps}",
             cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",
             "AUROC" if score == "auroc" else score,
             value_of(cells, f"clean_{score}"),

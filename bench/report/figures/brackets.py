@@ -115,15 +115,15 @@ class Brackets(Figure):
 
 def _what(bracket: Bracket) -> str:
     first = next(iter(bracket.certificates.values()))
-    changed = first.spec["detector_parameters"].items()
+    changed = first.spec.detector_parameters.items()
     others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
-    title = f"{bracket.data}, {bracket.scope}: {with_settings(first.spec['detector'], others)}"
+    title = f"{bracket.data}, {bracket.scope}: {with_settings(first.spec.detector, others)}"
     return title + f"\n{bracket.how}" * bool(bracket.how)
 
 
 def _noise(bracket: Bracket) -> str:
     first = next(iter(bracket.certificates.values()))
-    return f"sigma {first.record['detector']['parameters'][smoothing_key(first, 'sigma')]:g}"
+    return f"sigma {first.record.detector.parameters[smoothing_key(first, 'sigma')]:g}"
 
 
 def _filled(band: Band, i: int) -> list[Spec]:

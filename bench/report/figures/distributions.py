@@ -87,7 +87,7 @@ class Distributions(Figure):
     @property
     def threshold(self) -> float:
         """nan where nobody has set one."""
-        return float(self.cell.record["threshold"]["value"])
+        return float(self.cell.record.threshold.value)
 
     @property
     def heading(self) -> str:

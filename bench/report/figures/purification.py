@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cells.result import Result, short
+from ...cells.schema import PurificationRecord
 from ...stats.metrics import Estimate, mean
 from . import _plotly as plotly
 from ._figure import Figure
@@ -82,13 +83,13 @@ class Purification(Figure):
         for r in results:
             if r.stops_at_threshold or r.certificate:
                 continue
-            level = r.record["detector"]["purification"]
+            level = r.record.detector.purification
             if level is None:
-                key = (_bed(r), r.spec["detector"], _text(r.spec["detector_parameters"]))
+                key = (_bed(r), r.spec.detector, _text(r.spec.detector_parameters))
                 plain.setdefault(key, {})[r.category] = r
             else:
                 by_level = groups.setdefault(_purified(r, level), {})
-                by_level.setdefault(float(level["value"]), {})[r.category] = r
+                by_level.setdefault(float(level.value), {})[r.category] = r
         found = []
         for purified, by_level in groups.items():
             bare = plain.get((purified.bed, purified.inner, purified.inner_settings), {})
@@ -144,12 +145,12 @@ class Purification(Figure):
 
 def _bed(r: Result) -> Bed:
     s = r.spec
-    return Bed(s["dataset"], s["image_size"], r.attack, s["norm"], s["eps"], s["targets"], s["seed"])
+    return Bed(s.dataset, s.image_size, r.attack, s.norm, s.eps, s.targets, s.seed)
 
 
-def _purified(r: Result, level: Mapping[str, Any]) -> Purified:
-    others = {k: v for k, v in r.spec["detector_parameters"].items() if k != level["parameter"]}
-    return Purified(_bed(r), r.spec["detector"], level["parameter"], level["inner"], _text(others))
+def _purified(r: Result, level: PurificationRecord) -> Purified:
+    others = {k: v for k, v in r.spec.detector_parameters.items() if k != level.parameter}
+    return Purified(_bed(r), r.spec.detector, level.parameter, level.inner, _text(others))
 
 
 def _text(parameters: Mapping[str, Any]) -> str:

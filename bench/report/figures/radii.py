@@ -47,7 +47,7 @@ class Radii(Figure):
         for r in sorted(results, key=lambda r: r.eps):
             if r.radii is not None:
                 name = f"{r.detector} (not ranked)" if r.unranked else r.detector
-                detectors = groups.setdefault((_attack(r), r.spec["norm"]), {})
+                detectors = groups.setdefault((_attack(r), r.spec.norm), {})
                 detectors.setdefault(name, {})[r.category] = r
         found = [cls(attack, norm, _lines(detectors)) for (attack, norm), detectors in groups.items()]
         return [figure for figure in found if figure.lines]
@@ -90,9 +90,9 @@ class Radii(Figure):
 
 def _attack(r: Result) -> str:
     s = r.spec
-    title = f"{s['dataset']}, {s['image_size']} px: {r.attack}, {s['norm']}"
-    title += f", {s['targets']} images attacked" * (s["targets"] != "both")
-    return title + f", seed {s['seed']}" * bool(s["seed"])
+    title = f"{s.dataset}, {s.image_size} px: {r.attack}, {s.norm}"
+    title += f", {s.targets} images attacked" * (s.targets != "both")
+    return title + f", seed {s.seed}" * bool(s.seed)
 
 
 def _lines(detectors: Mapping[str, Mapping[str, Result]]) -> dict[str, Floats]:
