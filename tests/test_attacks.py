@@ -331,20 +331,21 @@ def test_bad_input_is_one_line(
 
 
 def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) -> None:
-    from bench.analysis.boards import boards, by_part, table
+    from bench.analysis.boards import boards
+    from bench.analysis.table import by_part, table
     from bench.cells.reader import read_results
 
     evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
     results = read_results(tmp_path).results
     (board,) = boards(results)
     assert results[0].spec.attack_parameters == {"steps": 4, "queries": 6, "transfer": False}
-    shown, parts = table(board).iloc[0], by_part(board).iloc[0]
-    assert list(parts.index) == ["detector", "apgd", "apgd-top", "apgd-score", "square", "worst of all"]
-    metrics = results[0].metrics
-    assert parts["worst of all"] == f"{metrics['robust_auroc'].value:.3f}"
-    assert float(parts["worst of all"]) <= min(float(v) for v in parts.iloc[1:-1])
+    (shown,), parts = table(board), by_part(board)
+    assert parts is not None and parts.parts == ["apgd", "apgd-top", "apgd-score", "square"]
+    metrics, (*each, worst) = results[0].metrics, next(iter(parts.lines.values()))
+    assert worst.estimate == metrics["robust_auroc"].estimate()
+    assert all(worst.estimate.value <= value.estimate.value for value in each if value.estimate)
     for column in ("rounded", "worst draw", "known noise"):
-        assert 0 <= float(shown[column]) <= 1
+        assert 0 <= float(shown.values[column].text) <= 1
     assert metrics["worst_draw_auroc"].value <= metrics["robust_auroc"].value
 
 

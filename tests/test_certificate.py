@@ -329,7 +329,7 @@ def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    from bench.report.figures.brackets import bracket_lines, draw_brackets
+    from bench.report.figures.brackets import Brackets
 
     for sigma in (0.2, 0.4):
         smoothed = registry.load("detectors", "smoothed").target(Linear(), sigma=sigma)
@@ -337,9 +337,10 @@ def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -
             certify(smoothed, data, radius, sigma=sigma, results=tmp_path, **SMALL)
         evaluate(smoothed, data, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
     results = read_results(tmp_path)[0]
-    ((title, lines),) = bracket_lines(results).items()
-    assert "small" in title and list(lines) == ["sigma 0.2", "sigma 0.4"]
-    axes = draw_brackets(lines, title, Figure().add_subplot())
+    (figure,) = Brackets.of(results)
+    assert "small" in figure.title and list(figure.bands) == ["sigma 0.2", "sigma 0.4"]
+    axes = Figure().add_subplot()
+    figure.draw(axes)
     drawn: dict[str, Any] = {str(c.get_label()): cast(Any, c).lines[0].get_xydata() for c in axes.containers}
     assert set(drawn) == {f"sigma {s}, {w}" for s in (0.2, 0.4) for w in ("certified", "attacked")}
     certified = drawn["sigma 0.2, certified"]

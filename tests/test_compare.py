@@ -28,7 +28,7 @@ from bench.cells.reader import Results, load_results, read_results
 from bench.cells.result import Result
 from bench.cells.rows import Row, Table
 from bench.cells.schema import CheckRecord
-from bench.report.figures.ranks import draw_ranks
+from bench.report.figures.ranks import RanksDiagram
 from bench.report.terminal import rich_table
 from bench.stats.metrics import _weights
 
@@ -239,7 +239,8 @@ def test_the_diagram_shows_every_rank_and_group() -> None:
     from matplotlib.figure import Figure
 
     ranks = Ranks(10, {"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.01, 1.0)
-    axes = draw_ranks(ranks, "robust_auroc", Figure().add_subplot())
+    axes = Figure().add_subplot()
+    RanksDiagram(ranks, "robust_auroc").draw(axes)
     texts = {t.get_text().strip() for t in axes.texts}
     assert {"a (1.00)", "b (1.50)", "c (2.20)", "d (4.00)", "critical difference 1.00"} == texts
     bars = [tuple(np.asarray(line.get_xdata())) for line in axes.lines if line.get_linewidth() == 3]

@@ -22,11 +22,12 @@ from bench.cells.reader import read_results
 from bench.cells.result import Result
 from bench.cli.run import RunRequest
 from bench.report.commands import command_of
-from bench.report.figures import figures
-from bench.report.figures.distributions import distribution
-from bench.report.figures.heat import heat as heats
-from bench.report.figures.tradeoff import tradeoff
-from bench.report.page import COLUMNS, page
+from bench.report.figures.distributions import Distributions
+from bench.report.figures.heat import Heat
+from bench.report.figures.robustness import Robustness
+from bench.report.figures.tradeoff import Tradeoff
+from bench.report.page import page
+from bench.report.page_table import COLUMNS
 from bench.report.write import write_report
 from bench.stats.metrics import Estimate
 
@@ -116,18 +117,18 @@ def test_figures_hold_the_numbers_of_the_rows(made_up: Path) -> None:
 
 def test_every_interactive_figure_holds_its_data(made_up: Path) -> None:
     found = read_results(made_up, Filters(["attack=apgd,eps=2/255"]))
-    heat, points = heats(found.results), tradeoff(found.results)
-    shown = {figure.group: figure.spec for figure in figures(found.results)}
-    (map_,) = heat.values()
-    assert np.array(shown["By category"]["data"][0]["z"]) == pytest.approx(map_.values, abs=6e-5)
-    assert shown["By category"]["data"][0]["y"] == list(map_.detectors)
-    (line,) = points.values()
-    for trace, point in zip(shown["Clean against robust"]["data"], line, strict=True):
+    shown = {plot["caption"]: plot for plot in unpacked(page(found))["plots"]}
+    (heat,), (tradeoff,) = Heat.of(found.results), Tradeoff.of(found.results)
+    squares = shown["Robust AUROC by detector and category."]["data"][0]
+    assert np.array(squares["z"]) == pytest.approx(heat.values, abs=6e-5)
+    assert squares["y"] == list(heat.names)
+    (spec,) = (plot for caption, plot in shown.items() if caption.startswith("Clean against robust"))
+    for trace, point in zip(spec["data"], tradeoff.points, strict=True):
         assert (trace["x"][0], trace["y"][0]) == pytest.approx((point.clean.value, point.robust.value), abs=6e-5)
         above = trace["error_y"]["array"][0]
         assert point.robust.value + above == pytest.approx(point.robust.high, abs=2e-4)
     for r in found.results[:3]:
-        spec = distribution(r)
+        spec = Distributions(r).spec()
         assert [sum(trace["y"]) for trace in spec["data"]] == pytest.approx([1] * 4, abs=4e-3)
         assert spec["layout"]["shapes"][0]["x0"] == pytest.approx(r.record.threshold.value, rel=1e-4)
 
@@ -136,8 +137,8 @@ def test_lines_are_told_apart_beyond_the_colours(made_up: Path) -> None:
     (r,) = read_results(made_up, Filters(["attack=apgd,eps=2/255,category=category_0,detector=detector_00"])).results
     specs = [r.spec.model_copy(update={"detector": f"d{i}"}) for i in range(21)]
     named = [Result(r.folder, r.record.model_copy(update={"spec": spec}), r.table) for spec in specs]
-    (curves,) = [f for f in figures(named) if f.group.startswith("Robust AUROC")]
-    lines = [t for t in curves.spec["data"] if t["mode"] == "lines+markers"]
+    (curves,) = Robustness.of(named)
+    lines = [t for t in curves.spec()["data"] if t["mode"] == "lines+markers"]
     assert len({(t["line"]["color"], t["marker"]["symbol"]) for t in lines}) == len(lines) == 21
 
 

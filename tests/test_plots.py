@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ import pytest
 import torch
 from conftest import Linear, NoisyLinear, made_record, small_data
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from test_compare import random_scores
+from test_page import unpacked
 from torch import Tensor
 
 import bench
@@ -28,11 +32,18 @@ from bench.cells.rows import Table
 from bench.plugins.lookup import make_attack
 from bench.report import figures as kinds_of_figures
 from bench.report.figures import _style as figures
-from bench.report.figures.distributions import distributions
-from bench.report.figures.heat import draw_heat, heat
-from bench.report.figures.progress import draw_progress, progress
-from bench.report.figures.robustness import curves, draw_curves
-from bench.report.figures.tradeoff import by_number, draw_tradeoff, placed, tradeoff
+from bench.report.figures import kinds, write_figures
+from bench.report.figures._figure import Figure
+from bench.report.figures._labels import placed
+from bench.report.figures.distributions import Distributions, Histograms
+from bench.report.figures.heat import Heat
+from bench.report.figures.progress import AttackProgress
+from bench.report.figures.robustness import Robustness
+from bench.report.figures.tradeoff import Tradeoff
+from bench.report.page import page
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from report import write_cells
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs/results.md"
 
@@ -40,7 +51,7 @@ DOCUMENT = Path(__file__).resolve().parents[1] / "docs/results.md"
 def result(
     name: str, category: str = "one", eps: str = "2/255", seed: int = 0, gap: float = 2.0, **changes: Any
 ) -> Result:
-    """A cell of 60 random scores, each moved by 0.7; `changes` are of the spec, or columns."""
+    """A cell of 60 random scores, each moved by 0.7; `changes` are of the spec, or columns; `more`: of the detector."""
     clean = random_scores(seed, gap)
     anomalous = np.arange(60) >= 30
     targets = changes.get("targets", "both")
@@ -50,14 +61,20 @@ def result(
     columns |= {key: changes.pop(key) for key in list(changes) if isinstance(changes[key], np.ndarray)}
     record = made_record(
         kind=changes.pop("kind", "attack"), checks=changes.pop("checks", []),
-        attack={"parts": changes.pop("parts", [])},
+        attack={"parts": changes.pop("parts", [])}, detector=changes.pop("more", {}),
         spec={"category": category, "detector": name, "eps": eps, **changes},
     )  # fmt: skip
     return Result(Path(f"{name}-{category}-{eps}"), record, Table(tuple(map(str, range(60))), anomalous, columns))
 
 
 def axes() -> Axes:
-    return Figure().add_subplot()
+    return Canvas().add_subplot()
+
+
+def drawn(figure: Figure) -> Axes:
+    found = axes()
+    figure.draw(found)
+    return found
 
 
 def area(scores: np.ndarray) -> float:
@@ -69,30 +86,28 @@ def area(scores: np.ndarray) -> float:
 
 def test_curves_carry_what_one_class_alone_does() -> None:
     cells = [result("a", eps=eps) for eps in ("1/255", "2/255")]
-    (((_, _, _, targets), lines),) = curves(cells).items()
-    start, *points = lines["a"]
-    assert targets == "both" and [p.eps for p in points] == [Fraction(1, 255), Fraction(2, 255)]
-    assert start.auroc == start.normal_only == start.anomalous_only
+    (found,) = Robustness.of(cells)
+    start, *points = found.lines["a"]
+    assert found.swept.targets == "both" and [p.eps for p in points] == [Fraction(1, 255), Fraction(2, 255)]
+    assert start.sides == (start.auroc, start.auroc)
     columns = cells[0].table.columns
-    for side, moved in (("normal_only", ~cells[0].table.anomalous), ("anomalous_only", cells[0].table.anomalous)):
-        value = getattr(points[0], side)
+    for value, moved in zip(points[0].sides, (~cells[0].table.anomalous, cells[0].table.anomalous), strict=True):
         assert value.value == pytest.approx(area(np.where(moved, columns["worst"], columns["clean"])))
         assert points[0].auroc.value < value.value < start.auroc.value
 
 
 def test_a_threat_that_moves_one_class_has_no_other_curve() -> None:
-    (lines,) = curves([result("a", targets="normal")]).values()
-    assert all(p.normal_only is None and p.anomalous_only is None for p in lines["a"])
-    drawn = draw_curves(lines, "t", "linf", axes())
-    assert [t.get_text() for t in drawn.get_legend().get_texts()] == ["a"]  # type: ignore[union-attr]
+    (found,) = Robustness.of([result("a", targets="normal")])
+    assert not any(p.sides for p in found.lines["a"])
+    assert [t.get_text() for t in drawn(found).get_legend().get_texts()] == ["a"]  # type: ignore[union-attr]
 
 
 def test_the_legend_names_the_thin_lines_once() -> None:
-    (lines,) = curves([result(name, eps=eps) for name in "abc" for eps in ("1/255", "2/255")]).values()
-    drawn = draw_curves(lines, "t", "linf", axes())
-    names = [t.get_text() for t in drawn.get_legend().get_texts()]  # type: ignore[union-attr]
+    (found,) = Robustness.of([result(name, eps=eps) for name in "abc" for eps in ("1/255", "2/255")])
+    shown = drawn(found)
+    names = [t.get_text() for t in shown.get_legend().get_texts()]  # type: ignore[union-attr]
     assert names == ["a", "b", "c", "only normal images attacked", "only anomalous ones attacked"]
-    thin = [line for line in drawn.lines if line.get_linestyle() == "--" and len(np.atleast_1d(line.get_xdata()))]
+    thin = [line for line in shown.lines if line.get_linestyle() == "--" and len(np.atleast_1d(line.get_xdata()))]
     assert [line.get_color() for line in thin] == list(figures.COLOURS[:3])
 
 
@@ -103,9 +118,9 @@ def test_the_tradeoff_is_the_mean_of_the_data_sets_table() -> None:
     cells = [result(name, category, seed=i, gap=1 + i % 2) for i, (name, category) in enumerate(
         (n, c) for n in "ab" for c in ("one", "two"))]  # fmt: skip
     cells.append(result("c", "one", checks=[{"name": "gradient", "passed": False, "sentence": "no"}]))
-    ((title, points),) = tradeoff(cells).items()
-    assert title == "d, 8 px: mean of 2 categories, linf 2/255"
-    found = {p.detector: p for p in points}
+    (figure,) = Tradeoff.of(cells)
+    assert figure.title == "d, 8 px: mean of 2 categories, linf 2/255"
+    found = {p.detector: p for p in figure.points}
     assert {name: p.ranked for name, p in found.items()} == {"a": True, "b": True, "c": False}
     assert found["c"].label == "c (1 of 2 categories, not ranked)" and found["a"].label == "a"
     for name in "ab":
@@ -116,8 +131,8 @@ def test_the_tradeoff_is_the_mean_of_the_data_sets_table() -> None:
 
 
 def test_data_sets_without_a_tradeoff_are_left_out() -> None:
-    assert tradeoff([result("a")]) == {}
-    assert tradeoff([result(name, goal="threshold") for name in "ab"]) == {}
+    assert Tradeoff.of([result("a")]) == []
+    assert Tradeoff.of([result(name, goal="threshold") for name in "ab"]) == []
 
 
 @pytest.mark.parametrize("count", [5, 20])
@@ -133,28 +148,28 @@ def test_labels_do_not_cover_each_other_or_leave_the_panel(count: int) -> None:
 
 
 def test_many_detectors_are_labelled_by_number() -> None:
-    (few,) = tradeoff([result(name, seed=i) for i, name in enumerate("abc")]).values()
-    (many,) = tradeoff([result(name, seed=i) for i, name in enumerate("abcdefghij")]).values()
-    assert not by_number(few) and by_number(many)
-    texts = {t.get_text() for t in draw_tradeoff(few, "t", axes()).texts}
+    (few,) = Tradeoff.of([result(name, seed=i) for i, name in enumerate("abc")])
+    (many,) = Tradeoff.of([result(name, seed=i) for i, name in enumerate("abcdefghij")])
+    assert not few.by_number and many.by_number
+    texts = {t.get_text() for t in drawn(few).texts}
     assert {"a", "b", "c"} <= texts
-    drawn = draw_tradeoff(many, "t", axes())
-    assert {str(i + 1) for i in range(10)} <= {t.get_text() for t in drawn.texts}
-    legend = [t.get_text() for t in drawn.get_legend().get_texts()]  # type: ignore[union-attr]
-    assert legend == [f"{i + 1}  {p.detector}" for i, p in enumerate(many)]
+    shown = drawn(many)
+    assert {str(i + 1) for i in range(10)} <= {t.get_text() for t in shown.texts}
+    legend = [t.get_text() for t in shown.get_legend().get_texts()]  # type: ignore[union-attr]
+    assert legend == [f"{i + 1}  {p.detector}" for i, p in enumerate(many.points)]
 
 
 def test_the_heat_map_is_the_cells_and_nan() -> None:
     cells = [result("a", "one", seed=1), result("a", "two", seed=2, gap=3), result("b", "two", seed=3, gap=0)]
-    (found,) = heat(cells).values()
+    (found,) = Heat.of(cells)
     assert found.categories == ["one", "two"]
-    assert found.detectors == ["a", "b (not ranked)"]  # its mean is over one category
+    assert found.names == ["a", "b (not ranked)"]  # its mean is over one category
     expected = [[area(cells[0].table.columns["worst"]), area(cells[1].table.columns["worst"])]]
     expected.append([np.nan, area(cells[2].table.columns["worst"])])
     np.testing.assert_allclose(found.values, expected)
-    texts = [t.get_text() for t in draw_heat(found, "t", axes()).texts]
+    texts = [t.get_text() for t in drawn(found).texts]
     assert texts == [f"{v:.2f}" for row in expected for v in row if not np.isnan(v)]
-    assert heat([result("a"), result("b")]) == {}
+    assert Heat.of([result("a"), result("b")]) == []
 
 
 # --- cells
@@ -162,8 +177,8 @@ def test_the_heat_map_is_the_cells_and_nan() -> None:
 
 def test_distributions_are_shares_of_all_scores() -> None:
     cell = result("a")
-    found = distributions(cell)
-    assert len(found.edges) <= 41 and found.threshold == 0.5
+    found = Histograms.of(cell)
+    assert len(found.edges) <= 41 and Distributions(cell).threshold == 0.5
     for shares in found[1:5]:
         assert len(shares) == len(found.edges) - 1 and shares.sum() == pytest.approx(1)
     columns = cell.table.columns
@@ -176,7 +191,7 @@ def test_distributions_are_shares_of_all_scores() -> None:
 
 def test_infinite_bounds_are_in_the_outermost_bins() -> None:
     worst = np.concatenate([np.full(30, np.inf), np.full(30, -np.inf)])
-    found = distributions(result("a", worst=worst))
+    found = Histograms.of(result("a", worst=worst))
     assert np.isfinite(found.edges).all()
     assert found.normal_after[-1] == found.anomalous_after[0] == 1
 
@@ -245,7 +260,7 @@ def test_rows_have_the_progress(tmp_path: Path) -> None:
         if targets == "normal":
             kept = frame[frame["label"] == 1]
             assert (kept[names].to_numpy() == kept[["clean"]].to_numpy()).all()
-    found = progress(bench.read_results(tmp_path).results)
+    found = {figure.board: figure.lines for figure in AttackProgress.of(bench.read_results(tmp_path).results)}
     assert len(found) == 2
     points = found["small, 8 px: apgd (steps=20), linf 8/255"]["Hilly"]
     (cell,) = (r for r in bench.read_results(tmp_path).results if r.spec.targets == "both")
@@ -264,12 +279,13 @@ def test_what_makes_the_passes_unclear_has_no_progress() -> None:
 def test_progress_is_the_mean_over_categories() -> None:
     columns = [random_scores(seed) for seed in range(4)]
     cells = [result("a", c, after_1=columns[2 * i], after_3=columns[2 * i + 1]) for i, c in enumerate(("one", "two"))]
-    ((_, lines),) = progress([*cells, result("b")]).items()
+    (figure,) = AttackProgress.of([*cells, result("b")])
+    lines = figure.lines
     expected = [np.mean([area(columns[i]), area(columns[i + 2])]) for i in (0, 1)]
     assert [p.passes for p in lines["a"]] == [1, 3] and list(lines) == ["a"]
     assert [p.auroc for p in lines["a"]] == pytest.approx(expected)
-    drawn = draw_progress(lines, "t", axes())
-    assert drawn.get_xscale() == "log" and [int(t) for t in drawn.get_xticks()] == [1, 3]
+    shown = drawn(figure)
+    assert shown.get_xscale() == "log" and [int(t) for t in shown.get_xticks()] == [1, 3]
 
 
 def test_a_trace_that_is_not_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,48 +315,166 @@ def test_lines_differ_in_colour_or_marker() -> None:
     assert [figures.MARKERS[figures.shape(i)] for i in lines] == [figures.marker(i) for i in lines]
 
 
-def plot(kind: str, detectors: int) -> figures.Plot:
-    return figures.Plot(f"{kind} {detectors}", f"{kind} {detectors}", detectors, (2, 2), lambda axes: axes)
+@dataclass(frozen=True)
+class Toy(Figure):
+    """A figure of nothing."""
+
+    group = "Toys"
+    needs = "a toy"
+
+    name: str = "toy"
+    shows: int = 1
+    heading = "toy"
+    inches = (2, 2)
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> list[Toy]:
+        return [cls()]
+
+    def draw(self, axes: Axes) -> None:
+        axes.set_title(self.heading)
+
+    def spec(self) -> dict[str, Any]:
+        return {"data": [], "layout": {}, "caption": self.heading}
+
+
+def kind(found: Sequence[Toy]) -> type[Toy]:
+    return type("Kind", (Toy,), {"of": classmethod(lambda cls, results: found)})
 
 
 def test_a_large_report_makes_the_plots_of_the_most_detectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kinds: dict[str, Sequence[figures.Plot]] = {
-        "many": [plot("many", n) for n in range(100)], "few": [plot("few", n) for n in range(3)], "none": [],
-    }  # fmt: skip
-    monkeypatch.setattr(kinds_of_figures, "KINDS", {kind: lambda _, own=own: own for kind, own in kinds.items()})
-    monkeypatch.setattr(figures.Plot, "write", lambda self, folder, hashed: folder / self.name)
-    paths, notes = kinds_of_figures.write_plots([], tmp_path)
+    numbers = {"many": range(100), "few": range(3), "none": range(0)}
+    own = {name: kind([Toy(f"{name} {n}", n) for n in each]) for name, each in numbers.items()}
+    monkeypatch.setattr(kinds_of_figures, "kinds", lambda: own)
+    monkeypatch.setattr(Toy, "write_below", lambda self, folder, hashed: folder / self.name)
+    paths, notes = write_figures([], tmp_path)
     assert len(paths) == kinds_of_figures.MOST_FILES
     left = 100 - (kinds_of_figures.MOST_FILES - 3)
     assert {p.name for p in paths} == {*(f"few {n}" for n in range(3)), *(f"many {n}" for n in range(left, 100))}
     assert len(notes) == 1 and notes[0].startswith(f"{left} of 100 many plots are left out")
 
 
-def named(name: str) -> figures.Plot:
-    return figures.Plot(name, name, 1, (2, 2), lambda axes: axes)
-
-
 def test_file_names_keep_what_they_can_say(tmp_path: Path) -> None:
-    assert named("robustness-folder, 16 px-pgd-linf").write(tmp_path).name == "robustness-folder-16-px-pgd-linf.png"
+    first = Toy("robustness-folder, 16 px-pgd-linf").write_below(tmp_path)
+    assert first.name == "robustness-folder-16-px-pgd-linf.png"
     titles = ["x=-1", "x=1", "\u7816", "\u74e6", "a" * 300, "a" * 299 + "b", "../up", "a+b", "a b", "-1"]
-    written = [named(title).write(tmp_path) for title in titles]
+    written = [Toy(title).write_below(tmp_path) for title in titles]
     assert len({path.name.casefold() for path in written}) == len(titles)
     assert all(path.parent == tmp_path and path.is_file() and len(path.name) < 200 for path in written)
-    assert [named(title).write(tmp_path) for title in titles] == written
+    assert [Toy(title).write_below(tmp_path) for title in titles] == written
 
 
 def test_plots_whose_file_names_collide_have_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     titles = ["metal nut", "metal-nut", "metal, nut", "Metal nut", "screw"]
-    monkeypatch.setattr(kinds_of_figures, "KINDS", {"one": lambda _: list(map(named, titles[:2])),
-                                         "other": lambda _: list(map(named, titles[2:]))})  # fmt: skip
-    names = [path.name for path in kinds_of_figures.write_plots([], tmp_path).paths]
+    own = {"one": kind(list(map(Toy, titles[:2]))), "other": kind(list(map(Toy, titles[2:])))}
+    monkeypatch.setattr(kinds_of_figures, "kinds", lambda: own)
+    names = [path.name for path in write_figures([], tmp_path).paths]
     assert len({name.casefold() for name in names}) == len(titles) and "screw.png" in names
     assert sum(bool(re.fullmatch("(?i)metal-nut-[0-9a-f]{8}.png", name)) for name in names) == 4
 
 
+TOY_FILE = '''
+from dataclasses import dataclass
+from ._figure import Figure
+
+@dataclass(frozen=True)
+class Toy(Figure):
+    """How many cells there are."""
+
+    group = "Cells in numbers"
+    needs = "a cell"
+    place = 0
+
+    count: int
+    shows = 1
+    inches = (2, 2)
+
+    @classmethod
+    def of(cls, results):
+        return [cls(len(results))] if results else []
+
+    @property
+    def heading(self):
+        return f"{self.count} cells"
+
+    @property
+    def name(self):
+        return f"toy {self.count}"
+
+    def draw(self, axes):
+        axes.bar([0], [self.count])
+        axes.set_title(self.heading)
+
+    def spec(self):
+        return {"data": [{"type": "bar", "x": [0], "y": [self.count]}], "layout": {}, "caption": "cells, counted"}
+'''
+
+
+@pytest.fixture
+def a_file_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Beside the figures: a kind called toy."""
+    (tmp_path / "toy.py").write_text(TOY_FILE, encoding="utf-8")
+    monkeypatch.setattr(kinds_of_figures, "__path__", [*kinds_of_figures.__path__, str(tmp_path)])
+    kinds.cache_clear()
+    yield
+    monkeypatch.undo()
+    kinds.cache_clear()
+    sys.modules.pop(f"{kinds_of_figures.__name__}.toy", None)
+
+
+def test_a_figure_is_one_file(a_file_more: None, tmp_path: Path) -> None:
+    """With its PNG, its place on the page, its function in bench.plot and the error where there is nothing to draw."""
+    write_cells(tmp_path / "results", 2, 12)
+    cells = bench.read_results(tmp_path / "results").results
+    assert "toy-2.png" in [path.name for path in write_figures(cells, tmp_path).paths]
+    text = page(Results(cells, [], []))
+    assert '<optgroup label="Cells in numbers"><option value="0">2 cells</option>' in text
+    assert unpacked(text)["plots"][0]["caption"] == "cells, counted"
+    assert bench.plot.toy(cells, axes=axes()).get_title() == "2 cells"
+    assert bench.plot.toy.__doc__ == "How many cells there are." and "toy" in dir(bench.plot)
+    with pytest.raises(UserError, match="nothing for a plot of toy in these results: it needs a cell"):
+        bench.plot.toy([])
+
+
+def every_kind() -> list[Result]:
+    """Cells that every kind has something for."""
+    scores, sizes = random_scores(1), np.abs(random_scores(2))
+    cells = [
+        result(name, category, eps, after_1=scores, after_3=scores)
+        for name in "ab" for category in ("one", "two") for eps in ("1/255", "2/255")
+    ]  # fmt: skip
+    cells += [result("a", category, attack="ddn", norm="l2", eps="1", radius=sizes) for category in ("one", "two")]
+    for value in (0.1, 0.2):
+        purification = {"parameter": "p.level", "value": value, "inner": "a"}
+        cells.append(
+            result("p+a", detector_parameters={"p.level": value}, attack="other", more={"purification": purification})
+        )
+    for eps in ("0.1", "0.2"):
+        noise = {"parameters": {"smoothed.sigma": 0.12}}
+        cells.append(
+            result("smoothed+a", eps=eps, norm="l2", kind="certificate", attack="certificate", more=noise,
+                   low_0=scores, high_0=scores)
+        )  # fmt: skip
+    return cells
+
+
+@pytest.mark.parametrize("name", kinds())
+def test_every_kind_has_both_forms(name: str, tmp_path: Path) -> None:
+    found = kinds()[name].of(every_kind())
+    assert found and len({figure.title for figure in found}) == len(found)
+    assert not any("\n" in figure.title for figure in found)
+    path = found[0].write_below(tmp_path)
+    assert path.suffix == ".png" and path.stat().st_size > 1000
+    assert drawn(found[0]).get_title() == found[0].heading
+    spec = found[0].spec()
+    assert set(spec) == {"data", "layout", "caption"} and spec["data"] and spec["caption"]
+    assert {"xaxis", "yaxis"} <= set(spec["layout"])
+    json.dumps(spec, allow_nan=False)
+
+
 def test_a_report_writes_each_kind_and_no_distributions(tmp_path: Path) -> None:
     cells = [result(name, category, after_1=random_scores(1)) for name in "ab" for category in ("one", "two")]
-    written, notes = kinds_of_figures.write_plots(cells, tmp_path)
+    written, notes = write_figures(cells, tmp_path)
     assert [p.name.partition("-")[0] for p in written] == ["robustness", "tradeoff", "heat", "progress"]
     assert notes == [] and all(p.stat().st_size > 1000 for p in written)
 
@@ -384,12 +518,17 @@ def test_titles_are_chosen_or_refused_in_one_line() -> None:
         bench.plot.titles("distribution", cells)
 
 
-def test_every_kind_is_a_function_of_the_same_name() -> None:
-    assert set(kinds_of_figures.KINDS) == set(bench.plot.__all__) - {"titles"}
-    assert set(kinds_of_figures.OF_CELLS) <= set(kinds_of_figures.KINDS)
-    for kind in kinds_of_figures.KINDS:
-        with pytest.raises(UserError, match=f"nothing for a plot of {kind}"):
-            getattr(bench.plot, kind)([])
+@pytest.mark.parametrize("name", kinds())
+def test_every_kind_is_a_function_of_the_same_name(name: str) -> None:
+    function = getattr(bench.plot, name)
+    assert name in dir(bench.plot) and function.__name__ == name and function.__doc__
+    with pytest.raises(UserError, match=f"nothing for a plot of {name}"):
+        function([])
+
+
+def test_what_is_no_kind_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="robustnes"):
+        _ = bench.plot.robustnes
 
 
 def test_results_show_themselves() -> None:

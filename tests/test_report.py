@@ -12,8 +12,9 @@ import pytest
 from conftest import respec
 
 from bench import UserError, load_results
-from bench.analysis.boards import boards, order, refuse_unknown_column, table
+from bench.analysis.boards import boards, order, refuse_unknown_column
 from bench.analysis.overview import overviews
+from bench.analysis.table import table
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.rows import Row, Table, to_csv
@@ -150,9 +151,9 @@ def test_a_rank_is_a_rank_in_whatever_order(results: Path) -> None:
     (board,) = boards(found)
     (other,) = boards(found, f"-{board.ranked_by}")
     assert [name for name, _ in other.entries] == [name for name, _ in board.entries][::-1]
-    assert table(board)["rank"].tolist() == ["1", "2"] and table(other)["rank"].tolist() == ["2", "1"]
+    assert [line.rank for line in table(board)] == [1, 2] and [line.rank for line in table(other)] == [2, 1]
     (overview,) = overviews(found, f"-{board.ranked_by}")
-    assert [line.rank for line in overview.lines] == ["2", "1"]
+    assert [line.rank for line in overview.lines] == [2, 1]
 
 
 def test_a_mean_over_fewer_categories_is_not_ranked(results: Path) -> None:
@@ -162,8 +163,8 @@ def test_a_mean_over_fewer_categories_is_not_ranked(results: Path) -> None:
     assert list(board.ranks) == ["detector_00"]
     assert "1 of 10 categories" in board.unranked["detector_01"][0]
     first, last = overview.lines
-    assert (first.rank, last.rank) == ("1", "–")  # noqa: RUF001
-    assert last.values["clean AUROC"].interval.endswith("1 of 10 categories") and not last.values["clean AUROC"].best
+    assert (first.rank, last.rank, last.place) == (1, None, "–")  # noqa: RUF001
+    assert last.values["clean AUROC"].scope == "1 of 10 categories" and not last.values["clean AUROC"].best
 
 
 def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) -> None:
@@ -269,7 +270,7 @@ def test_what_is_not_ranked_has_no_rank_and_no_bold(results: Path) -> None:
     lines = [line for line in text.splitlines() if line.startswith(f"| – | {best.detector}")]  # noqa: RUF001
     assert len(lines) == 2 and not any("**" in line for line in lines)
     assert "points elsewhere" in text and "**" in next(line for line in text.splitlines() if line.startswith("| 1 |"))
-    assert table(boards(found)[0])["M weights"].tolist() == ["0.60", "0.60"]
+    assert [line.costs["M weights"] for line in table(boards(found)[0])] == ["0.60", "0.60"]
 
 
 def test_cells_of_unfinished_runs_are_notes(results: Path) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import pandas as pd
-
 from ..cells.result import Result
 from ..errors import unknown
 from ..stats.metrics import Bootstrap, Estimate, better, mean
@@ -32,6 +30,11 @@ class Board:
     def cells(self) -> list[Result]:
         """Of all its detectors."""
         return [r for _, results in self.entries for r in results]
+
+    @property
+    def marked_names(self) -> list[str]:
+        """Of its detectors, with a word to those that have no rank."""
+        return [f"{name} (not ranked)" if name in self.unranked else name for name, _ in self.entries]
 
     @property
     def claim(self) -> str:
@@ -70,13 +73,13 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
     groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s["dataset"], s["image_size"], r.attack, s["norm"], float(r.eps), s["targets"], s["seed"])
+        key = (s.dataset, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed)
         groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
     found = []
     for key, entries in sorted(groups.items()):
         dataset, size, attack, norm, _, targets, seed = key
         spec = next(iter(entries.values()))[0].spec
-        title = f"{dataset}, {size} px: {attack}, {norm} {spec['eps']}"
+        title = f"{dataset}, {size} px: {attack}, {norm} {spec.eps}"
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))
@@ -87,11 +90,11 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
 
 
 COSTS: dict[str, Callable[[Result], float | None]] = {
-    "seconds": lambda r: r.record["seconds"],
-    "fit_seconds": lambda r: (r.record["detector"]["fit"] or {}).get("seconds"),
-    "passes": lambda r: r.record["forwards"] + r.record["backwards"],
-    "weights": lambda r: r.record["detector"].get("weights"),
-    "peak_memory_mib": lambda r: r.record["peak_memory"],
+    "seconds": lambda r: r.record.seconds,
+    "fit_seconds": lambda r: fit.seconds if (fit := r.record.detector.fit) else None,
+    "passes": lambda r: r.record.forwards + r.record.backwards,
+    "weights": lambda r: r.record.detector.weights,
+    "peak_memory_mib": lambda r: r.record.peak_memory,
 }
 
 
@@ -143,123 +146,3 @@ def lacking(results: Sequence[Result], categories: Sequence[str]) -> str:
 
 ANOTHER_MEAN = "whose mean is another one"
 """Why a detector that lacks categories has no rank."""
-
-
-COLUMNS = {
-    "clean AUROC": "clean_auroc",
-    "robust AUROC": "robust_auroc",
-    "normal only": "normal_only_auroc",
-    "anomalous only": "anomalous_only_auroc",
-    "rounded": "rounded_auroc",
-    "clean AP": "clean_ap",
-    "robust AP": "robust_ap",
-    "clean FPR95": "clean_fpr95",
-    "robust FPR95": "robust_fpr95",
-    "clean acc.": "clean_accuracy",
-    "robust acc.": "robust_accuracy",
-}
-CERTIFIED = {
-    "clean AUROC": "clean_auroc",
-    "certified AUROC": "certified_auroc",
-    "normal only": "normal_only_auroc",
-    "anomalous only": "anomalous_only_auroc",
-    "clean acc.": "clean_accuracy",
-    "certified acc.": "certified_accuracy",
-    "normal right": "certified_normal_right",
-    "anomalous right": "certified_anomalous_right",
-    "certified radius, normal": "certified_radius_normal",
-    "certified radius, anomalous": "certified_radius_anomalous",
-}
-AT_THRESHOLD = {"normal right": "robust_normal_right", "anomalous right": "robust_anomalous_right"}
-AUTOATTACK = {"AutoAttack acc.": "autoattack_accuracy"}
-RADII = {"median radius, normal": "median_radius_normal", "median radius, anomalous": "median_radius_anomalous"}
-DRAWS = {"worst draw": "worst_draw_auroc", "known noise": "known_noise_auroc"}
-COSTS_SHOWN = ("passes per image", "fit seconds", "attack seconds", "peak GiB", "M weights")
-NOT_RANKED = "–"  # noqa: RUF001
-BOLD = ("clean AUROC", "robust AUROC", "certified AUROC", "robust acc.", "certified acc.")
-DECISIONS = ("clean acc.", "robust acc.", "certified acc.", "normal right", "anomalous right")
-WITH_INTERVAL = ("clean AUROC", "robust AUROC", "certified AUROC", "normal only", "anomalous only")
-
-
-def columns_of(board: Board) -> dict[str, str]:
-    """Title -> metric."""
-    return CERTIFIED if board.claim == "certified" else COLUMNS | further(board)
-
-
-def further(board: Board) -> dict[str, str]:
-    """Columns that only some attacks fill."""
-    wanted = AT_THRESHOLD if board.stops_at_threshold else {}
-    for columns in (DRAWS, AUTOATTACK, RADII):
-        if any(metric in r.metrics for r in board.cells for metric in columns.values()):
-            wanted = wanted | columns
-    return wanted
-
-
-def table(board: Board) -> pd.DataFrame:
-    """A board as text, one row per detector; means over categories, AUROC with its 95 % interval."""
-    everything = len(board.categories)
-    lines = []
-    for name, results in board.entries:
-        line = {
-            "rank": str(board.ranks.get(name, NOT_RANKED)),
-            "detector": name if len(results) == everything else f"{name} [{len(results)} of {everything}]",
-        }
-        for title, metric in columns_of(board).items():
-            line[title] = shown(results, metric, title in (*WITH_INTERVAL, *RADII))
-        lines.append(line | cost(results))
-    return pd.DataFrame(lines)
-
-
-def shown(results: Sequence[Result], metric: str, interval: bool) -> str:
-    """The mean over these cells as text; a dash where one of them lacks the metric: this side was not attacked."""
-    if any(metric not in r.metrics for r in results):
-        return NOT_RANKED
-    estimate = estimate_of(results, metric)
-    return str(estimate) if interval else f"{estimate.value:.3f}"
-
-
-def cost(results: Sequence[Result]) -> dict[str, str]:
-    """Of the attacks on all categories of a detector: passes, seconds, memory, and how large the detector is."""
-    images = sum(len(r.table.ids) for r in results)
-    forwards, backwards = (sum(r.record[k] for r in results) for k in ("forwards", "backwards"))
-    fits = [(r.record["detector"]["fit"] or {}).get("seconds") for r in results]
-    memory = [r.record["peak_memory"] for r in results if r.record["peak_memory"]]
-    weights = [r.record["detector"].get("weights") for r in results]
-    return {
-        "passes per image": f"{forwards / images:.0f} + {backwards / images:.0f}",
-        "fit seconds": f"{sum(seconds for seconds in fits if seconds):.0f}",
-        "attack seconds": f"{sum(r.record['seconds'] for r in results):.0f}",
-        "peak GiB": f"{max(memory) / 1024:.2f}" if memory else NOT_RANKED,
-        "M weights": NOT_RANKED if None in weights else f"{max(weights) / 1e6:.2f}",
-    }
-
-
-def by_category(board: Board) -> pd.DataFrame:
-    """What the board ranks by, clean and after the attack (or as certified), per category."""
-    lines = []
-    metrics = (f"clean_{board.ranked_by.rpartition('_')[2]}", board.ranked_by)
-    for name, results in board.entries:
-        cells = {r.category: r for r in results}
-        line = {"detector": name}
-        for category in board.categories:
-            r = cells.get(category)
-            values = [] if r is None else [r.metrics[m].value for m in metrics if m in r.metrics]
-            line[category] = " → ".join(f"{v:.3f}" for v in values)
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def by_part(board: Board) -> pd.DataFrame:
-    """Robust AUROC of every part of an attack that is made of several, mean over categories; empty if none is."""
-    parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
-    if not parts:
-        return pd.DataFrame()
-    lines = [
-        {
-            "detector": name,
-            **{part: shown(results, f"{part}_auroc", False) for part in parts},
-            "worst of all": shown(results, "robust_auroc", False),
-        }
-        for name, results in board.entries
-    ]
-    return pd.DataFrame(lines)

@@ -43,39 +43,46 @@ class Difference(NamedTuple):
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
     """Mean over the categories that both have; UserError if the images differ or a cell lacks the metric.
 
-    The images are the same where their ids are, and their fingerprints if both records have one.
+    The images are the same where their ids and their fingerprints are.
     """
     cells_a, cells_b = ({r.category: r for r in cells} for cells in (a, b))
     shared = sorted(set(cells_a) & set(cells_b))
     if not shared:
         raise UserError(f"{a[0].detector} and {b[0].detector} have no category in common")
     for category in shared:
-        one, other = cells_a[category], cells_b[category]
-        if one.table.ids != other.table.ids or len({_images(one), _images(other)} - {None}) > 1:
-            raise UserError(
-                f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same"
-            )
+        _refuse_other_images(cells_a[category], cells_b[category])
     first, second = (mean([_metric(cells[c], metric) for c in shared]) for cells in (cells_a, cells_b))
-    samples = _minus(first.samples, second.samples)
-    difference = Bootstrap(float(_minus(first.value, second.value)), samples)
-    undefined = bool(np.isnan([difference.value, *samples]).any())
-    spread = float(samples.std()) if np.isfinite(samples).all() else math.nan
-    sides = min(int((samples <= 0).sum()), int((samples >= 0).sum()))
+    apart = Bootstrap(float(_minus(first.value, second.value)), _minus(first.samples, second.samples))
     return Difference(
         title,
         tuple(shared),
         first.estimate(),
         second.estimate(),
-        difference.estimate(),
-        difference.value / spread if spread else math.copysign(math.inf, difference.value) if difference.value else 0.0,
-        math.nan if undefined else min(2 * (sides + 1) / (len(samples) + 1), 1.0),
+        apart.estimate(),
+        _standard_errors(apart),
+        _two_sided(apart),
     )
 
 
-def _images(r: Result) -> str | None:
-    """The fingerprint of its test images, where it is recorded."""
-    found: str | None = r.record["data"].get("test")
-    return found
+def _refuse_other_images(one: Result, other: Result) -> None:
+    if one.table.ids != other.table.ids or one.record.data.test != other.record.data.test:
+        raise UserError(f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same")
+
+
+def _standard_errors(apart: Bootstrap) -> float:
+    """The difference in standard errors; infinite where no resample differs from the others."""
+    spread = float(apart.samples.std()) if np.isfinite(apart.samples).all() else math.nan
+    if spread:
+        return apart.value / spread
+    return math.copysign(math.inf, apart.value) if apart.value else 0.0
+
+
+def _two_sided(apart: Bootstrap) -> float:
+    """The p-value of a difference of 0: never 0 itself, as that many resamples cannot say."""
+    if np.isnan([apart.value, *apart.samples]).any():
+        return math.nan
+    sides = min(int((apart.samples <= 0).sum()), int((apart.samples >= 0).sum()))
+    return min(2 * (sides + 1) / (len(apart.samples) + 1), 1.0)
 
 
 def _minus(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
@@ -146,7 +153,7 @@ def compare(a: str, b: str, results: Sequence[Result], metric: str | None = None
     cells = chosen([a, b], results)
     if all((Path(name) / "run.json").is_file() for name in (a, b)):
         one, other = cells[a][0], cells[b][0]
-        title = f"{one.spec['dataset']}: {one.folder.name} and {other.folder.name}"
+        title = f"{one.spec.dataset}: {one.folder.name} and {other.folder.name}"
         return [paired([one], [other], metric or one.ranked_by, title)]
     found: list[Difference] = []
     lacking: Result | None = None

@@ -13,39 +13,27 @@ import pandas as pd
 from ..cells.result import Result
 from ..core.threat import eps_text
 from . import reported
-from .boards import ANOTHER_MEAN, NOT_RANKED, cost, estimate_of, lacking, mean_of, order
+from .boards import ANOTHER_MEAN, lacking, mean_of, order
 from .compare import not_worse
+from .table import NO_COSTS, TITLES, Cost, Line, Value, value_of
 
 STANDARD = "standard"
 Threat = tuple[str, Fraction]
+
+
+Cells = Mapping[str, Sequence[Result]]
+"""Detector -> its cells, one per category."""
+OF_THE_FIRST = ("normal_only_auroc", "anomalous_only_auroc", "clean_accuracy", "robust_accuracy")
+"""Metrics that are shown of the first threat model alone."""
+OF_CERTIFICATES = ("certified_auroc", "certified_accuracy")
 
 
 class Column(NamedTuple):
     """What a column is the mean of."""
 
     metric: str
-    cells: Mapping[str, Sequence[Result]]
-    """Of every detector that has it, one per category."""
-
-
-class Value(NamedTuple):
-    """One number of the table, as text."""
-
-    text: str
-    interval: str = ""
-    best: bool = False
-    """The best of its column among those that are ranked, or not significantly worse."""
-    mark: str = ""
-    """The letter of a footnote."""
-
-
-class Line(NamedTuple):
-    """One detector."""
-
-    rank: str
-    detector: str
-    values: Mapping[str, Value]
-    cost: Mapping[str, str]
+    cells: Cells
+    """Of every detector that has it."""
 
 
 class Overview(NamedTuple):
@@ -78,9 +66,8 @@ class Overview(NamedTuple):
     @property
     def lines(self) -> Iterator[Line]:
         """The table."""
-        cells = self.columns[self.main].cells
+        metric, cells = self.columns[self.main]
         ranked = [name for name in self.detectors if name not in self.unranked]
-        metric = self.columns[self.main].metric
         ranked.sort(key=lambda name: -mean_of(cells[name], metric).value)
         best = {
             title: not_worse({name: own for name, own in column.cells.items() if name in ranked}, column.metric)
@@ -89,17 +76,17 @@ class Overview(NamedTuple):
         }
         for name in self.detectors:
             values = {title: self._value(title, name, best.get(title, set())) for title in self.columns}
-            rank = str(ranked.index(name) + 1) if name in ranked else NOT_RANKED
-            yield Line(rank, name, values, cost(cells[name]) if name in cells else {})
+            rank = ranked.index(name) + 1 if name in ranked else None
+            yield Line(rank, name, values, Cost.of(cells[name]).texts if name in cells else NO_COSTS)
 
     def _value(self, title: str, name: str, best: set[str]) -> Value:
         metric, cells = self.columns[title]
         own = cells.get(name, ())
-        if not own or any(metric not in r.metrics for r in own):
-            return Value(NOT_RANKED)
-        text, _, interval = str(estimate_of(own, metric)).partition(" ")
-        below = ", ".join(filter(None, (interval, lacking(own, self.categories))))
-        return Value(text, below, name in best, self.marks.get((title, name), ""))
+        found = value_of(own, metric) if own else Value()
+        if found.estimate is None:
+            return found
+        mark, scope = self.marks.get((title, name), ""), lacking(own, self.categories)
+        return Value(found.estimate, with_interval=True, best=name in best, mark=mark, scope=scope)
 
     @property
     def notes(self) -> list[str]:
@@ -115,9 +102,9 @@ def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
     and one-sided threat models have boards of their own."""
     groups: dict[tuple[Any, ...], dict[int, list[Result]]] = {}
     for r in results:
-        if not r.stops_at_threshold and r.spec["targets"] == "both":
+        if not r.stops_at_threshold and r.spec.targets == "both":
             s = r.spec
-            groups.setdefault((s["dataset"], s["image_size"], s["seed"]), {}).setdefault(s["limit"] or 0, []).append(r)
+            groups.setdefault((s.dataset, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
     return [
         _overview((*key, limit), cells, sort)
         for key, by_limit in sorted(groups.items())
@@ -139,55 +126,80 @@ def _with_small_categories(by_limit: Mapping[int, list[Result]]) -> dict[int, li
     return found
 
 
+class Counting(NamedTuple):
+    """By threat model, the cells that count."""
+
+    worst: Mapping[Threat, Cells]
+    """Under attack; first the threat model that most detectors met."""
+    certified: Mapping[Threat, Cells]
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> Counting:
+        attacks, certificates = ([r for r in results if r.certificate == which] for which in (False, True))
+        return cls(
+            {threat: _chosen(attacks, threat) for threat in _threats(attacks)},
+            {threat: _chosen(certificates, threat) for threat in sorted(_threats(certificates))},
+        )
+
+    @property
+    def threats(self) -> tuple[Threat, ...]:
+        return tuple(dict.fromkeys([*self.worst, *self.certified]))
+
+    @property
+    def groups(self) -> list[Cells]:
+        return [*self.worst.values(), *self.certified.values()]
+
+    @property
+    def clean(self) -> Cells:
+        """Whose clean scores are shown: those under the first threat model that a detector met."""
+        return {name: cells for group in reversed(self.groups) for name, cells in group.items()}
+
+    @property
+    def main(self) -> str:
+        """The title of the column that decides the order."""
+        worst = next(iter(self.worst), None)
+        return _title("certified_auroc", min(self.certified)) if worst is None else _title("robust_auroc", worst)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """By title; one-sided columns and accuracy are of the first attack."""
+        found = {_title("clean_auroc"): Column("clean_auroc", self.clean)}
+        found |= {_title("robust_auroc", threat): Column("robust_auroc", cells) for threat, cells in self.worst.items()}
+        for cells in list(self.worst.values())[:1]:
+            found |= {_title(metric): Column(metric, cells) for metric in OF_THE_FIRST}
+        for threat, cells in self.certified.items():
+            found |= {_title(metric, threat): Column(metric, cells) for metric in OF_CERTIFICATES}
+        return found
+
+
 def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Overview:
     dataset, size, seed, limit = key
-    categories = sorted({r.category for r in results})
+    categories = tuple(sorted({r.category for r in results}))
     title = f"{dataset}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed)
     title += f": mean of {len(categories)} categories" if len(categories) > 1 else f": {categories[0]}"
-    attacks, certificates = ([r for r in results if r.certificate == which] for which in (False, True))
-    threats = _threats(attacks)
-    worst = {threat: _chosen(attacks, threat) for threat in threats}
-    certified = {threat: _chosen(certificates, threat) for threat in sorted(_threats(certificates))}
-    every = [*worst.values(), *certified.values()]
-    clean = {name: cells for group in reversed(every) for name, cells in group.items()}
-    columns = {"clean AUROC": Column("clean_auroc", clean)}
-    columns |= {_title("robust AUROC", threat): Column("robust_auroc", cells) for threat, cells in worst.items()}
-    if threats:
-        columns |= {
-            text: Column(metric, worst[threats[0]])
-            for text, metric in (
-                ("normal only", "normal_only_auroc"),
-                ("anomalous only", "anomalous_only_auroc"),
-                ("clean acc.", "clean_accuracy"),
-                ("robust acc.", "robust_accuracy"),
-            )
-        }
-    for threat, cells in certified.items():
-        columns[_title("certified AUROC", threat)] = Column("certified_auroc", cells)
-        columns[_title("certified acc.", threat)] = Column("certified_accuracy", cells)
-    main = _title("robust AUROC", threats[0]) if threats else _title("certified AUROC", min(certified))
-    unranked = {name: why for name in clean if (why := _why_unranked(name, columns[main], main, every, categories))}
-    footnotes, marks = _footnotes(worst, attacks)
-    own = columns[main].cells
-    shown = order(own, sort or columns[main].metric, columns[main].metric)
+    counting = Counting.of(results)
+    columns, main, clean = counting.columns, counting.main, counting.clean
+    found = {name: _why_unranked(name, main, columns, counting.groups, categories) for name in clean}
+    unranked = {name: why for name, why in found.items() if why}
+    metric, own = columns[main]
+    detectors = order(own, sort or metric, metric)
     if not sort:
-        shown.sort(key=lambda name: name in unranked)
-    detectors = [*shown, *sorted(name for name in clean if name not in own)]
-    met = tuple(dict.fromkeys([*threats, *certified]))
-    warnings = differing(results)
+        detectors.sort(key=lambda name: name in unranked)
+    detectors += sorted(name for name in clean if name not in own)
+    footnotes, marks = _footnotes(counting.worst, [r for r in results if not r.certificate])
+    threats = counting.threats
     return Overview(
-        title, columns, main, detectors, unranked, footnotes, marks, warnings, met, tuple(categories), dataset
+        title, columns, main, detectors, unranked, footnotes, marks, differing(results), threats, categories, dataset
     )
 
 
-def _title(what: str, threat: Threat) -> str:
-    norm, eps = threat
-    return f"{what} {norm} {eps_text(eps)}"
+def _title(metric: str, threat: Threat | None = None) -> str:
+    return TITLES[metric] + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
 
 
 def _threats(results: Sequence[Result]) -> list[Threat]:
     """The one that most detectors met first, and of several the smallest in linf."""
-    met = Counter(threat for threat, _ in {((r.spec["norm"], r.eps), r.detector) for r in results})
+    met = Counter(threat for threat, _ in {((r.spec.norm, r.eps), r.detector) for r in results})
     return sorted(met, key=lambda threat: (-met[threat], threat[0] != "linf", threat[0], threat[1]))
 
 
@@ -196,7 +208,7 @@ def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]
     certificates the one of the most draws."""
     found: dict[str, dict[str, Result]] = {}
     for r in results:
-        if (r.spec["norm"], r.eps) == threat:
+        if (r.spec.norm, r.eps) == threat:
             mine = found.setdefault(r.detector, {})
             mine[r.category] = min(mine.get(r.category, r), r, key=_preference)
     return {name: [cells[c] for c in sorted(cells)] for name, cells in found.items()}
@@ -204,28 +216,28 @@ def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]
 
 def _preference(r: Result) -> tuple[bool, float]:
     if r.certificate:
-        return False, -float(r.record["attack"]["parameters"].get("samples", 0))
+        return False, -float(r.record.attack.parameters.get("samples", 0))
     return not is_standard(r), r.metrics["robust_auroc"].value
 
 
 def is_standard(r: Result) -> bool:
     """Whether the cell is of the standard evaluation as it is defined, on however many images."""
-    return r.spec["attack"] == STANDARD and not r.spec["attack_parameters"]
+    return r.spec.attack == STANDARD and not r.spec.attack_parameters
 
 
 def _why_unranked(
-    name: str, main: Column, title: str, groups: Sequence[Mapping[str, Sequence[Result]]], categories: Sequence[str]
+    name: str, main: str, columns: Mapping[str, Column], groups: Sequence[Cells], categories: Sequence[str]
 ) -> list[str]:
-    if name not in main.cells:
-        return [f"no {title}"]
-    if part := lacking(main.cells[name], categories):
+    if name not in columns[main].cells:
+        return [f"no {main}"]
+    if part := lacking(columns[main].cells[name], categories):
         return [f"{part}, {ANOTHER_MEAN}"]
     used = [r for cells in groups for r in cells.get(name, ())]
     return list(dict.fromkeys(why for r in used for why in r.unranked))
 
 
 def _footnotes(
-    worst: Mapping[Threat, Mapping[str, Sequence[Result]]], attacks: Sequence[Result]
+    worst: Mapping[Threat, Cells], attacks: Sequence[Result]
 ) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
     """By letter: which attacks a figure comes from where that is not the standard evaluation, and where another attack
     went further; and which number has which."""
@@ -233,7 +245,7 @@ def _footnotes(
     marks = {}
     rivals: dict[tuple[Threat, str], list[Result]] = {}
     for r in attacks:
-        rivals.setdefault(((r.spec["norm"], r.eps), r.detector), []).append(r)
+        rivals.setdefault(((r.spec.norm, r.eps), r.detector), []).append(r)
     for threat, cells in worst.items():
         for name, own in cells.items():
             said = []
@@ -245,7 +257,7 @@ def _footnotes(
             if said:
                 text = "; ".join(said)
                 letters.setdefault(text, _letter(len(letters)))
-                marks[_title("robust AUROC", threat), name] = letters[text]
+                marks[_title("robust_auroc", threat), name] = letters[text]
     return {letter: text for text, letter in letters.items()}, marks
 
 
@@ -267,10 +279,13 @@ def differing(results: Sequence[Result]) -> list[str]:
     versions: dict[str, Counter[str]] = {}
     codes: dict[str, Counter[str]] = {}
     for r in results:
-        for package, version in r.record["versions"].items():
+        for package, version in r.record.versions.items():
             versions.setdefault(package, Counter())[str(version)] += 1
-        for name, part in ((f"detector {r.spec['detector']}", "detector"), (f"attack {r.spec['attack']}", "attack")):
-            codes.setdefault(name, Counter())[r.record[part]["code"][:8]] += 1
+        for name, part in (
+            (f"detector {r.spec.detector}", r.record.detector),
+            (f"attack {r.spec.attack}", r.record.attack),
+        ):
+            codes.setdefault(name, Counter())[part.code[:8]] += 1
     return [
         f"made with different {what}{name}: "
         + ", ".join(f"{one} ({count} cells)" for one, count in sorted(counts.items()))

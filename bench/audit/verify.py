@@ -165,16 +165,16 @@ def _threat(record: FinishedRecord) -> ThreatModel:
 def code_is_installed(record: FinishedRecord, given: Overrides) -> Verified:
     """What is installed here and is not what the run had: its numbers may be others here."""
     spec, said = record.spec, []
-    for kind, code_here in (
-        ("detector", lambda: _candidate(record, given).code),
-        ("attack", lambda: _attack_code(record, given)),
+    for kind, name, code_then, code_here in (
+        ("detector", spec.detector, record.detector.code, lambda: _candidate(record, given).code),
+        ("attack", spec.attack, record.attack.code, lambda: _attack_code(record, given)),
     ):
         try:
-            if code_here() != record[kind]["code"]:
-                said.append(f"the code of {kind} {spec[kind]} is not that of the run")
+            if code_here() != code_then:
+                said.append(f"the code of {kind} {name} is not that of the run")
         except UserError as error:
             reason = str(error).partition(" Known: ")[0]
-            said.append(f"the code of {kind} {spec[kind]} is not compared: {reason} (--{kind} FILE:CLASS)")
+            said.append(f"the code of {kind} {name} is not compared: {reason} (--{kind} FILE:CLASS)")
     here = versions()
     said += [
         f"{package} {here.get(package) or 'absent'} here, {then or 'absent'} in the run"

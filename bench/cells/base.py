@@ -55,16 +55,6 @@ class Part(BaseModel):
         """As it is written: what was never set, because it came later or is not known yet, is left out."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
-    # until analysis and report read attributes: the three methods below
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.model_fields_set
-
-    def get(self, name: str, otherwise: Any = None) -> Any:
-        return getattr(self, name, otherwise)
-
 
 def first_problem(error: ValidationError) -> str:
     """`detector.fit.seconds: field required`"""

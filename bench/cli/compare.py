@@ -52,6 +52,7 @@ def _differences(one: str, other: str, results: Sequence[Result], metric: str | 
     from rich.table import Table
 
     from ..analysis.compare import compare
+    from ..analysis.table import Value
 
     table = Table(title=f"{one} - {other}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("on", overflow="fold")
@@ -59,8 +60,9 @@ def _differences(one: str, other: str, results: Sequence[Result], metric: str | 
         table.add_column(column, justify="right", overflow="fold")
     for found in compare(one, other, results, metric):
         scope = f"mean of {len(found.categories)}" if len(found.categories) > 1 else found.categories[0]
-        numbers = (str(value).replace(" ", "\n", 1) for value in (found.a, found.b, found.difference))
-        table.add_row(f"{found.title} ({scope})", *numbers, f"{found.errors:+.1f}", f"{found.p:.3g}")
+        numbers = [Value(value, with_interval=True) for value in (found.a, found.b, found.difference)]
+        shown = (*(number.stacked for number in numbers), f"{found.errors:+.1f}", f"{found.p:.3g}")
+        table.add_row(f"{found.title} ({scope})", *shown)
     return table
 
 
@@ -81,9 +83,12 @@ def _over_data_sets(request: CompareRequest, results: Sequence[Result], screen: 
 
 def _critical_difference(request: CompareRequest, ranks: Ranks, screen: Console) -> None:
     from ..analysis.compare import cliques
+    from ..report.figures.ranks import write_ranks
 
     alike = "; ".join(" = ".join(group) for group in cliques(ranks)) or "all are told apart"
     screen.print(f"critical difference {ranks.critical:.2f} (Nemenyi, 0.05): {alike}", highlight=False)
+    if path := write_ranks(ranks, request.metric or "ranking metric", out=request.plot):
+        screen.print(f"written: {path}", style="dim", highlight=False)
 
 
 def _two_or_more(_: click.Context, __: click.Parameter, typed: tuple[str, ...]) -> tuple[str, ...]:

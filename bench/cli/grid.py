@@ -175,9 +175,8 @@ def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:
 
 def _show(folders: Sequence[Path], results: Path) -> None:
     """These cells as one table: what lies beside them is for `bench report`."""
-    from ..analysis.boards import boards
     from ..cells.reader import find_cells
-    from ..report.terminal import rich_table
+    from ..report.terminal import run_table
 
     found = [find_cells(folder) for folder in folders]
     for sentence in (sentence for one in found for sentence in one.damaged):
@@ -186,6 +185,5 @@ def _show(folders: Sequence[Path], results: Path) -> None:
     if not cells:
         return
     screen = console()
-    for board in boards(cells):
-        screen.print(rich_table(board))
+    screen.print(run_table(cells))
     screen.print(f"{len(cells)} finished cells in {results}; `bench report` writes the leaderboard", style="dim")

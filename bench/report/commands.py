@@ -25,10 +25,10 @@ def command_of(r: Result, category: str | None = None, balls: Mapping[str, Resul
     if r.certificate:
         return _certify(r, category)
     budgets = ",".join(_sweep(r, balls or {}))
-    words = ["bench", "run", "--detector", s["detector"], "--attack", f"{s['attack']}-{s['norm']}", "--eps", budgets]
-    words += _bed(r, category) + _params("--param", s["detector_parameters"])
-    words += _params("--attack-param", s["attack_parameters"])
-    words += ["--draws", str(s["draws"])] if s["draws"] is not None else []
+    words = ["bench", "run", "--detector", s.detector, "--attack", f"{s.attack}-{s.norm}", "--eps", budgets]
+    words += _bed(r, category) + _params("--param", s.detector_parameters)
+    words += _params("--attack-param", s.attack_parameters)
+    words += ["--draws", str(s.draws)] if s.draws is not None else []
     return shlex.join(words)
 
 
@@ -45,28 +45,28 @@ def balls_of(results: Sequence[Result]) -> dict[str, Result]:
 
 
 def _ball(r: Result) -> str:
-    detector, attack, data = (r.record[name] for name in ("detector", "attack", "data"))
-    return images_folder(r.spec, (detector["code"], attack["code"], data["train"], data["test"])).name
+    own = r.record
+    return images_folder(r.spec, (own.detector.code, own.attack.code, own.data.train, own.data.test)).name
 
 
 def _sweep(r: Result, balls: Mapping[str, Result]) -> list[str]:
     """The budgets of a cell and of the smaller ones that it goes back to, ascending."""
-    found = [r.spec["eps"]]
-    while (smaller := balls.get(r.record.get("smaller_ball") or "")) is not None and smaller.eps < r.eps:
-        found.insert(0, smaller.spec["eps"])
+    found = [r.spec.eps]
+    while (smaller := balls.get(r.record.smaller_ball or "")) is not None and smaller.eps < r.eps:
+        found.insert(0, smaller.spec.eps)
         r = smaller
     return found
 
 
 def _certify(r: Result, category: str | None) -> str:
     s = r.spec
-    outer = s["detector"].partition("+")[0]
-    sigma = r.record["detector"]["parameters"].get(f"{outer}.sigma")
-    noise = _noise_parameters(s["detector"])
-    parameters = {name: value for name, value in s["detector_parameters"].items() if name not in noise}
-    words = ["bench", "certify", "--detector", s["detector"], "--sigma", str(sigma), "--radius", s["eps"]]
+    outer = s.detector.partition("+")[0]
+    sigma = r.record.detector.parameters.get(f"{outer}.sigma")
+    noise = _noise_parameters(s.detector)
+    parameters = {name: value for name, value in s.detector_parameters.items() if name not in noise}
+    words = ["bench", "certify", "--detector", s.detector, "--sigma", str(sigma), "--radius", s.eps]
     words += ["--center", str(parameters.pop(f"{outer}.center"))] if f"{outer}.center" in parameters else []
-    for name, value in r.record["attack"]["parameters"].items():
+    for name, value in r.record.attack.parameters.items():
         words += [f"--{name}", str(value)]
     return shlex.join(words + _bed(r, category) + _params("--param", parameters))
 
@@ -87,12 +87,12 @@ def _noise_parameters(detector: str) -> frozenset[str]:
 def _bed(r: Result, category: str | None) -> list[str]:
     """The images, the seed, and what is attacked."""
     s = r.spec
-    words = ["--dataset", s["dataset"], "--category", category or s["category"], "--image-size", str(s["image_size"])]
-    words += ["--data-root", "DIR"] if s["dataset"] != BUILT_IN else []
-    words += ["--seed", str(s["seed"])] if s["seed"] else []
-    words += ["--limit", str(s["limit"])] if s["limit"] is not None else []
-    words += ["--targets", s["targets"]] if s["targets"] != "both" else []
-    return words + (["--goal", s["goal"]] if s["goal"] != "rank" else [])
+    words = ["--dataset", s.dataset, "--category", category or s.category, "--image-size", str(s.image_size)]
+    words += ["--data-root", "DIR"] if s.dataset != BUILT_IN else []
+    words += ["--seed", str(s.seed)] if s.seed else []
+    words += ["--limit", str(s.limit)] if s.limit is not None else []
+    words += ["--targets", s.targets] if s.targets != "both" else []
+    return words + (["--goal", s.goal] if s.goal != "rank" else [])
 
 
 def _params(option: str, values: Mapping[str, Any]) -> list[str]:

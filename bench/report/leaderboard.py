@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import html
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from ..analysis.boards import (
-    BOLD,
-    COSTS_SHOWN,
-    NOT_RANKED,
-    Board,
-    boards,
-    by_category,
-    by_part,
-    columns_of,
-    further,
-    table,
-)
-from ..analysis.compare import not_worse
-from ..analysis.overview import Overview, Value, differing, overviews
+from ..analysis.boards import Board, boards
+from ..analysis.overview import Overview, differing, overviews
+from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
 from ..cells.bracket import brackets
 from ..cells.result import Result
-from .wording import FOOTNOTES, HOW_TO_READ, HOW_TO_READ_BRACKETS
+from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED
 
 CELLS_WITH_EVERY_CHECK = 60
 """Of more, only failed checks are in LEADERBOARD.md, which GitHub cuts at 512 KiB; the page has every sentence."""
-INTERVAL = r" (\[-?[\d.a-z]+, -?[\d.a-z]+\])"
 
 
 def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Path] = (), sort: str = "") -> str:
@@ -46,34 +31,29 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
 
 
 def _overview(overview: Overview) -> list[str]:
-    frame = pd.DataFrame(
-        [
-            {"rank": line.rank, "detector": _plain(line.detector)}
-            | {title: _number(value) for title, value in line.values.items()}
-            | {title: line.cost.get(title, NOT_RANKED) for title in COSTS_SHOWN}
-            for line in overview.lines
-        ]
-    )
-    lines = [f"## {_plain(overview.title)}", "", _table(frame), ""]
+    lines = [f"## {_plain(overview.title)}", "", _numbers(list(overview.columns), overview.lines), ""]
     notes = [f"<sup>{letter}</sup> {_plain(text)}" for letter, text in overview.footnotes.items()]
     notes += [_plain(note) for note in overview.notes]
     lines += [f"- {note}" for note in notes] + [""] * bool(notes)
     if len(overview.reported):
-        lines += [
-            "<details><summary>Reported: published figures on this data. Other attacks, samples and sizes: beside "
-            "ours, never to be mixed with them</summary>",
-            "",
-            _table(overview.reported.map(_plain)),
-            "",
-            "</details>",
-            "",
-        ]
+        rows = [[_plain(text) for text in row] for row in overview.reported.values]
+        lines += _folded(REPORTED, _table(list(overview.reported.columns), rows))
     return lines
 
 
+def _numbers(titles: Sequence[str], lines: Iterable[Line]) -> str:
+    """A table of detectors, with what they cost."""
+    rows = [
+        [line.place, _plain(line.detector), *(_number(line.values[title]) for title in titles), *line.costs.values()]
+        for line in lines
+    ]
+    return _table(["rank", "detector", *titles, *COSTS_SHOWN], rows)
+
+
 def _number(value: Value) -> str:
+    """With what stands below it in small type."""
     text = f"**{value.text}**" if value.best else value.text
-    text += f"<br><sub>{value.interval}</sub>" if value.interval else ""
+    text += f"<br><sub>{value.below}</sub>" if value.below else ""
     return text + (f" <sup>{value.mark}</sup>" if value.mark else "")
 
 
@@ -86,49 +66,41 @@ def _board(board: Board, every_check: bool) -> list[str]:
     """The section of one attack and budget."""
     count = len(board.categories)
     scope = f"Mean over {count} categories" if count > 1 else f"Category {board.categories[0]}"
-    lines = [f"### {_plain(board.title)}", "", f"{_plain(scope)}.", "", _table(_small(_bold(board))), ""]
-    if count > 1:
-        what = board.ranked_by.rpartition("_")[2]
-        what = f"{what.upper() if what == 'auroc' else what.capitalize()} per category, clean → {board.claim}"
-        lines += [
-            f"<details><summary>{what}</summary>",
-            "",
-            _table(by_category(board).map(_plain)),
-            "",
-            "</details>",
-            "",
-        ]
-    titles = {"certified AUROC"} if board.claim == "certified" else further(board)
-    footnotes = [why for title, why in FOOTNOTES.items() if title in titles]
+    lines = [f"### {_plain(board.title)}", "", f"{_plain(scope)}.", ""]
+    lines += [_numbers(list(columns_of(board)), table(board)), ""]
+    lines += _by_category(board) if count > 1 else []
+    footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns_of(board).values()]
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
-    if len(parts := by_part(board)):
-        lines += ["Robust AUROC by part of the attack:", "", _table(parts.map(_plain)), ""]
-    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record["warnings"]})
+    lines += _by_part(board)
+    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record.warnings})
     lines += [f"- {_plain(warning)}" for warning in warnings] + [""] * bool(warnings)
     lines += [f"- {_plain(sentence)}" for sentence in differing(board.cells)]
     lines += [f"- not ranked: {_plain(name)}: {_plain('; '.join(why))}" for name, why in board.unranked.items()]
     return [*lines, "", *_checks(board, every_check)]
 
 
-def _bold(board: Board) -> pd.DataFrame:
-    """The table, in bold the best of some columns and what is not significantly worse, of those that are ranked."""
-    frame = table(board).map(_plain)
-    ranked = {name: cells for name, cells in board.entries if name in board.ranks}
-    for title, metric in columns_of(board).items():
-        best = not_worse(ranked, metric) if len(frame) > 1 and title in BOLD else set()
-        frame[title] = [
-            re.sub(r"^([\d.]+)", r"**\1**", cell) if name in best else cell
-            for (name, _), cell in zip(board.entries, frame[title], strict=True)
-        ]
-    return frame
+def _by_category(board: Board) -> list[str]:
+    what = board.ranked_by.rpartition("_")[2]
+    what = f"{what.upper() if what == 'auroc' else what.capitalize()} per category, clean → {board.claim}"
+    rows = [
+        [_plain(name), *(" → ".join(value.text for value in values) for values in by_category.values())]
+        for name, by_category in by_category(board).items()
+    ]
+    return _folded(what, _table(["detector", *board.categories], rows))
 
 
-def _small(frame: pd.DataFrame) -> pd.DataFrame:
-    """Intervals in small type, below their value."""
-    frame = frame.copy()
-    for column in frame.columns.drop("detector"):
-        frame[column] = frame[column].str.replace(INTERVAL, r"<br><sub>\1</sub>", regex=True)
-    return frame
+def _by_part(board: Board) -> list[str]:
+    """Empty of an attack that is one."""
+    found = by_part(board)
+    if found is None:
+        return []
+    rows = [[_plain(name), *(value.text for value in values)] for name, values in found.lines.items()]
+    return ["Robust AUROC by part of the attack:", "", _table(["detector", *found.parts, "worst of all"], rows), ""]
+
+
+def _folded(what: str, content: str) -> list[str]:
+    """Shown to whoever opens it."""
+    return [f"<details><summary>{what}</summary>", "", content, "", "</details>", ""]
 
 
 def _checks(board: Board, every: bool) -> list[str]:
@@ -139,8 +111,8 @@ def _checks(board: Board, every: bool) -> list[str]:
         said: dict[tuple[bool, str], list[str]] = {}
         for r in results:
             for check in r.checks:
-                if every or not check["passed"]:
-                    said.setdefault((check["passed"], f"{check['name']}: {check['sentence']}"), []).append(r.category)
+                if every or not check.passed:
+                    said.setdefault((check.passed, f"{check.name}: {check.sentence}"), []).append(r.category)
         count, broken = (
             sum(len(r.checks) for r in results),
             sum(len(where) for (ok, _), where in said.items() if not ok),
@@ -157,10 +129,16 @@ def _brackets(results: Sequence[Result]) -> list[str]:
     lines = [bracket.line for bracket in brackets(results)]
     if not lines:
         return []
-    frame = pd.DataFrame(lines).drop_duplicates().map(_plain)
-    return ["## Certified and attacked", "", HOW_TO_READ_BRACKETS, _table(_small(frame)), ""]
+    rows = list(dict.fromkeys(tuple(map(_plain, line.values())) for line in lines))
+    return [
+        "## Certified and attacked",
+        "",
+        f"{BETWEEN} {HOW_TO_ATTACK} {IMPOSSIBLE}\n",
+        _table(list(lines[0]), rows),
+        "",
+    ]
 
 
-def _table(frame: pd.DataFrame) -> str:
-    rows = [list(map(_plain, frame.columns)), ["---"] * len(frame.columns), *frame.values.tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(map(_plain, titles)), ["---"] * len(titles), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)

@@ -15,24 +15,31 @@ detector holds. A row without a rank: the reason is below the table. An attack b
 one can only lower it.
 """
 
-HOW_TO_READ_BRACKETS = """\
-The true worst case of a smoothed detector lies between what is certified and what an attack reached at the same radius.
-`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack. A certified value above the
-attacked one is impossible: one of both is wrong, and both lose their rank.
-"""
+BETWEEN = (
+    "The true worst case of a smoothed detector lies between what is certified and what an attack reached at the same "
+    "radius."
+)
+IMPOSSIBLE = "A certified value above the attacked one is impossible: one of both is wrong, and both lose their rank."
+HOW_TO_ATTACK = "`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack."
+
+REPORTED = (
+    "Reported: published figures on this data. Other attacks, samples and sizes: beside ours, never to be mixed with "
+    "them"
+)
 
 FOOTNOTES = {
-    "certified AUROC": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
+    "certified_accuracy": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
     "pairs whose lower bound of the anomalous score is above the upper bound of the normal one. The bounds of all "
     "images of a category hold together with a chance of 1 - alpha, over the noise that was drawn. *clean*: the "
     "smoothed score itself. *certified acc.*, *normal right*, *anomalous right*: decisions that stand in the ball. "
     "*certified radius*: how far the median image may be moved. The ball is l2 on pixels in [0, 1]: it says nothing "
     "about linf.",
-    "normal right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not the worst "
-    "one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
+    "robust_normal_right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not "
+    "the worst one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
     "share of that class still on its side of the threshold.",
-    "AutoAttack acc.": "*AutoAttack acc.*: share of images that AutoAttack did not break, which is its own figure.",
-    "median radius, normal": "*median radius*: how far the median image of the class must move, in the norm and in "
+    "autoattack_accuracy": "*AutoAttack acc.*: share of images that AutoAttack did not break, which is its own figure.",
+    "median_radius_normal": "*median radius*: how far the median image of the class must move, in the norm and in "
     "pixels in [0, 1], to be judged wrongly at the threshold, as far as the attack found; 0 where it is from the "
     "start, inf where nothing was found.",
 }
+"""Below a table that shows the metric."""

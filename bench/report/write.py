@@ -74,10 +74,10 @@ def _uncollected() -> Iterator[None]:
 
 
 def _markdown(found: Results, out: Path, sort: str) -> list[Path]:
-    from .figures import write_plots
+    from .figures import write_figures
     from .leaderboard import markdown
 
-    plots, left_out = write_plots(found.results, out)
+    plots, left_out = write_figures(found.results, out)
     path = out / "LEADERBOARD.md"
     files.write_text(path, markdown(found.results, [*found.damaged, *found.notes, *left_out], plots, sort))
     return [path, *plots]

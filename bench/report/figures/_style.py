@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ...stats.metrics import Estimate
 from ...system import files
@@ -16,9 +15,6 @@ from ...system import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 STYLE = Path(__file__).parents[2] / "bench.mplstyle"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,17 +35,6 @@ def style() -> Iterator[None]:
 
     with matplotlib.style.context(STYLE):
         yield
-
-
-def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, in the style."""
-
-    @functools.wraps(draw)
-    def drawing(*args: P.args, **kwargs: P.kwargs) -> T:
-        with style():
-            return draw(*args, **kwargs)
-
-    return drawing
 
 
 def colour(i: int) -> str:
@@ -105,14 +90,14 @@ def size(lines: int) -> tuple[float, float]:
     return (11, max(4.2, 0.22 * lines + 0.6)) if lines > LEGEND_INSIDE else (6.4, 4.2)
 
 
-@styled
-def new(inches: tuple[float, float] | None = None) -> Figure:
+def new(inches: tuple[float, float]) -> Figure:
     """A figure that no window knows of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=inches, layout="constrained")
-    FigureCanvasAgg(figure)
+    with style():
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasAgg(figure)
     return figure
 
 
@@ -129,34 +114,8 @@ def stem(name: str, hashed: bool = False) -> str:
     return found
 
 
-@styled
-def save(figure: Figure, folder: Path, name: str, hashed: bool = False) -> Path:
-    """A PNG in `folder`, called as `stem` says."""
-    path = folder / f"{stem(name, hashed)}.png"
-    with files.writing(path) as partial:
+def save(figure: Figure, path: Path) -> Path:
+    """As a PNG."""
+    with style(), files.writing(path) as partial:
         figure.savefig(partial, format="png")
     return path
-
-
-class Plot(NamedTuple):
-    """A figure with one panel, before it is drawn."""
-
-    title: str
-    """In one line; no other of its kind has it."""
-    name: str
-    """Of its file."""
-    detectors: int
-    """That it shows."""
-    inches: tuple[float, float]
-    draw: Callable[[Axes], Axes]
-
-    def write(self, folder: Path, hashed: bool = False) -> Path:
-        """A PNG; `hashed` as in `stem`."""
-        figure = new(self.inches)
-        with style():
-            self.draw(figure.add_subplot())
-        return save(figure, folder, self.name, hashed)
-
-
-def _one_line(title: str) -> str:
-    return title.replace("\n", ", ")

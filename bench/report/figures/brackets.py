@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...cells.bracket import Bracket, brackets, smoothing_key
 from ...cells.result import Result, with_settings
 from ...stats.metrics import Estimate
-from ._plotly import CHANCE, Figure, Spec, _auroc, _axis, _figure, _line, _rounded
-from ._style import Plot, _one_line, auroc_axis, colour, legend, size, styled, with_intervals
+from . import _plotly as plotly
+from ._figure import Figure
+from ._plotly import Spec
+from ._style import auroc_axis, colour, legend, size, with_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def bracket_lines(results: Sequence[Result]) -> dict[str, dict[str, list[Bracket]]]:
-    """Title (data and detector) -> noise -> its brackets by radius: what is certified and what an attack reached.
-
-    A line is of one certificate setting and of the categories that it has at every radius.
-    """
-    found: dict[str, dict[str, list[Bracket]]] = {}
-    for bracket in brackets(results):
-        if bracket.certified() is None:
-            continue
-        first = next(iter(bracket.certificates.values()))
-        settings = first.record["detector"]["parameters"]
-        sigma, name = settings[smoothing_key(first, "sigma")], first.spec["detector"]
-        changed = first.spec["detector_parameters"].items()
-        others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
-        title = f"{bracket.data}, {bracket.scope}: {with_settings(name, others)}"
-        title += f"\n{bracket.how}" * bool(bracket.how)
-        found.setdefault(title, {}).setdefault(f"sigma {sigma:g}", []).append(bracket)
-    return found
 
 
 class Band(NamedTuple):
@@ -46,76 +28,113 @@ class Band(NamedTuple):
     both: list[tuple[float, Estimate, Estimate]]
     """Radius, low and high, where both are known."""
 
+    @classmethod
+    def of(cls, points: Sequence[Bracket]) -> Band:
+        """By radius."""
+        clean = points[0].certified("clean_auroc")
+        ends = [(0.0, clean, clean), *((float(b.radius), b.certified(), b.attacked()) for b in points)]
+        return cls(
+            [(radius, low) for radius, low, _ in ends if low is not None],
+            [(radius, high) for radius, _, high in ends if high is not None],
+            [(radius, low, high) for radius, low, high in ends if low is not None and high is not None],
+        )
 
-def band(points: Sequence[Bracket]) -> Band:
-    """Of brackets by radius."""
-    clean = points[0].certified("clean_auroc")
-    ends = [(0.0, clean, clean), *((float(b.radius), b.certified(), b.attacked()) for b in points)]
-    return Band(
-        [(radius, low) for radius, low, _ in ends if low is not None],
-        [(radius, high) for radius, _, high in ends if high is not None],
-        [(radius, low, high) for radius, low, high in ends if low is not None and high is not None],
-    )
 
+@dataclass(frozen=True)
+class Brackets(Figure):
+    """Certified (solid) and attacked AUROC (dashed) of a smoothed detector over the l2 radius, one colour per noise;
+    radius 0 is clean. The true worst case is in the band between both.
 
-@styled
-def draw_brackets(lines: dict[str, list[Bracket]], title: str, axes: Axes) -> Axes:
-    """Certified (solid) and attacked AUROC (dashed) over the l2 radius, one colour per noise; radius 0 is clean.
-
-    The true worst case is in the band between both.
+    A line is of one certificate setting and of the categories that it has at every radius.
     """
-    for i, (name, points) in enumerate(lines.items()):
-        low, high, both = band(points)
-        for label, dashes, known in ((f"{name}, certified", "-", low), (f"{name}, attacked", "--", high)):
-            if len(known) < 2:
-                continue
-            inside = colour(i) if dashes == "-" else "white"
-            x = [radius for radius, _ in known]
-            with_intervals(axes, x, [v for _, v in known], label, i, linestyle=dashes, markerfacecolor=inside)
-        if len(both) > 1:
-            x = [radius for radius, _, _ in both]
-            axes.fill_between(
-                x, [a.value for _, a, _ in both], [b.value for *_, b in both], color=colour(i), alpha=0.12
-            )
-    auroc_axis(axes, "AUROC of the smoothed detector")
-    axes.set(title=title, xlabel="radius (l2, pixels in [0, 1])")
-    axes.set_xlim(0, None)
-    legend(axes, 2 * len(lines))
-    return axes
 
+    group = "Certified and attacked"
+    needs = "certificates"
+    place = 7
 
-def bracket_plots(results: Sequence[Result]) -> list[Plot]:
-    """One per smoothed detector and data set."""
-    return [
-        Plot(_one_line(title), f"certified {title}", 1, size(2 * len(lines)), partial(draw_brackets, lines, title))
-        for title, lines in bracket_lines(results).items()
-    ]
+    what: str
+    """Data and detector."""
+    bands: Mapping[str, Band]
+    """By noise."""
+    shows = 1
 
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> list[Brackets]:
+        """One per smoothed detector and data set."""
+        found: dict[str, dict[str, list[Bracket]]] = {}
+        for bracket in brackets(results):
+            if bracket.certified() is not None:
+                found.setdefault(_what(bracket), {}).setdefault(_noise(bracket), []).append(bracket)
+        return [cls(what, {noise: Band.of(points) for noise, points in lines.items()}) for what, lines in found.items()]
 
-def _brackets(results: Sequence[Result]) -> Iterator[Figure]:
-    for title, lines in bracket_lines(results).items():
-        traces: list[Spec] = []
-        for i, (name, points) in enumerate(lines.items()):
-            low, high, both = band(points)
-            if len(both) > 1:  # the band in which the truth lies
-                edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-                x = [radius for radius, _, _ in both]
-                traces.append({**edge, "x": x, "y": _rounded(a.value for _, a, _ in both), "showlegend": False})
-                fill = {"fill": "tonexty", "fillcolor": _faint(colour(i)), "showlegend": False}
-                traces.append({**edge, "x": x, "y": _rounded(b.value for *_, b in both), **fill})
-            for label, dash, known in ((f"{name}, certified", "solid", low), (f"{name}, attacked", "dash", high)):
+    @property
+    def heading(self) -> str:
+        return self.what
+
+    @property
+    def name(self) -> str:
+        return f"certified {self.what}"
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        return size(2 * len(self.bands))
+
+    def draw(self, axes: Axes) -> None:
+        for i, (name, band) in enumerate(self.bands.items()):
+            for label, dashes, known in ((f"{name}, certified", "-", band.low), (f"{name}, attacked", "--", band.high)):
                 if len(known) > 1:
-                    line = _line(label, i, [radius for radius, _ in known], [value for _, value in known])
-                    traces.append(line | {"line": {"color": colour(i), "dash": dash}})
-        yield _figure(
-            "Certified and attacked",
-            title,
+                    inside = colour(i) if dashes == "-" else "white"
+                    x, values = zip(*known, strict=True)
+                    with_intervals(axes, x, values, label, i, linestyle=dashes, markerfacecolor=inside)
+            if len(band.both) > 1:
+                x, low, high = zip(*band.both, strict=True)
+                axes.fill_between(x, [v.value for v in low], [v.value for v in high], color=colour(i), alpha=0.12)
+        auroc_axis(axes, "AUROC of the smoothed detector")
+        axes.set(title=self.what, xlabel="radius (l2, pixels in [0, 1])")
+        axes.set_xlim(0, None)
+        legend(axes, 2 * len(self.bands))
+
+    def spec(self) -> Spec:
+        traces: list[Spec] = []
+        for i, (name, band) in enumerate(self.bands.items()):
+            traces += _filled(band, i) if len(band.both) > 1 else []
+            for label, dash, known in (
+                (f"{name}, certified", "solid", band.low), (f"{name}, attacked", "dash", band.high),
+            ):  # fmt: skip
+                if len(known) > 1:
+                    x, values = zip(*known, strict=True)
+                    traces.append(plotly.line(label, i, x, values, line={"color": colour(i), "dash": dash}))
+        return plotly.chart(
             "Certified (solid) and attacked AUROC (dashed) over the l2 radius; the true worst case is in the band.",
             traces,
-            _axis("radius (l2, pixels in [0, 1])", rangemode="tozero"),
-            _auroc("AUROC of the smoothed detector"),
-            shapes=[CHANCE],
+            plotly.axis("radius (l2, pixels in [0, 1])", rangemode="tozero"),
+            plotly.auroc_axis("AUROC of the smoothed detector"),
+            shapes=[plotly.CHANCE],
         )
+
+
+def _what(bracket: Bracket) -> str:
+    first = next(iter(bracket.certificates.values()))
+    changed = first.spec.detector_parameters.items()
+    others = {k: v for k, v in changed if not k.endswith(".sigma") and k != smoothing_key(first, "n")}
+    title = f"{bracket.data}, {bracket.scope}: {with_settings(first.spec.detector, others)}"
+    return title + f"\n{bracket.how}" * bool(bracket.how)
+
+
+def _noise(bracket: Bracket) -> str:
+    first = next(iter(bracket.certificates.values()))
+    return f"sigma {first.record.detector.parameters[smoothing_key(first, 'sigma')]:g}"
+
+
+def _filled(band: Band, i: int) -> list[Spec]:
+    """The band in which the truth lies, as two lines without a width and what is between them."""
+    x, low, high = zip(*band.both, strict=True)
+    edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "x": x, "showlegend": False}
+    fill = {"fill": "tonexty", "fillcolor": _faint(colour(i))}
+    return [
+        {**edge, "y": plotly.rounded(v.value for v in low)},
+        {**edge, "y": plotly.rounded(v.value for v in high), **fill},
+    ]
 
 
 def _faint(hexadecimal: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from ...analysis.boards import boards
 from ...cells.result import Result
-from ._plotly import Spec, _axis, _rounded
-from ._style import Plot, colour, styled
+from . import _plotly as plotly
+from ._figure import Figure
+from ._plotly import Spec
+from ._style import colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +25,8 @@ IMAGES_PER_BIN = 3  # on average, between these
 Floats = npt.NDArray[np.float64]
 
 
-class Distribution(NamedTuple):
-    """Histograms of a cell on one axis: shares of the images of a class, per bin."""
+class Histograms(NamedTuple):
+    """Of a cell, on one axis: shares of the images of a class, per bin."""
 
     edges: Floats
     """(bins + 1,)"""
@@ -33,98 +35,127 @@ class Distribution(NamedTuple):
     anomalous_before: Floats
     normal_after: Floats
     anomalous_after: Floats
-    threshold: float
-    """nan where nobody has set one."""
 
+    @classmethod
+    def of(cls, r: Result) -> Histograms:
+        """Over the finite range of all scores; what is infinite, as bounds may be, is in the outermost bins."""
+        columns, anomalous = r.table.columns, r.table.anomalous
+        clean, worst = columns["clean"], columns["worst"]
+        finite = np.concatenate([clean, worst])
+        finite = finite[np.isfinite(finite)]
+        edges = np.histogram_bin_edges(finite, min(max(len(clean) // IMAGES_PER_BIN, FEWEST_BINS), MOST_BINS))
 
-def distributions(result: Result) -> Distribution:
-    """Over the finite range of all scores; what is infinite, as bounds may be, is in the outermost bins."""
-    columns, anomalous = result.table.columns, result.table.anomalous
-    clean, worst = columns["clean"], columns["worst"]
-    finite = np.concatenate([clean, worst])
-    finite = finite[np.isfinite(finite)]
-    bins = min(max(len(clean) // IMAGES_PER_BIN, FEWEST_BINS), MOST_BINS)
-    edges = np.histogram_bin_edges(finite, bins)
+        def shares(scores: Floats) -> Floats:
+            counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0]
+            return counts / max(len(scores), 1)
 
-    def shares(scores: Floats) -> Floats:
-        counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0]
-        return counts / max(len(scores), 1)
-
-    return Distribution(
-        edges,
-        shares(clean[~anomalous]),
-        shares(clean[anomalous]),
-        shares(worst[~anomalous]),
-        shares(worst[anomalous]),
-        float(result.record["threshold"]["value"]),
-    )
-
-
-@styled
-def draw_distributions(found: Distribution, title: str, axes: Axes, after: str = "after the attack") -> Axes:
-    """Before above after, normal solid and anomalous dashed, on one axis of scores; the threshold is dotted."""
-    highest = max(max(values) for values in found[1:5])
-    above = 1.35 * highest
-    panels = (("before", above, found[1:3]), (after, 0.0, found[3:5]))
-    for text, base, values in panels:
-        for i, (shares, label) in enumerate(zip(values, ("normal", "anomalous"), strict=True)):
-            axes.stairs(
-                base + shares, found.edges, baseline=base, color=colour(i), linestyle=("-", "--")[i], linewidth=1.3,
-                label=label if base else None,
-            )  # fmt: skip
-            axes.stairs(base + shares, found.edges, baseline=base, fill=True, color=colour(i), alpha=0.15)
-        axes.annotate(
-            text, (0, base + highest), (3, 6), xycoords=("axes fraction", "data"), textcoords="offset points",
-            va="bottom", fontsize="small",
+        return cls(
+            edges, shares(clean[~anomalous]), shares(clean[anomalous]), shares(worst[~anomalous]),
+            shares(worst[anomalous]),
         )  # fmt: skip
-    if np.isfinite(found.threshold):
-        axes.axvline(found.threshold, color="0.2", linewidth=1, linestyle=":", label="threshold")
-    axes.set_yticks([0, highest, above, above + highest], ["0", f"{highest:.0%}"] * 2)
-    axes.set(title=title, xlabel="score", ylabel="share of the images of a class", ylim=(0, 2.65 * highest))
-    axes.legend(ncols=3, loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
-    return axes
 
 
-def distribution_plots(results: Sequence[Result]) -> list[Plot]:
-    """One per cell: for notebooks, as a report would have thousands."""
-    found = []
-    for board in boards(results):
-        for name, cells in board.entries:
-            for r in cells:
-                title = f"{board.title}; {r.category}: {name}"
-                after = "certified bounds" if r.certificate else "after the attack"
-                found.append(Plot(title, f"scores {title}", 1, (6.4, 4.2), partial(_draw, r, title, after)))
-    return found
+@dataclass(frozen=True)
+class Distributions(Figure):
+    """The scores of one cell before and after the attack, normal and anomalous, on one axis; the threshold is a line
+    across."""
+
+    group = "Scores before and after"
+    needs = "a finished cell"
+    place = 8
+    of_cells = True
+
+    cell: Result
+    where: str = ""
+    """Its board, its category and its detector."""
+    shows = 1
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> list[Distributions]:
+        """One per cell."""
+        return [
+            cls(r, f"{board.title}; {r.category}: {name}")
+            for board in boards(results)
+            for name, cells in board.entries
+            for r in cells
+        ]
+
+    @cached_property
+    def histograms(self) -> Histograms:
+        return Histograms.of(self.cell)
+
+    @property
+    def threshold(self) -> float:
+        """nan where nobody has set one."""
+        return float(self.cell.record.threshold.value)
+
+    @property
+    def heading(self) -> str:
+        return self.where.replace("; ", "\n")
+
+    @property
+    def title(self) -> str:
+        return self.where
+
+    @property
+    def name(self) -> str:
+        return f"scores {self.where}"
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        return (6.4, 4.2)
+
+    def draw(self, axes: Axes) -> None:
+        """Before above after, normal solid and anomalous dashed."""
+        edges, *shares = self.histograms
+        highest = max(max(values) for values in shares)
+        above = 1.35 * highest
+        after = "certified bounds" if self.cell.certificate else "after the attack"
+        for text, base, classes in (("before", above, shares[:2]), (after, 0.0, shares[2:])):
+            for i, (values, label) in enumerate(zip(classes, ("normal", "anomalous"), strict=True)):
+                axes.stairs(
+                    base + values, edges, baseline=base, color=colour(i), linestyle=("-", "--")[i], linewidth=1.3,
+                    label=label if base else None,
+                )  # fmt: skip
+                axes.stairs(base + values, edges, baseline=base, fill=True, color=colour(i), alpha=0.15)
+            axes.annotate(
+                text, (0, base + highest), (3, 6), xycoords=("axes fraction", "data"), textcoords="offset points",
+                va="bottom", fontsize="small",
+            )  # fmt: skip
+        if np.isfinite(self.threshold):
+            axes.axvline(self.threshold, color="0.2", linewidth=1, linestyle=":", label="threshold")
+        axes.set_yticks([0, highest, above, above + highest], ["0", f"{highest:.0%}"] * 2)
+        axes.set(title=self.heading, xlabel="score", ylabel="share of the images of a class", ylim=(0, 2.65 * highest))
+        axes.legend(ncols=3, loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
+
+    def spec(self) -> Spec:
+        edges, *shares = self.histograms
+        middles = [float(f"{m:.4g}") for m in (edges[:-1] + edges[1:]) / 2]
+        what = "as certified" if self.cell.certificate else "after"
+        sides = (
+            ("normal, before", 0, "dot"), ("anomalous, before", 1, "dot"), (f"normal, {what}", 0, "solid"),
+            (f"anomalous, {what}", 1, "solid"),
+        )  # fmt: skip
+        traces = [
+            {
+                "type": "scatter", "mode": "lines", "name": name, "x": middles, "y": plotly.rounded(values),
+                "line": {"color": colour(i), "shape": "hvh", "dash": dash},
+            }
+            for (name, i, dash), values in zip(sides, shares, strict=True)
+        ]  # fmt: skip
+        return plotly.chart(
+            "Scores before (dotted) and after (solid), as shares of their class; the dashed line is the threshold.",
+            traces,
+            plotly.axis("score"),
+            plotly.axis("share of the class", rangemode="tozero"),
+            shapes=_upright(self.threshold),
+        )
 
 
-def _draw(result: Result, title: str, after: str, axes: Axes) -> Axes:
-    return draw_distributions(distributions(result), title.replace("; ", "\n"), axes, after)
-
-
-def distribution(r: Result) -> Spec:
-    """Scores of normal and anomalous images before and after, as shares of their class."""
-    found = distributions(r)
-    edges = np.asarray(found.edges, dtype=float)
-    middles = [float(f"{m:.4g}") for m in (edges[:-1] + edges[1:]) / 2]
-    what = "as certified" if r.certificate else "after"
-    sides = (
-        ("normal, before", found.normal_before, 0, "dot"),
-        ("anomalous, before", found.anomalous_before, 1, "dot"),
-        (f"normal, {what}", found.normal_after, 0, "solid"),
-        (f"anomalous, {what}", found.anomalous_after, 1, "solid"),
-    )
-    traces: list[Spec] = [
-        {
-            "type": "scatter", "mode": "lines", "name": name, "x": middles, "y": _rounded(iter(values)),
-            "line": {"color": colour(i), "shape": "hvh", "dash": dash},
-        }
-        for name, values, i, dash in sides
-    ]  # fmt: skip
-    shapes = []
-    if math.isfinite(found.threshold):
-        x = float(f"{found.threshold:.5g}")
-        line = {"dash": "dash", "width": 1}
-        shapes.append({"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line})
-    caption = "Scores before (dotted) and after (solid), as shares of their class; the dashed line is the threshold."
-    layout = {"xaxis": _axis("score"), "yaxis": _axis("share of the class", rangemode="tozero"), "shapes": shapes}
-    return {"data": traces, "layout": layout, "caption": caption}
+def _upright(threshold: float) -> list[Spec]:
+    """A line across the panel; none at nan."""
+    if not np.isfinite(threshold):
+        return []
+    x = float(f"{threshold:.5g}")
+    line = {"dash": "dash", "width": 1}
+    return [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}]

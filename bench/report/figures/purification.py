@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cells.result import Result, short
+from ...cells.schema import PurificationRecord
 from ...stats.metrics import Estimate, mean
-from ._plotly import CHANCE, Figure, _auroc, _axis, _figure, _line
-from ._style import Plot, _one_line, auroc_axis, legend, size, styled, with_intervals
+from . import _plotly as plotly
+from ._figure import Figure
+from ._plotly import Spec
+from ._style import auroc_axis, legend, size, with_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+ByCategory = dict[str, Result]
 
 
 class Level(NamedTuple):
@@ -22,91 +27,143 @@ class Level(NamedTuple):
     robust: Estimate
 
 
-def purification(results: Sequence[Result]) -> dict[tuple[str, str], list[Level]]:
-    """(title, parameter) -> clean and robust AUROC at each level of a purifier, level 0 being no purifier.
+class Bed(NamedTuple):
+    """On what, and by which attack."""
 
-    Of cells that differ in nothing else; a level is the mean over the categories that all of them have. A purifier that
-    was run at one level only is left out.
+    dataset: str
+    image_size: int
+    attack: str
+    norm: str
+    eps: str
+    targets: str
+    seed: int
+
+
+class Purified(NamedTuple):
+    """What the levels of one figure have in common."""
+
+    bed: Bed
+    detector: str
+    parameter: str
+    """The level's: `part.name`."""
+    inner: str
+    """The detector without the purifier."""
+    settings: str
+    """Parameters that are not the defaults, but for the level, as JSON."""
+
+    @property
+    def inner_settings(self) -> str:
+        """Those of the inner detector, as it has them when it stands alone."""
+        outer = self.parameter.rpartition(".")[0] + "."
+        own = {k: v for k, v in json.loads(self.settings).items() if not k.startswith(outer)}
+        return _text(own if "+" in self.inner else {k.rpartition(".")[2]: v for k, v in own.items()})
+
+
+@dataclass(frozen=True)
+class Purification(Figure):
+    """Clean and robust AUROC over the level of a purifier, with 95 % intervals; level 0 is no purifier.
+
+    Of cells that differ in nothing else; a level is the mean over the categories that all of them have.
     """
-    groups: dict[tuple[Any, ...], dict[float, dict[str, Result]]] = {}
-    plain: dict[tuple[Any, ...], dict[str, Result]] = {}
-    for r in results:
-        if r.stops_at_threshold or r.certificate:
-            continue
-        s, level = r.spec, r.record["detector"]["purification"]
-        where = (s["dataset"], s["image_size"], r.attack, s["norm"], s["eps"], s["targets"], s["seed"])
-        if level is None:
-            plain.setdefault((*where, s["detector"], _settings(s["detector_parameters"])), {})[s["category"]] = r
-            continue
-        others = {k: v for k, v in s["detector_parameters"].items() if k != level["parameter"]}
-        key = (*where, s["detector"], level["parameter"], level["inner"], _settings(others))
-        groups.setdefault(key, {}).setdefault(float(level["value"]), {})[s["category"]] = r
-    found: dict[tuple[str, str], list[Level]] = {}
-    for key, by_level in groups.items():
-        *where_, detector, parameter, inner, text = key
-        rest: dict[str, Any] = json.loads(text)
-        own = {k: v for k, v in rest.items() if not k.startswith(parameter.rpartition(".")[0] + ".")}
-        own = own if "+" in inner else {k.rpartition(".")[2]: v for k, v in own.items()}
-        shared = sorted(set.intersection(*(set(cells) for cells in by_level.values())))
-        bare = plain.get((*where_, inner, _settings(own)), {})
-        if set(shared) <= set(bare):
-            by_level = {0.0: bare, **by_level}
-        if len(by_level) < 2 or not shared:
-            continue
-        dataset, size, attack, norm, eps, targets, seed = where_
-        what = f"mean of {len(shared)} categories" if len(shared) > 1 else shared[0]
-        title = f"{detector}: {dataset} {what}, {size} px\n{attack}, {norm} {eps}"
-        title += f", {targets} images attacked" * (targets != "both") + f", seed {seed}" * bool(seed)
-        title += "\n" * bool(rest) + ", ".join(f"{k}={short(v)}" for k, v in rest.items())
-        found[title, parameter] = [
-            Level(
-                value,
-                *(
-                    mean([cells[c].metrics[metric] for c in shared]).estimate()
-                    for metric in ("clean_auroc", "robust_auroc")
-                ),
-            )
-            for value, cells in sorted(by_level.items())
-        ]
-    return found
+
+    group = "Purification"
+    needs = "a purifier at two levels"
+    place = 5
+
+    purified: Purified
+    categories: Sequence[str]
+    levels: Sequence[Level]
+    shows = 1
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> list[Purification]:
+        """One per purifier, inner detector, data set and attack; none of a purifier that was run at one level only."""
+        groups: dict[Purified, dict[float, ByCategory]] = {}
+        plain: dict[tuple[Bed, str, str], ByCategory] = {}
+        for r in results:
+            if r.stops_at_threshold or r.certificate:
+                continue
+            level = r.record.detector.purification
+            if level is None:
+                key = (_bed(r), r.spec.detector, _text(r.spec.detector_parameters))
+                plain.setdefault(key, {})[r.category] = r
+            else:
+                by_level = groups.setdefault(_purified(r, level), {})
+                by_level.setdefault(float(level.value), {})[r.category] = r
+        found = []
+        for purified, by_level in groups.items():
+            bare = plain.get((purified.bed, purified.inner, purified.inner_settings), {})
+            shared = sorted(set.intersection(*map(set, by_level.values())))
+            if set(shared) <= set(bare):
+                by_level = {0.0: bare, **by_level}
+            if len(by_level) > 1 and shared:
+                found.append(cls(purified, shared, _levels(by_level, shared)))
+        return found
+
+    @property
+    def heading(self) -> str:
+        bed, detector, *_ = self.purified
+        count = len(self.categories)
+        what = f"mean of {count} categories" if count > 1 else self.categories[0]
+        title = f"{detector}: {bed.dataset} {what}, {bed.image_size} px\n{bed.attack}, {bed.norm} {bed.eps}"
+        title += f", {bed.targets} images attacked" * (bed.targets != "both") + f", seed {bed.seed}" * bool(bed.seed)
+        settings = json.loads(self.purified.settings)
+        return title + "\n" * bool(settings) + ", ".join(f"{k}={short(v)}" for k, v in settings.items())
+
+    @property
+    def name(self) -> str:
+        return f"purification {self.heading}"
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        return size(2)
+
+    @property
+    def _lines(self) -> dict[str, list[Estimate]]:
+        return {
+            "clean AUROC": [level.clean for level in self.levels],
+            "robust AUROC": [level.robust for level in self.levels],
+        }
+
+    def draw(self, axes: Axes) -> None:
+        for i, (name, values) in enumerate(self._lines.items()):
+            with_intervals(axes, [level.value for level in self.levels], values, name, i)
+        auroc_axis(axes)
+        axes.set(title=self.heading, xlabel=f"purification level {self.purified.parameter} (0: none)")
+        legend(axes, 2)
+
+    def spec(self) -> Spec:
+        x = [level.value for level in self.levels]
+        return plotly.chart(
+            "Clean and robust AUROC over the level of the purifier with 95 % intervals; level 0 is the detector alone.",
+            [plotly.line(name, i, x, values) for i, (name, values) in enumerate(self._lines.items())],
+            plotly.axis(self.purified.parameter),
+            plotly.auroc_axis(),
+            shapes=[plotly.CHANCE],
+        )
 
 
-def _settings(parameters: dict[str, Any]) -> str:
+def _bed(r: Result) -> Bed:
+    s = r.spec
+    return Bed(s.dataset, s.image_size, r.attack, s.norm, s.eps, s.targets, s.seed)
+
+
+def _purified(r: Result, level: PurificationRecord) -> Purified:
+    others = {k: v for k, v in r.spec.detector_parameters.items() if k != level.parameter}
+    return Purified(_bed(r), r.spec.detector, level.parameter, level.inner, _text(others))
+
+
+def _text(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True)
 
 
-@styled
-def draw_levels(levels: Sequence[Level], title: str, parameter: str, axes: Axes) -> Axes:
-    """Clean and robust AUROC over the purification level, with 95 % intervals."""
-    for i, name in enumerate(("clean", "robust")):
-        values: list[Estimate] = [getattr(level, name) for level in levels]
-        with_intervals(axes, [level.value for level in levels], values, f"{name} AUROC", i)
-    auroc_axis(axes)
-    axes.set(title=title, xlabel=f"purification level {parameter} (0: none)")
-    legend(axes, 2)
-    return axes
-
-
-def purification_plots(results: Sequence[Result]) -> list[Plot]:
-    """One per purifier, inner detector, data set and attack."""
+def _levels(by_level: Mapping[float, ByCategory], categories: Sequence[str]) -> list[Level]:
+    """Ascending, each the mean over these categories."""
     return [
-        Plot(_one_line(title), f"purification {title}", 1, size(2), partial(draw_levels, levels, title, parameter))
-        for (title, parameter), levels in purification(results).items()
-    ]
-
-
-def _purification(results: Sequence[Result]) -> Iterator[Figure]:
-    for (title, parameter), levels in purification(results).items():
-        x = [level.value for level in levels]
-        yield _figure(
-            "Purification",
-            title,
-            "Clean and robust AUROC over the level of the purifier with 95 % intervals; level 0 is the detector alone.",
-            [
-                _line("clean AUROC", 0, x, [level.clean for level in levels]),
-                _line("robust AUROC", 1, x, [level.robust for level in levels]),
-            ],
-            _axis(parameter),
-            _auroc(),
-            shapes=[CHANCE],
+        Level(
+            value,
+            mean([cells[c].metrics["clean_auroc"] for c in categories]).estimate(),
+            mean([cells[c].metrics["robust_auroc"] for c in categories]).estimate(),
         )
+        for value, cells in sorted(by_level.items())
+    ]

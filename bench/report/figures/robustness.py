@@ -1,32 +1,50 @@
-"""Robust AUROC over eps."""
+"""Robust AUROC over the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...cells.result import Result
 from ...core.threat import eps_text
 from ...stats.metrics import Estimate, mean
-from ._plotly import CHANCE, Figure, Spec, _auroc, _axis, _figure, _line, _rounded
-from ._style import LEGEND_INSIDE, Plot, auroc_axis, colour, legend, size, styled, with_intervals
+from . import _plotly as plotly
+from ._figure import Figure
+from ._plotly import Spec
+from ._style import LEGEND_INSIDE, auroc_axis, colour, legend, size, with_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+class Side(NamedTuple):
+    """The same attack with one class alone moved, as a thin line."""
+
+    metric: str
+    words: str
+    dashes: str
+    """Matplotlib's."""
+    dash: str
+    """Plotly's."""
+
+
+SIDES = (
+    Side("normal_only_auroc", "only normal images attacked", "--", "dash"),
+    Side("anomalous_only_auroc", "only anomalous ones attacked", ":", "dot"),
+)
+
+
 class Point(NamedTuple):
     eps: Fraction
     auroc: Estimate
-    normal_only: Estimate | None = None
-    """The same attack with only that class moved; None where the threat model does not attack both."""
-    anomalous_only: Estimate | None = None
+    sides: tuple[Estimate, ...] = ()
+    """In the order of SIDES; empty where the threat model does not attack both classes."""
 
 
 class Swept(NamedTuple):
-    """What the lines of one figure of curves have in common."""
+    """What the lines of one figure have in common."""
 
     data: str
     """Data set and size."""
@@ -39,133 +57,159 @@ class Swept(NamedTuple):
         """The attack, and whose images it moves if not both classes'."""
         return self.attack + f", {self.targets} images attacked" * (self.targets != "both")
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """That the points have."""
+        return SIDES if self.targets == "both" else ()
 
-def curves(results: Sequence[Result]) -> dict[Swept, dict[str, list[Point]]]:
-    """Data set, attack and norm -> detector -> robust AUROC at each eps, eps 0 being clean.
 
-    A point is the mean over the categories that the detector has at every budget, so that a curve never
-    changes because its categories do.
+ByEps = dict[Fraction, dict[str, Result]]
+"""Budget -> category -> the cell, of one detector."""
+
+
+@dataclass(frozen=True)
+class Robustness(Figure):
+    """Robust AUROC over the budget, a line per detector.
+
+    A point is the mean over the categories that the detector has at every budget, so that a curve never changes because
+    its categories do. Thin lines, where there are few enough to be told apart: only one class attacked.
     """
-    groups: dict[Swept, dict[str, dict[Fraction, dict[str, Result]]]] = {}
-    for r in results:
-        if r.stops_at_threshold or r.certificate:
-            continue
-        seed = f", seed {r.spec['seed']}" if r.spec["seed"] else ""
-        data = f"{r.spec['dataset']}, {r.spec['image_size']} px{seed}"
-        key = Swept(data, r.attack, r.spec["norm"], r.spec["targets"])
-        by_eps = groups.setdefault(key, {}).setdefault(r.detector, {})
-        by_eps.setdefault(r.eps, {})[r.category] = r
-    found: dict[Swept, dict[str, list[Point]]] = {}
-    for key, detectors in groups.items():
-        for name, by_eps in sorted(detectors.items()):
-            shared = sorted(set.intersection(*(set(cells) for cells in by_eps.values())))
-            if not shared:
-                continue
-            first = by_eps[min(by_eps)]
-            clean = mean([first[c].metrics["clean_auroc"] for c in shared]).estimate()
-            sides = [clean if key.targets == "both" else None] * 2
-            points = [Point(Fraction(0), clean, *sides)]
-            points += [_point(eps, [cells[c] for c in shared]) for eps, cells in sorted(by_eps.items())]
-            unranked = any(r.unranked for cells in by_eps.values() for r in cells.values())
-            found.setdefault(key, {})[f"{name} (not ranked)" if unranked else name] = points
-    return found
 
+    group = "Robust AUROC over the budget"
+    needs = "attacks with --goal rank"
+    place = 1
 
-def _point(eps: Fraction, cells: Sequence[Result]) -> Point:
-    sides = ("normal_only_auroc", "anomalous_only_auroc") if cells[0].spec["targets"] == "both" else ()
-    return Point(eps, *(mean([r.metrics[metric] for r in cells]).estimate() for metric in ("robust_auroc", *sides)))
+    swept: Swept
+    lines: Mapping[str, list[Point]]
+    """Detector -> its points by eps, eps 0 being clean."""
 
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> list[Robustness]:
+        """One per data set, attack and norm."""
+        groups: dict[Swept, dict[str, ByEps]] = {}
+        for r in results:
+            if not r.stops_at_threshold and not r.certificate:
+                by_eps = groups.setdefault(_swept(r), {}).setdefault(r.detector, {})
+                by_eps.setdefault(r.eps, {})[r.category] = r
+        found: dict[Swept, dict[str, list[Point]]] = {}
+        for swept, detectors in groups.items():
+            for name, by_eps in sorted(detectors.items()):
+                if points := _points(swept, by_eps):
+                    unranked = any(r.unranked for cells in by_eps.values() for r in cells.values())
+                    found.setdefault(swept, {})[f"{name} (not ranked)" if unranked else name] = points
+        return [cls(swept, lines) for swept, lines in found.items()]
 
-SIDES = (("normal_only", "--", "only normal images attacked"), ("anomalous_only", ":", "only anomalous ones attacked"))
+    @property
+    def heading(self) -> str:
+        return f"{self.swept.data}: {self.swept.how}"
 
+    @property
+    def title(self) -> str:
+        return f"{self.heading}, {self.swept.norm}"
 
-@styled
-def draw_curves(lines: dict[str, list[Point]], title: str, norm: str, axes: Axes) -> Axes:
-    """Robust AUROC over eps with 95 % intervals, one line per detector.
+    @property
+    def name(self) -> str:
+        data, attack, norm, targets = self.swept
+        return "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
 
-    Thin lines, where there are few enough to be told apart: only one class attacked.
-    """
-    for i, (name, points) in enumerate(lines.items()):
-        with_intervals(axes, [float(p.eps) for p in points], [p.auroc for p in points], name, i)
-    entries = len(lines)
-    for side, dashes, label in SIDES if len(lines) <= LEGEND_INSIDE else ():
-        known = False
-        for i, points in enumerate(lines.values()):
-            values = [(float(p.eps), value.value) for p in points if (value := getattr(p, side)) is not None]
-            if values:
-                known = True
-                axes.plot(*zip(*values, strict=True), color=colour(i), linestyle=dashes, linewidth=0.8, zorder=1)
-        if known:
-            axes.plot([], [], color="0.4", linestyle=dashes, linewidth=0.8, label=label)
-            entries += 1
-    ticks = sorted({p.eps for points in lines.values() for p in points})
-    axes.set_xticks([float(t) for t in ticks], [eps_text(t) if t else "0\n(clean)" for t in ticks])
-    auroc_axis(axes, "robust AUROC")
-    axes.set(title=title, xlabel=f"budget eps ({norm}, pixels in [0, 1])")
-    legend(axes, entries)
-    return axes
+    @property
+    def shows(self) -> int:
+        return len(self.lines)
 
+    @property
+    def inches(self) -> tuple[float, float]:
+        return size(len(self.lines) + len(self._thin))
 
-def curve_plots(results: Sequence[Result]) -> list[Plot]:
-    """One per data set, attack and norm."""
-    found = []
-    for swept, lines in curves(results).items():
-        data, attack, norm, targets = swept
-        name = "-".join(["robustness", data, attack, norm] + [targets] * (targets != "both"))
-        draw = partial(draw_curves, lines, f"{data}: {swept.how}", norm)
-        inches = size(len(lines) + 2 * (targets == "both" and len(lines) <= LEGEND_INSIDE))
-        found.append(Plot(f"{data}: {swept.how}, {norm}", name, len(lines), inches, draw))
-    return found
+    @property
+    def _thin(self) -> tuple[Side, ...]:
+        """The thin lines that a file has."""
+        return self.swept.sides if len(self.lines) <= LEGEND_INSIDE else ()
 
+    @property
+    def _ticks(self) -> list[Fraction]:
+        return sorted({p.eps for points in self.lines.values() for p in points})
 
-def _one_sided(name: str, i: int, x: Sequence[float], values: Sequence[Estimate], dash: str) -> Spec:
-    """Thin, and not shown before somebody asks for it in the legend."""
-    return {
-        "type": "scatter", "mode": "lines", "name": name, "x": list(x), "y": _rounded(v.value for v in values),
-        "line": {"color": colour(i), "dash": dash, "width": 1}, "visible": "legendonly",
-    }  # fmt: skip
+    def draw(self, axes: Axes) -> None:
+        for i, (name, points) in enumerate(self.lines.items()):
+            with_intervals(axes, _eps(points), [p.auroc for p in points], name, i)
+        for at, side in enumerate(self._thin):
+            for i, points in enumerate(self.lines.values()):
+                values = [p.sides[at].value for p in points]
+                axes.plot(_eps(points), values, color=colour(i), linestyle=side.dashes, linewidth=0.8, zorder=1)
+            axes.plot([], [], color="0.4", linestyle=side.dashes, linewidth=0.8, label=side.words)
+        axes.set_xticks([float(t) for t in self._ticks], [eps_text(t) if t else "0\n(clean)" for t in self._ticks])
+        auroc_axis(axes, "robust AUROC")
+        axes.set(title=self.heading, xlabel=f"budget eps ({self.swept.norm}, pixels in [0, 1])")
+        legend(axes, len(self.lines) + len(self._thin))
 
-
-def _curves(results: Sequence[Result]) -> Iterator[Figure]:
-    for swept, lines in curves(results).items():
+    def spec(self) -> Spec:
         traces = []
-        for i, (name, points) in enumerate(lines.items()):
-            x = [float(p.eps) for p in points]
-            traces.append(_line(name, i, x, [p.auroc for p in points]))
-            for side_only, dash in (("normal_only", "dash"), ("anomalous_only", "dot")):
-                values = [getattr(p, side_only) for p in points]
-                if all(v is not None for v in values):
-                    traces.append(_one_sided(f"{name}, {side_only.replace('_', ' ')}", i, x, values, dash))
-        ticks = sorted({p.eps for points in lines.values() for p in points})
-        yield _figure(
-            "Robust AUROC over the budget",
-            f"{swept.data}: {swept.how}, {swept.norm}",
+        for i, (name, points) in enumerate(self.lines.items()):
+            traces.append(plotly.line(name, i, _eps(points), [p.auroc for p in points]))
+            traces += [_one_sided(name, i, points, at) for at in range(len(self.swept.sides))]
+        return plotly.chart(
             "Robust AUROC over the budget with 95 % intervals; 0 is clean. Below 0.5 the adversary has turned the "
             "order round. Dashed: only normal images are moved; dotted: only anomalous ones (the legend shows them).",
             traces,
-            _axis(
-                f"eps ({swept.norm}, pixels in [0, 1])",
-                tickvals=[float(t) for t in ticks],
-                ticktext=[eps_text(t) if t else "0 (clean)" for t in ticks],
+            plotly.axis(
+                f"eps ({self.swept.norm}, pixels in [0, 1])",
+                tickvals=[float(t) for t in self._ticks],
+                ticktext=[eps_text(t) if t else "0 (clean)" for t in self._ticks],
             ),
-            _auroc("robust AUROC"),
-            shapes=[CHANCE],
+            plotly.auroc_axis("robust AUROC"),
+            shapes=[plotly.CHANCE],
         )
 
 
+def _swept(r: Result) -> Swept:
+    seed = f", seed {r.spec.seed}" if r.spec.seed else ""
+    return Swept(f"{r.spec.dataset}, {r.spec.image_size} px{seed}", r.attack, r.spec.norm, r.spec.targets)
+
+
+def _points(swept: Swept, by_eps: ByEps) -> list[Point]:
+    """Of one detector; none where no category was run at every budget."""
+    shared = sorted(set.intersection(*(set(cells) for cells in by_eps.values())))
+    if not shared:
+        return []
+    first = by_eps[min(by_eps)]
+    clean = mean([first[c].metrics["clean_auroc"] for c in shared]).estimate()
+    points = [Point(Fraction(0), clean, (clean,) * len(swept.sides))]
+    for eps, cells in sorted(by_eps.items()):
+        auroc, *sides = (
+            mean([cells[c].metrics[metric] for c in shared]).estimate()
+            for metric in ("robust_auroc", *(side.metric for side in swept.sides))
+        )
+        points.append(Point(eps, auroc, tuple(sides)))
+    return points
+
+
+def _eps(points: Sequence[Point]) -> list[float]:
+    return [float(p.eps) for p in points]
+
+
+def _one_sided(name: str, i: int, points: Sequence[Point], at: int) -> Spec:
+    """Thin, and not shown before somebody asks for it in the legend."""
+    what = SIDES[at].metric.removesuffix("_auroc").replace("_", " ")
+    return {
+        "type": "scatter", "mode": "lines", "name": f"{name}, {what}", "x": _eps(points),
+        "y": plotly.rounded(p.sides[at].value for p in points),
+        "line": {"color": colour(i), "dash": SIDES[at].dash, "width": 1}, "visible": "legendonly",
+    }  # fmt: skip
+
+
 def of_detector(results: Sequence[Result]) -> list[Spec]:
-    """Robust AUROC over the budget of one detector: a figure per norm, a line per data set and attack."""
+    """Of the page of one detector: a figure per norm, a line per data set and attack."""
     by_norm: dict[str, list[Spec]] = {}
-    for swept, lines in curves(results).items():
-        traces = by_norm.setdefault(swept.norm, [])
-        for points in lines.values():
-            x = [float(p.eps) for p in points]
-            traces.append(_line(f"{swept.data}: {swept.how}", len(traces), x, [p.auroc for p in points]))
+    for figure in Robustness.of(results):
+        traces = by_norm.setdefault(figure.swept.norm, [])
+        for points in figure.lines.values():
+            traces.append(plotly.line(figure.heading, len(traces), _eps(points), [p.auroc for p in points]))
     return [
-        {
-            "data": traces,
-            "layout": {"xaxis": _axis(f"eps ({norm}, pixels in [0, 1])"), "yaxis": _auroc("robust AUROC")},
-            "caption": f"Robust AUROC over the {norm} budget with 95 % intervals, mean over categories; 0 is clean.",
-        }
+        plotly.chart(
+            f"Robust AUROC over the {norm} budget with 95 % intervals, mean over categories; 0 is clean.",
+            traces,
+            plotly.axis(f"eps ({norm}, pixels in [0, 1])"),
+            plotly.auroc_axis("robust AUROC"),
+        )
         for norm, traces in sorted(by_norm.items())
     ]

@@ -1,0 +1,222 @@
+"""A board as a table of numbers: what stands in each row and column, before anybody makes text of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..cells.result import Result
+from ..stats.metrics import Estimate
+from .boards import Board, estimate_of
+from .compare import not_worse
+
+UNKNOWN = "–"  # noqa: RUF001
+"""For a number that there is none of, a rank too."""
+
+
+TITLES = {
+    "clean_auroc": "clean AUROC",
+    "robust_auroc": "robust AUROC",
+    "certified_auroc": "certified AUROC",
+    "normal_only_auroc": "normal only",
+    "anomalous_only_auroc": "anomalous only",
+    "rounded_auroc": "rounded",
+    "clean_ap": "clean AP",
+    "robust_ap": "robust AP",
+    "certified_ap": "certified AP",
+    "clean_fpr95": "clean FPR95",
+    "robust_fpr95": "robust FPR95",
+    "certified_fpr95": "certified FPR95",
+    "clean_accuracy": "clean acc.",
+    "robust_accuracy": "robust acc.",
+    "certified_accuracy": "certified acc.",
+    "robust_normal_right": "normal right",
+    "robust_anomalous_right": "anomalous right",
+    "certified_normal_right": "normal right",
+    "certified_anomalous_right": "anomalous right",
+    "worst_draw_auroc": "worst draw",
+    "known_noise_auroc": "known noise",
+    "autoattack_accuracy": "AutoAttack acc.",
+    "median_radius_normal": "median radius, normal",
+    "median_radius_anomalous": "median radius, anomalous",
+    "certified_radius_normal": "certified radius, normal",
+    "certified_radius_anomalous": "certified radius, anomalous",
+}
+BOLD = ("clean_auroc", "robust_auroc", "certified_auroc", "robust_accuracy", "certified_accuracy")
+WITH_INTERVAL = (
+    "clean_auroc", "robust_auroc", "certified_auroc", "normal_only_auroc", "anomalous_only_auroc",
+    "median_radius_normal", "median_radius_anomalous",
+)  # fmt: skip
+OF_DECISIONS = ("robust_normal_right", "robust_anomalous_right")
+"""Shown where the attack was about decisions; elsewhere the images were moved further than to the threshold."""
+RANKINGS = ("clean_ap", "clean_fpr95", "certified_ap", "certified_fpr95")
+"""Not shown of certificates."""
+
+
+class Value(NamedTuple):
+    """One number of a table."""
+
+    estimate: Estimate | None = None
+    """Value, low and high; None where a cell lacks the metric: this side was not attacked."""
+    with_interval: bool = False
+    """Whether readers are shown its interval."""
+    best: bool = False
+    """The best of its column among those that are ranked, or not significantly worse."""
+    mark: str = ""
+    """The letter of a footnote."""
+    scope: str = ""
+    """`3 of 15 categories`, where the mean is over fewer than others have."""
+
+    @property
+    def text(self) -> str:
+        return UNKNOWN if self.estimate is None else f"{self.estimate.value:.3f}"
+
+    @property
+    def interval(self) -> str:
+        """`[0.811, 0.890]`; empty where it is not shown."""
+        if self.estimate is None or not self.with_interval:
+            return ""
+        return f"[{self.estimate.low:.3f}, {self.estimate.high:.3f}]"
+
+    @property
+    def below(self) -> str:
+        """What stands below the number: its interval and its scope."""
+        return ", ".join(filter(None, (self.interval, self.scope)))
+
+    @property
+    def whole(self) -> str:
+        """Number and interval on one line."""
+        return f"{self.text} {self.interval}".rstrip()
+
+    @property
+    def stacked(self) -> str:
+        """The number above its interval."""
+        return f"{self.text}\n{self.interval}".rstrip()
+
+
+class Cost(NamedTuple):
+    """Of the attacks on all categories of a detector, and of the detector."""
+
+    images: int
+    forwards: int
+    backwards: int
+    fit_seconds: float
+    seconds: float
+    memory: float | None
+    """MiB at the peak; None where no cell knows it, as that of a CPU without a counter."""
+    weights: int | None
+    """Numbers that the detector holds; None where a cell does not say."""
+
+    @classmethod
+    def of(cls, results: Sequence[Result]) -> Cost:
+        weights = [r.record.detector.weights for r in results]
+        return cls(
+            images=sum(len(r.table.ids) for r in results),
+            forwards=sum(r.record.forwards for r in results),
+            backwards=sum(r.record.backwards for r in results),
+            fit_seconds=sum(r.record.detector.fit.seconds for r in results if r.record.detector.fit),
+            seconds=sum(r.record.seconds for r in results),
+            memory=max((r.record.peak_memory for r in results if r.record.peak_memory), default=None),
+            weights=None if None in weights else max(count for count in weights if count is not None),
+        )
+
+    @property
+    def passes(self) -> float:
+        """Forward and backward, per image."""
+        return (self.forwards + self.backwards) / self.images
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """As tables show it, by title."""
+        return {title: text(self) for title, text in COSTS_SHOWN.items()}
+
+
+COSTS_SHOWN: Mapping[str, Callable[[Cost], str]] = {
+    "passes per image": lambda cost: f"{cost.forwards / cost.images:.0f} + {cost.backwards / cost.images:.0f}",
+    "fit seconds": lambda cost: f"{cost.fit_seconds:.0f}",
+    "attack seconds": lambda cost: f"{cost.seconds:.0f}",
+    "peak GiB": lambda cost: UNKNOWN if cost.memory is None else f"{cost.memory / 1024:.2f}",
+    "M weights": lambda cost: UNKNOWN if cost.weights is None else f"{cost.weights / 1e6:.2f}",
+}
+"""Title of a column -> its text."""
+
+
+NO_COSTS = dict.fromkeys(COSTS_SHOWN, UNKNOWN)
+"""Of a detector without cells."""
+
+
+class Line(NamedTuple):
+    """One detector."""
+
+    rank: int | None
+    detector: str
+    values: Mapping[str, Value]
+    """By the title of the column."""
+    costs: Mapping[str, str]
+    """The same, as text."""
+
+    @property
+    def place(self) -> str:
+        """The rank as text."""
+        return UNKNOWN if self.rank is None else str(self.rank)
+
+
+def columns_of(board: Board) -> dict[str, str]:
+    """Title -> metric: what any of its cells has, but for what says nothing there."""
+    there = {metric for r in board.cells for metric in r.metrics}
+    there -= set() if board.stops_at_threshold else set(OF_DECISIONS)
+    there -= set(RANKINGS) if board.claim == "certified" else set()
+    return {title: metric for metric, title in TITLES.items() if metric in there}
+
+
+def table(board: Board) -> list[Line]:
+    """A row per detector; means over categories. Bold, as `best`, are some columns of a board of several detectors."""
+    ranked = {name: cells for name, cells in board.entries if name in board.ranks}
+    best = {
+        title: not_worse(ranked, metric) if metric in BOLD and len(board.entries) > 1 else set()
+        for title, metric in columns_of(board).items()
+    }
+    everything, lines = len(board.categories), []
+    for name, cells in board.entries:
+        values = {
+            title: value_of(cells, metric)._replace(best=name in best[title])
+            for title, metric in columns_of(board).items()
+        }
+        shown = name if len(cells) == everything else f"{name} [{len(cells)} of {everything}]"
+        lines.append(Line(board.ranks.get(name), shown, values, Cost.of(cells).texts))
+    return lines
+
+
+def value_of(results: Sequence[Result], metric: str) -> Value:
+    """The mean over these cells; none where one of them lacks the metric."""
+    if any(metric not in r.metrics for r in results):
+        return Value()
+    return Value(estimate_of(results, metric), metric in WITH_INTERVAL)
+
+
+class Parts(NamedTuple):
+    """An attack that is made of several, part by part."""
+
+    parts: Sequence[str]
+    lines: Mapping[str, Sequence[Value]]
+    """Detector -> robust AUROC of each part, and of the worst of all; the mean over categories."""
+
+
+def by_category(board: Board) -> dict[str, dict[str, list[Value]]]:
+    """Detector -> category -> what the board ranks by: clean, as far as the cell knows it, and after the attack (or as
+    certified); nothing in a category that the detector lacks."""
+    metrics = (f"clean_{board.ranked_by.rpartition('_')[2]}", board.ranked_by)
+    found = {}
+    for name, results in board.entries:
+        cells = {r.category: [value_of([r], m) for m in metrics if m in r.metrics] for r in results}
+        found[name] = {category: cells.get(category, []) for category in board.categories}
+    return found
+
+
+def by_part(board: Board) -> Parts | None:
+    """None of an attack that is one."""
+    parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
+    if not parts:
+        return None
+    metrics = [*(f"{part}_auroc" for part in parts), "robust_auroc"]
+    return Parts(parts, {name: [value_of(cells, metric) for metric in metrics] for name, cells in board.entries})
