@@ -43,7 +43,7 @@ from ..engine.saved_images import save, what_is_missing
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import Prepared, Work, Worker, refuse_constant
 from ..errors import UserError
-from ..system import files
+from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
 
@@ -74,10 +74,12 @@ class Cell:
     ) -> tuple[list[Row], FinishedRecord]:
         """The rows and the run record; a finished cell is read, an unfinished one goes on at its next batch.
 
-        `prepare` gives the fitted detector; it is called only if there is work to do.
+        `prepare` gives the fitted detector; it is called only if there is work to do. Another process that works on
+        the same cell is waited for.
         """
         monitor = monitor or Monitor()
-        with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
+        aside = _set_aside(self.folder) if force and self.folder else contextlib.nullcontext()
+        with self._alone(force, monitor), aside:
             rows, record = self._continue(data)
             if isinstance(record, FinishedRecord):
                 self._say_what_is_missing(rows, record, monitor)
@@ -99,6 +101,16 @@ class Cell:
                     f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
                 ) from None
         return rows, finished
+
+    def _alone(self, force: bool, monitor: Monitor) -> contextlib.AbstractContextManager[None]:
+        """No other process works on this cell meanwhile. One that is only read needs no lock."""
+        if self.folder is None or (not force and self._is_finished()):
+            return contextlib.nullcontext()
+        return locks.alone(self.folder, f"works on {self.folder}", monitor.tell)
+
+    def _is_finished(self) -> bool:
+        assert self.folder is not None
+        return (self.folder / "run.json").exists() and read_record(self.folder).get("status") == "finished"
 
     def _worker(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
         return Worker(self.spec, data, prepared, attack, self.warm_starts, monitor.tell)
