@@ -47,6 +47,9 @@ from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
 
+NAMES = ("dataset", "category", "detector", "attack")
+"""Of a cell: its folder is called after them."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -78,6 +81,7 @@ class Cell:
         the same cell is waited for.
         """
         monitor = monitor or Monitor()
+        self._refuse_another()
         aside = _set_aside(self.folder) if force and self.folder else contextlib.nullcontext()
         with self._alone(force, monitor), aside:
             rows, record = self._continue(data)
@@ -107,6 +111,20 @@ class Cell:
         if self.folder is None or (not force and self._is_finished()):
             return contextlib.nullcontext()
         return locks.alone(self.folder, f"works on {self.folder}", monitor.tell)
+
+    def _refuse_another(self) -> None:
+        """--force replaces this cell, and none that an older version, or a file system that does not tell capital
+        letters apart, has put into the same folder."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return
+        try:
+            there = read_record(self.folder)["spec"]
+        except UserError:  # damaged, which --force mends
+            return
+        here = self.spec.record()
+        names = [f"{name} {there[name]}" for name in NAMES if there[name] != here[name]]
+        if names:
+            raise UserError(f"{self.folder} holds another cell ({', '.join(names)}): give another --results")
 
     def _is_finished(self) -> bool:
         assert self.folder is not None
