@@ -11,7 +11,7 @@ from conftest import Linear, small_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import Data, ThreatModel, UserError, evaluate, fit_or_load, load_results
+from bench import Data, UserError, evaluate, fit_or_load, load_results
 from bench.audit.submit import submit
 from bench.cells.spec import RunSpec
 from bench.cells.submission import MEMBER, cells_in
@@ -19,7 +19,7 @@ from bench.plugins import kept_fits
 from bench.report.figures._style import stem
 from bench.system.files import safe_name
 
-NAMES = st.text(min_size=0, max_size=300)
+NAMES = st.text(min_size=1, max_size=300).filter(lambda name: set(name).isdisjoint("/\\") and ".py" not in name)
 PLAIN = ("brick", "metal_nut", "PCA", "diffpure+patchcore", "one-two_3.4", "pgd-linf-2_255", "0")
 OTHER = (
     "瓶子",
@@ -41,13 +41,14 @@ OTHER = (
 )
 
 
-def spec(**changed: Any) -> RunSpec:
+def folder(**changed: str) -> Path:
+    """Of a cell with such names."""
     values: dict[str, Any] = {
-        "detector": "autoencoder", "detector_parameters": {}, "attack": "pgd", "attack_parameters": {},
-        "threat": ThreatModel("linf", "2/255"), "dataset": "folder", "category": "brick", "image_size": 64,
-        "default_image_size": 64, "seed": 0, "limit": None, "draws": None,
+        "detector": "autoencoder", "detector_parameters": {}, "attack": "pgd", "attack_parameters": {}, "norm": "linf",
+        "eps": "2/255", "targets": "both", "dataset": "folder", "category": "brick", "image_size": 64, "seed": 0,
+        "limit": None, "draws": None, "goal": "rank",
     }  # fmt: skip
-    return RunSpec(**values | changed)
+    return RunSpec(**values | changed).folder(Path(), 64)
 
 
 def of(category: str) -> Data:
@@ -57,8 +58,8 @@ def of(category: str) -> Data:
 
 def test_a_plain_name_is_its_own_folder() -> None:
     assert [safe_name(name) for name in PLAIN] == list(PLAIN)
-    assert spec().folder(Path("r")) == Path("r/folder/brick/autoencoder/pgd-linf-2_255")
-    assert spec(detector="smoothed+anomalib:padim").folder(Path()).parts[2] == "smoothed+anomalib_padim"
+    assert folder() == Path("folder/brick/autoencoder/pgd-linf-2_255")
+    assert folder(detector="smoothed+anomalib:padim").parts[2] == "smoothed+anomalib_padim"
 
 
 def test_other_names_stay_readable_and_apart() -> None:
@@ -73,16 +74,15 @@ def test_other_names_stay_readable_and_apart() -> None:
 def test_a_submission_may_hold_every_folder_that_a_run_makes(
     dataset: str, category: str, detector: str, attack: str
 ) -> None:
-    made = spec(dataset=dataset, category=category, detector=detector, attack=attack).folder(Path())
+    made = folder(dataset=dataset, category=category, detector=detector, attack=attack)
     assert len(made.parts) == 4 and ".." not in made.parts
     assert MEMBER.fullmatch(f"{made.as_posix()}/run.json")
 
 
 @given(one=NAMES, other=NAMES)
 def test_two_names_are_never_one_folder(one: str, other: str) -> None:
-    assert (safe_name(one) == safe_name(other)) == (one == other)
-    for part in ("dataset", "category"):
-        assert (spec(**{part: one}).folder(Path()) == spec(**{part: other}).folder(Path())) == (one == other)
+    for part in ("dataset", "category", "attack"):
+        assert (folder(**{part: one}) == folder(**{part: other})) == (one == other)
 
 
 def test_categories_in_other_scripts_have_results_of_their_own(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_force_never_replaces_another_cell(tmp_path: Path) -> None:
     record["spec"]["category"] = "Widget"
     path.write_text(json.dumps(record))
     for force in (False, True):
-        with pytest.raises(UserError, match="another cell .*category Widget.*another --results"):
+        with pytest.raises(UserError, match="another cell, of .* on folder/Widget: give another --results"):
             evaluate(Linear(), of("widget"), results=tmp_path, force=force)
     assert json.loads(path.read_text()) == record
 

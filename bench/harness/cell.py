@@ -47,9 +47,6 @@ from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
 
-NAMES = ("dataset", "category", "detector", "attack")
-"""Of a cell: its folder is called after them."""
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -118,17 +115,20 @@ class Cell:
         if self.folder is None or not (self.folder / "run.json").exists():
             return
         try:
-            there = read_record(self.folder)["spec"]
+            there = read_record(self.folder).spec
         except UserError:  # damaged, which --force mends
             return
-        here = self.spec.record()
-        names = [f"{name} {there[name]}" for name in NAMES if there[name] != here[name]]
-        if names:
-            raise UserError(f"{self.folder} holds another cell ({', '.join(names)}): give another --results")
+        here = self.spec
+        ours = (here.dataset, here.category, here.detector, here.attack)
+        if (there.dataset, there.category, there.detector, there.attack) != ours:
+            raise UserError(
+                f"{self.folder} holds another cell, of {there.detector} and {there.attack} on "
+                f"{there.dataset}/{there.category}: give another --results"
+            )
 
     def _is_finished(self) -> bool:
         assert self.folder is not None
-        return (self.folder / "run.json").exists() and read_record(self.folder).get("status") == "finished"
+        return (self.folder / "run.json").exists() and isinstance(read_record(self.folder), FinishedRecord)
 
     def _worker(self, data: Data, prepared: Prepared, attack: Attack, batch_size: int, monitor: Monitor) -> Work:
         return Worker(self.spec, data, prepared, attack, self.warm_starts, monitor.tell)
