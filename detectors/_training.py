@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,9 +126,14 @@ def _save(detector: Detector, parts: Mapping[str, Any], seed: int, step: int) ->
         return
     state = {name: part.state_dict() for name, part in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    torch.save({"step": step, "seed": seed, **state}, partial)
-    partial.replace(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # nobody else's
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"step": step, "seed": seed, **state}, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _resume(detector: Detector, parts: Mapping[str, Any], seed: int) -> int:

@@ -6,7 +6,6 @@ results folder. The same cells give the same bytes. Of a file that somebody else
 
 from __future__ import annotations
 
-import re
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -84,9 +83,7 @@ def submit(path: Path, out: Path) -> Iterator[str]:
 
 def _place(spec: RunSpec) -> PurePosixPath:
     """Where `bench run` would have put it."""
-    placed = spec.folder(Path(), default_size(spec.dataset))
-    # of what another tool wrote: no part may be hidden, or mean a folder above
-    return PurePosixPath(*(re.sub(r"^\.", "_", part) for part in placed.parts))
+    return PurePosixPath(spec.folder(Path(), default_size(spec.dataset)))
 
 
 def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
@@ -95,6 +92,13 @@ def _without_twins(cells: Sequence[Packed]) -> list[Packed]:
         twin = found.setdefault(cell.place, cell)
         if twin.record.samples_sha256 != cell.record.samples_sha256:
             raise UserError(differ(str(twin.folder), str(cell.folder)))
+    alike: dict[str, PurePosixPath] = {}
+    for place in found:
+        if (other := alike.setdefault(str(place).lower(), place)) != place:
+            raise UserError(
+                f"{other} and {place} differ only in capital letters, which not every file system tells apart: submit "
+                "them in two files"
+            )
     return list(found.values())
 
 

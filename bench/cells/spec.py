@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +67,7 @@ class RunSpec(Part):
 
     def folder(self, results: Path, default_image_size: int | None = None) -> Path:
         """results/dataset/category/detector/attack-norm-eps; eight hex digits follow the detector or the attack
-        where something of it is not the default."""
+        where something of it is not the default, and a name of which `files.safe_name` had to replace something."""
         size = None if self.image_size == default_image_size else self.image_size
         detector = _suffix(parameters=self.detector_parameters, image_size=size, seed=self.seed)
         targets = None if self.targets == "both" else self.targets
@@ -77,8 +76,12 @@ class RunSpec(Part):
             parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws, goal=goal
         )
         eps = eps_text(self.threat.eps).replace("/", "_")
-        parts = [self.dataset, self.category, self.detector + detector, f"{self.attack}-{self.norm}-{eps}{attack}"]
-        return results.joinpath(*(re.sub(r"[^A-Za-z0-9._+-]", "_", part) for part in parts))
+        return results.joinpath(
+            files.safe_name(self.dataset),
+            files.safe_name(self.category),
+            files.safe_name(self.detector.replace(":", "_")) + detector,  # a family's member has a colon in its name
+            files.safe_name(f"{self.attack}-{self.norm}-{eps}") + attack,
+        )
 
 
 def _suffix(**settings: Any) -> str:

@@ -25,7 +25,8 @@ from ..core.parameters import accepted
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
 from ..errors import UserError
-from ..plugins.fitting import SCHEMA, DetectorSpec, load, save
+from ..plugins.fitting import DetectorSpec
+from ..plugins.kept_fits import SCHEMA, load, save
 from .of_gradient import (
     gradient_can_be_followed,
     gradient_is_the_gradient,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def to_log(message: str) -> None:
+    """Where sentences go that nobody asked to hear: to the logger `bench`, which shows them on stderr unless it is
+    told otherwise."""
+    logging.getLogger("bench").warning("%s", message)
 
 
 class Progress:
@@ -21,4 +28,6 @@ class Monitor:
     """Hears of the progress of a cell."""
 
     on_rows: Callable[[int, int], None] = lambda done, total: None
-    tell: Callable[[str], None] = lambda message: None
+    """After every batch, and once before the first: images that are done, of how many."""
+    tell: Callable[[str], None] = to_log
+    """Receives a sentence when something worth knowing happens."""

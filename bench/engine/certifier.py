@@ -25,7 +25,8 @@ from ..core.detector import Detector, Wrapper
 from ..core.rng import Rng
 from ..core.score import Score
 from ..errors import UserError
-from ..plugins.fitting import Tell, origin_of
+from ..plugins.fitting import Tell
+from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..stats.smoothing import Floats
 from ..system import files

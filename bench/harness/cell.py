@@ -43,7 +43,7 @@ from ..engine.saved_images import save, what_is_missing
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import Prepared, Work, Worker, refuse_constant
 from ..errors import UserError
-from ..system import files
+from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
 
@@ -74,10 +74,13 @@ class Cell:
     ) -> tuple[list[Row], FinishedRecord]:
         """The rows and the run record; a finished cell is read, an unfinished one goes on at its next batch.
 
-        `prepare` gives the fitted detector; it is called only if there is work to do.
+        `prepare` gives the fitted detector; it is called only if there is work to do. Another process that works on
+        the same cell is waited for.
         """
         monitor = monitor or Monitor()
-        with _set_aside(self.folder) if force and self.folder else contextlib.nullcontext():
+        self._refuse_another()
+        aside = _set_aside(self.folder) if force and self.folder else contextlib.nullcontext()
+        with self._alone(force, monitor), aside:
             rows, record = self._continue(data)
             if isinstance(record, FinishedRecord):
                 self._say_what_is_missing(rows, record, monitor)
@@ -99,6 +102,33 @@ class Cell:
                     f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
                 ) from None
         return rows, finished
+
+    def _alone(self, force: bool, monitor: Monitor) -> contextlib.AbstractContextManager[None]:
+        """No other process works on this cell meanwhile. One that is only read needs no lock."""
+        if self.folder is None or (not force and self._is_finished()):
+            return contextlib.nullcontext()
+        return locks.alone(self.folder, f"works on {self.folder}", monitor.tell)
+
+    def _refuse_another(self) -> None:
+        """--force replaces this cell, and none that an older version, or a file system that does not tell capital
+        letters apart, has put into the same folder."""
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return
+        try:
+            there = read_record(self.folder).spec
+        except UserError:  # damaged, which --force mends
+            return
+        here = self.spec
+        ours = (here.dataset, here.category, here.detector, here.attack)
+        if (there.dataset, there.category, there.detector, there.attack) != ours:
+            raise UserError(
+                f"{self.folder} holds another cell, of {there.detector} and {there.attack} on "
+                f"{there.dataset}/{there.category}: give another --results"
+            )
+
+    def _is_finished(self) -> bool:
+        assert self.folder is not None
+        return (self.folder / "run.json").exists() and isinstance(read_record(self.folder), FinishedRecord)
 
     def _worker(self, data: Data, prepared: Prepared, attack: Method, batch_size: int, monitor: Monitor) -> Work:
         assert isinstance(attack, Attack)

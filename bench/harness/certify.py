@@ -6,6 +6,7 @@ image of the ball: of a normal image the upper one, of an anomalous image the lo
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ from ..core.detector import Detector, Origin
 from ..core.progress import Monitor
 from ..core.threat import ThreatModel, eps_text, parse_eps, read_number
 from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, _inside, own_code
-from ..engine.worker import Prepared
+from ..engine.worker import Prepared, Work
 from ..errors import UserError
 from ..plugins import registry
-from ..plugins.fitting import DetectorSpec, origin_of
-from ..plugins.fitting import around as around_origin
+from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import default_size
+from ..plugins.origin import around as around_origin
+from ..plugins.origin import origin_of
 from ..stats import smoothing
+from ..system import locks
 from .cell import Cell
 from .evaluate import frame_of
 from .subject import DetectorUnderTest, batch_size_for
@@ -212,6 +215,15 @@ class CertificateCell(Cell):
 
     def _at_once(self, batch_size: int) -> int:
         return 1  # a batch is one image under many draws
+
+    def _work(
+        self, data: Data, worker: Work, rows: list[Row], record: Record, batch_size: int, monitor: Monitor
+    ) -> None:
+        """The cells of all radii share their draws: what another process draws is waited for, and then it is there."""
+        assert isinstance(worker, Certifier)
+        doing = f"draws noisy scores of {self.spec.detector} on {data.name}/{data.category}"
+        with locks.alone(worker.folder, doing, monitor.tell) if worker.folder else contextlib.nullcontext():
+            super()._work(data, worker, rows, record, batch_size, monitor)
 
     def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
         assert isinstance(attack, Certificate)

@@ -20,7 +20,8 @@ from ..core.score import GOALS
 from ..core.threat import ThreatModel, eps_text
 from ..engine.worker import Prepared
 from ..errors import UserError
-from ..plugins.fitting import BATCH_SIZE, DetectorSpec, held_out_threshold, origin_of
+from ..plugins.fitting import BATCH_SIZE, DetectorSpec, held_out_threshold
+from ..plugins.origin import origin_of
 from ..system.provenance import choose_device
 
 FULL_BATCH_UP_TO = 128

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import inspect
-import json
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,26 +16,27 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..core import parameters
-from ..core.data import Data
+from ..core.data import Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
-from ..core.progress import Progress
+from ..core.progress import Progress, to_log
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
 from ..errors import UserError, unknown
 from ..stats.metrics import threshold_at
-from ..system import files
-from ..system.cache import cache_folder
-from ..system.files import file_sha256
+from ..system import locks
 from ..system.memory import free_memory
 from ..system.provenance import choose_device, versions
-from . import registry
+from . import kept_fits, registry
+from .origin import around
 
-SCHEMA = 2
 BATCH_SIZE = 32
 RANDOMIZED_DRAWS = 8  # noise draws whose mean is the reported score of a randomized detector
 FALSE_ALARMS = 0.05
 
 Tell = Callable[[str], None]
+
+_one_at_a_time = threading.RLock()
+"""Of this process: a fit draws from torch's global generator, and there is one for all threads."""
 
 
 class Threshold(NamedTuple):
@@ -52,17 +51,24 @@ class Threshold(NamedTuple):
 class DetectorSpec:
     """A detector by name and parameters: what is needed to know its results, before it is built or fitted.
 
-    `outer+inner` is a wrapper around another candidate. A parameter `part.k` is of that part; `k` alone is of every
-    part that has it.
+    `bench.evaluate` and `bench.certify` take one wherever they take a name: it fits once for all their calls. Nothing
+    is imported before it is needed; what is wrong with the name or a parameter is a UserError of the first access that
+    needs it. A fit is kept in the user's cache folder, and found there by everything that it depends on.
     """
 
     name: str
+    """As `bench list detectors` shows, `path/to/file.py:ClassName`, or `outer+inner`: a wrapper around another."""
     given: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters; text means what it means on the command line. `part.k` is of that part, `k` of every part that has
+    it."""
     seed: int = 0
+    """Of the fit, and of the choice of the held-out images."""
     device: str = "auto"
+    """`auto` is the first GPU where there is one; else as torch names it."""
     progress: Progress = field(default_factory=Progress)
-    tell: Tell = lambda message: None
-    """Receives a sentence when something worth knowing happens (a fit starts, a plug-in changed)."""
+    """Hears of the steps of a fit."""
+    tell: Tell = to_log
+    """Receives a sentence when something worth knowing happens (another process fits the same, a plug-in changed)."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
 
@@ -197,56 +203,52 @@ class DetectorSpec:
 
     def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
         """This part around `inside[0]`, ready to score."""
-        fit_set, _ = data.train.split(self.seed)
-        with torch.random.fork_rng():
+        with _one_at_a_time, torch.random.fork_rng():
             torch.manual_seed(_torch_seed(self.seed))
             detector = self._of(values, *inside).to(choose_device(self.device))
-            kept = None
-            if type(detector).fit is not Wrapper.fit:
-                recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
-                recipe = parameters.identity(recipe)
-                folder = self._folder(data, recipe, fit_set.fingerprint)
-                if (folder / "fit.json").exists():
-                    load(detector, folder)
-                else:
-                    self._fit(detector, data, folder, recipe)
-                record = files.read_json(folder / "fit.json")
-                kept = {name: record[name] for name in ("model_sha256", "seconds", "images")}
-            used = parameters.identity(detector.parameters_record)
-            origin = Origin(self.plugin.name, self.plugin.sha256, used, self._own_changed(values), kept)
-            for inner in inside:
-                assert inner.origin is not None
-                origin = around(origin, inner.origin)
-            detector.origin = origin
+            kept = None if type(detector).fit is Wrapper.fit else self._learned(detector, data)
+        used = parameters.identity(detector.parameters_record)
+        origin = Origin(self.plugin.name, self.plugin.sha256, used, self._own_changed(values), kept)
+        for inner in inside:
+            assert inner.origin is not None
+            origin = around(origin, inner.origin)
+        detector.origin = origin
         detector.eval().requires_grad_(False)
         return detector
 
-    def _folder(self, data: Data, recipe: Mapping[str, Any], fingerprint: str) -> Path:
-        key = {
+    def _learned(self, detector: Detector, data: Data) -> dict[str, Any]:
+        """What the record of a run says of the fit, which is loaded, or made now and kept. Of several processes that
+        want the same one fits, and the others wait for it."""
+        fit_set, _ = data.train.split(self.seed)
+        recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
+        identity = {
             "detector": self.plugin.name,
             "code": self.plugin.sha256,
             "seed": self.seed,
-            "data": fingerprint,
-            "parameters": recipe,
+            "data": fit_set.fingerprint,
+            "parameters": parameters.identity(recipe),
             "image_size": data.image_size,
         }
-        digest = files.digest(json.dumps(key, sort_keys=True), 16)
-        place = f"{data.name}-{data.category}-{data.image_size}px"
-        name = self.plugin.name.replace(":", "-")  # a colon is no file name everywhere
-        return cache_folder() / "fitted" / place / f"{name}-{digest}"
+        folder = kept_fits.folder_of(self.plugin.name, data, identity)
+        if not kept_fits.is_whole(folder):
+            with locks.alone(folder, f"fits {self.plugin.name} on {data.name}/{data.category}", self.tell):
+                if not kept_fits.is_whole(folder):
+                    self._fit(detector, data, fit_set, folder, identity)
+                    return kept_fits.summary(folder)
+        kept_fits.load(detector, folder)
+        return kept_fits.summary(folder)
 
-    def _fit(self, detector: Detector, data: Data, folder: Path, recipe: Mapping[str, Any]) -> None:
+    def _fit(
+        self, detector: Detector, data: Data, fit_set: TrainSet, folder: Path, identity: Mapping[str, Any]
+    ) -> None:
         name = self.plugin.name
-        fit_set, _ = data.train.split(self.seed)
         if len(fit_set) < detector.minimum_images:
             raise UserError(
                 f"{name} learns from at least {detector.minimum_images} normal images; {data.name}/{data.category} "
                 f"has {len(data.train)}, of which {len(data.train) - len(fit_set)} are held out"
             )
-        pattern = f"{glob.escape(folder.name.rpartition('-')[0])}-*/fit.json"
-        others = [files.read_json(p) for p in folder.parent.glob(pattern)]
-        same = {"detector": name, "parameters": recipe, "seed": self.seed}
-        if any(all(o.get(key) == value for key, value in same.items()) for o in others):
+        same = {key: identity[key] for key in ("detector", "parameters", "seed")}
+        if any(same.items() <= other.items() for other in kept_fits.others(folder)):
             self.tell(
                 f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted; "
                 "fitting again"
@@ -266,18 +268,13 @@ class DetectorSpec:
         finally:
             detector.progress = Progress()
         record = {
-            "schema": SCHEMA,
-            "detector": name,
-            "code": self.plugin.sha256,
-            "seed": self.seed,
-            "parameters": recipe,
-            "data": fit_set.fingerprint,
-            "image_size": data.image_size,
+            "schema": kept_fits.SCHEMA,
+            **identity,
             "images": len(fit_set),
             "seconds": round(time.monotonic() - started, 1),
             "versions": versions(),
         }
-        save(detector, folder, record)
+        kept_fits.save(detector, folder, record)
         (folder / "training.pt").unlink(missing_ok=True)
 
 
@@ -291,59 +288,6 @@ def split(name: str) -> tuple[str, str | None]:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest
     return name, None
-
-
-def around(outer: Origin, inner: Origin) -> Origin:
-    """The origin of outer+inner."""
-
-    def under(origin: Origin, record: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(record) if "+" in origin.name else {f"{origin.name}.{k}": v for k, v in record.items()}
-
-    return Origin(
-        f"{outer.name}+{inner.name}",
-        hashlib.sha256((outer.code + inner.code).encode()).hexdigest(),
-        under(outer, outer.parameters) | under(inner, inner.parameters),
-        under(outer, outer.changed) | under(inner, inner.changed),
-        _together({o.name: o.fit for o in (outer, inner) if o.fit}),
-    )
-
-
-def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The record of a detector's fit; of several parts, with their seconds added and each part's own record."""
-    if len(fits) <= 1:
-        return next(iter(fits.values()), None)
-    seconds = round(sum(fit["seconds"] for fit in fits.values()), 1)
-    return {"seconds": seconds, "images": next(iter(fits.values()))["images"], "parts": dict(fits)}
-
-
-def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
-    """model.safetensors and, last, fit.json with its hash: a folder with fit.json is whole."""
-    from safetensors.torch import save_file
-
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.learned().items()}
-    model = folder / "model.safetensors"
-    with files.writing(model) as partial:
-        save_file(state, partial)
-    files.write_json(folder / "fit.json", {**record, "model_sha256": file_sha256(model)})
-
-
-def load(detector: Detector, folder: Path) -> None:
-    from safetensors.torch import load_file
-
-    model = folder / "model.safetensors"
-    remedy = f"delete {folder} to fit again"
-    record = files.read_json(folder / "fit.json")
-    if record.get("schema") != SCHEMA:
-        raise UserError(f"{folder} was written by another version (schema {record.get('schema')}); {remedy}")
-    if file_sha256(model) != record["model_sha256"]:
-        raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
-    try:
-        state = load_file(model)
-        if isinstance(detector, Wrapper):  # its inner detector is loaded already
-            state |= {name: value for name, value in detector.state_dict().items() if name.startswith("inner.")}
-        detector.load_state_dict(state)
-    except Exception as error:
-        raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
 
 
 def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:
@@ -369,17 +313,3 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
 def _torch_seed(seed: int) -> int:
     """Spreads run seeds, so that the per-step seeds of a training do not overlap between runs."""
     return int.from_bytes(hashlib.sha256(f"fit\t{seed}".encode()).digest()[:6], "big")
-
-
-def origin_of(detector: Detector) -> Origin:
-    """Of a detector that the caller built, and of what it is wrapped around."""
-    if detector.origin is not None:
-        return detector.origin
-    try:
-        code = file_sha256(Path(inspect.getfile(type(detector))))
-    except (OSError, TypeError):  # defined in a notebook
-        code = "unknown"
-    record = detector.parameters_record
-    changed = parameters.identity(parameters.changed(type(detector), record))
-    own = Origin(type(detector).__name__, code, parameters.identity(record), changed)
-    return around(own, origin_of(detector.inner)) if isinstance(detector, Wrapper) else own

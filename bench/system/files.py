@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,23 @@ def writing(path: Path) -> Iterator[Path]:
 def digest(text: str, digits: int = 24) -> str:
     """A file name for any text: the first hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
+
+
+NAME_LENGTH = 200  # file systems end at 255, and a cell's folder gets a suffix, its lock another one
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_+-]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
+
+
+def safe_name(name: str) -> str:
+    """The name of a file or folder for any text, that every file system takes: letters, digits and . _ + - stay.
+
+    Where another character was replaced, or something was cut, 8 hex digits of the whole text follow, so that two texts
+    have two names. (But for capital letters, which some file systems do not tell apart.)
+    """
+    if PLAIN_NAME.fullmatch(name) and len(name) <= NAME_LENGTH and not RESERVED.fullmatch(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9._+-]", "_", name[:NAME_LENGTH])
+    return f"{re.sub(r'^[.]', '_', readable)}-{digest(name, 8)}"
 
 
 def write_text(path: Path, text: str) -> None:

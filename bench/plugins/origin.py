@@ -1,0 +1,50 @@
+"""How a detector came to be: by name and fitted, built by the caller, or put around another."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import parameters
+from ..core.detector import Detector, Origin, Wrapper
+from ..system.files import file_sha256
+
+
+def around(outer: Origin, inner: Origin) -> Origin:
+    """The origin of outer+inner."""
+
+    def under(origin: Origin, record: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(record) if "+" in origin.name else {f"{origin.name}.{k}": v for k, v in record.items()}
+
+    return Origin(
+        f"{outer.name}+{inner.name}",
+        hashlib.sha256((outer.code + inner.code).encode()).hexdigest(),
+        under(outer, outer.parameters) | under(inner, inner.parameters),
+        under(outer, outer.changed) | under(inner, inner.changed),
+        _together({o.name: o.fit for o in (outer, inner) if o.fit}),
+    )
+
+
+def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The record of a detector's fit; of several parts, with their seconds added and each part's own record."""
+    if len(fits) <= 1:
+        return next(iter(fits.values()), None)
+    seconds = round(sum(fit["seconds"] for fit in fits.values()), 1)
+    return {"seconds": seconds, "images": next(iter(fits.values()))["images"], "parts": dict(fits)}
+
+
+def origin_of(detector: Detector) -> Origin:
+    """Of a detector that the caller built, and of what it is wrapped around."""
+    if detector.origin is not None:
+        return detector.origin
+    try:
+        code = file_sha256(Path(inspect.getfile(type(detector))))
+    except (OSError, TypeError):  # defined in a notebook
+        code = "unknown"
+    record = detector.parameters_record
+    changed = parameters.identity(parameters.changed(type(detector), record))
+    own = Origin(type(detector).__name__, code, parameters.identity(record), changed)
+    return around(own, origin_of(detector.inner)) if isinstance(detector, Wrapper) else own
