@@ -220,7 +220,8 @@ def test_a_finished_cell_needs_no_lock(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_two_threads_take_turns(tmp_path: Path) -> None:
-    inside, most, told = 0, 0, []
+    inside, most = 0, 0
+    told: list[str] = []
 
     def work() -> None:
         nonlocal inside, most
