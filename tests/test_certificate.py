@@ -308,7 +308,7 @@ def test_a_bracket_is_shown_for_the_categories_that_were_attacked(data: Data, tm
     whole, part = brackets(read_results(tmp_path)[0])
     assert whole.categories == ["one", "two"] and whole.attacked() is None
     assert part.categories == ["two"] and part.attacked() is not None
-    assert [line["bracket"] for line in (whole.line, part.line)] == ["open", "holds"]
+    assert [bracket.verdict for bracket in (whole, part)] == ["open", "holds"]
 
 
 def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_a_detector_of_the_same_name_is_no_bracket(data: Data, tmp_path: Path) -
     few = registry.load("detectors", "smoothed").target(Linear(1), sigma=0.25, n=5)
     evaluate(few, data, "noise-l2", ThreatModel("l2", 0.1), results=tmp_path)
     (found,) = brackets(read_results(tmp_path)[0])
-    assert found.attacked() is not None and found.line["bracket"] == "open (attacked with n below 15)"
+    assert found.attacked() is not None and found.verdict == "open (attacked with n below 15)"
 
 
 def test_the_plot_has_clean_certified_and_attacked(data: Data, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ..core.threat import eps_text
 from ..stats.metrics import Bootstrap, Estimate, mean
 from .result import Result, with_settings
 from .schema import CheckRecord
@@ -41,12 +40,17 @@ class Bracket(NamedTuple):
 
     def attacked(self) -> Estimate | None:
         """Of the strongest attack on each category; None unless all of them were attacked at this radius."""
-        strongest = [self._strongest(category) for category in self.categories]
-        return mean([r.metrics["robust_auroc"] for r in strongest if r]).estimate() if all(strongest) else None
+        strongest = self.strongest
+        return mean([r.metrics["robust_auroc"] for r in strongest]).estimate() if strongest else None
 
-    def _strongest(self, category: str) -> Result | None:
-        cells = [r for r in self.attacks.get(category, ()) if "robust_auroc" in r.metrics]
-        return min(cells, key=lambda r: r.metrics["robust_auroc"].value, default=None)
+    @property
+    def strongest(self) -> list[Result]:
+        """The attack that reached least, per category; none unless all of them were attacked at this radius."""
+        found = []
+        for category in self.categories:
+            cells = [r for r in self.attacks.get(category, ()) if "robust_auroc" in r.metrics]
+            found += [min(cells, key=lambda r: r.metrics["robust_auroc"].value)] if cells else []
+        return found if len(found) == len(self.categories) else []
 
     @property
     def scope(self) -> str:
@@ -55,39 +59,20 @@ class Bracket(NamedTuple):
         return f"mean of {count} categories" if count > 1 else self.categories[0]
 
     @property
-    def line(self) -> dict[str, str]:
-        """A row of the table."""
-        strongest = [self._strongest(category) for category in self.categories]
-        names = dict.fromkeys(r.attack for r in strongest if r) if all(strongest) else ()
-        failed = {
-            check.sentence
-            for cells in (self.certificates.values(), *self.attacks.values())
-            for r in cells
-            for check in r.record.failed
-            if check.name == CHECK
-        }
-        attacked = self.attacked()
-        return {
-            "data": f"{self.data}, {self.scope}",
-            "detector": self.detector,
-            "certificate": self.how or "defaults",
-            "l2 radius": eps_text(self.radius),
-            "clean": _text(self.certified("clean_auroc")),
-            "certified": _text(self.certified()),
-            "attacked": _text(attacked),
-            "by": "; ".join(names),
-            "bracket": f"**VIOLATED**: {'; '.join(sorted(failed))}" if failed else self._verdict(attacked),
-        }
+    def violations(self) -> list[str]:
+        """How an attack went below what is certified: a sentence each; one of both is wrong."""
+        cells = [r for own in (self.certificates.values(), *self.attacks.values()) for r in own]
+        return sorted({check.sentence for r in cells for check in r.record.failed if check.name == CHECK})
 
-    def _verdict(self, attacked: Estimate | None) -> str:
-        if attacked is None or self.certified() is None:
+    @property
+    def verdict(self) -> str:
+        """Whether it holds, as far as that was tried."""
+        if self.violations:
+            return "violated"
+        if self.attacked() is None or self.certified() is None:
             return "open"
         few = [r for cells in self.attacks.values() for r in cells if not _enough_draws(r)]
         return f"open (attacked with n below {ENOUGH_DRAWS})" if few else "holds"
-
-
-def _text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else str(estimate)
 
 
 def brackets(results: Sequence[Result]) -> list[Bracket]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..analysis import bracket_table
 from ..analysis.boards import Board, boards
+from ..analysis.bracket_table import BracketLine
 from ..analysis.overview import Overview, differing, overviews
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
-from ..cells.bracket import brackets
 from ..cells.result import Result
 from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED
 
+WIDTH = 120  # of lines of prose
 CELLS_WITH_EVERY_CHECK = 60
 """Of more, only failed checks are in LEADERBOARD.md, which GitHub cuts at 512 KiB; the page has every sentence."""
 
@@ -126,17 +129,17 @@ def _checks(board: Board, every: bool) -> list[str]:
 
 def _brackets(results: Sequence[Result]) -> list[str]:
     """The section that sets certificates beside attacks; empty without certificates."""
-    lines = [bracket.line for bracket in brackets(results)]
-    if not lines:
+    rows = [_bracket(line) for line in bracket_table.lines(results)]
+    if not rows:
         return []
-    rows = list(dict.fromkeys(tuple(map(_plain, line.values())) for line in lines))
-    return [
-        "## Certified and attacked",
-        "",
-        f"{BETWEEN} {HOW_TO_ATTACK} {IMPOSSIBLE}\n",
-        _table(list(lines[0]), rows),
-        "",
-    ]
+    how_to_read = textwrap.fill(f"{BETWEEN} {HOW_TO_ATTACK} {IMPOSSIBLE}", WIDTH) + "\n"
+    return ["## Certified and attacked", "", how_to_read, _table(bracket_table.TITLES, rows), ""]
+
+
+def _bracket(line: BracketLine) -> list[str]:
+    numbers = map(_number, (line.clean, line.certified, line.attacked))
+    verdict = f"**VIOLATED**: {_plain('; '.join(line.violations))}" if line.violations else line.verdict
+    return [*map(_plain, line[:4]), *numbers, _plain(line.by), verdict]
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

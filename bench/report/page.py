@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..analysis import bracket_table
 from ..analysis.boards import boards
 from ..analysis.overview import differing, overviews
 from ..analysis.table import COSTS_SHOWN
-from ..cells.bracket import brackets, broken_brackets
+from ..cells.bracket import broken_brackets
 from ..cells.reader import Results
 from ..cells.result import Result
 from ..checks.explanations import EXPLAINED
@@ -68,7 +69,8 @@ def page(found: Results, sort: str = "") -> str:
         footnotes=FOOTNOTES,
         between=BETWEEN,
         impossible=IMPOSSIBLE,
-        brackets=[bracket.line for bracket in brackets(found.results)],
+        brackets=bracket_table.lines(found.results),
+        bracket_titles=bracket_table.TITLES,
         violations=broken_brackets(found.results),
         overviews=overviews(found.results, sort),
         costs=COSTS_SHOWN,

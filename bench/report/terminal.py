@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.boards import Board, boards
@@ -41,22 +41,17 @@ class Run(NamedTuple):
     """A detector under one attack and budget: a row."""
 
     detector: str
-    data: str
-    attack: str
-    eps: str
-    on: str
-    """The category, or over how many of them the values are means."""
-    metric: str
+    setting: Mapping[str, str]
+    """Title -> text; what all rows share is said above the table."""
     clean: Value
     worst: Value
-    passes: str
-    """Forward + backward, per image."""
+    passes: float
+    """Forward and backward, per image."""
     unranked: str
     """Why it would have no rank; empty where it would."""
 
 
-SAID_ONCE = ("data", "attack", "eps", "on", "metric")
-"""Columns that go into the title where all rows are the same."""
+WIDEST_WORD = 14  # that is never broken, however narrow the terminal
 
 
 def run_table(cells: Sequence[Result]) -> Group:
@@ -65,46 +60,45 @@ def run_table(cells: Sequence[Result]) -> Group:
     from rich.console import Group
 
     runs = [run for board in boards(cells) for run in _runs(board)]
-    apart = [column for column in SAID_ONCE if len({getattr(run, column) for run in runs}) > 1]
-    found = _table(", ".join(getattr(runs[0], column) for column in SAID_ONCE if column not in apart))
-    for title in ("detector", *apart):
-        found.add_column(title, overflow="fold")
+    shared = [column for column, text in runs[0].setting.items() if all(run.setting[column] == text for run in runs)]
+    apart = [column for column in runs[0].setting if column not in shared]
+    marks = {why: f"({i})" for i, why in enumerate(dict.fromkeys(run.unranked for run in runs if run.unranked), 1)}
+    rows = [
+        [" ".join(filter(None, (run.detector, marks.get(run.unranked)))), *(run.setting[column] for column in apart)]
+        for run in runs
+    ]
+    found = _table()
+    for title, texts in zip(("detector", *apart), zip(*rows, strict=True), strict=True):
+        widest = max(len(word) for text in texts for word in text.split())
+        found.add_column(title, overflow="fold", min_width=min(widest, WIDEST_WORD))
     for title in ("clean", cells[0].claim, "passes"):
         found.add_column(title, justify="right", no_wrap=True)
-    marks = {why: f"({i})" for i, why in enumerate(dict.fromkeys(run.unranked for run in runs if run.unranked), 1)}
-    for run in runs:
-        name = f"{run.detector} {marks[run.unranked]}" if run.unranked else run.detector
-        texts = (name, *(getattr(run, column) for column in apart), run.clean.text, run.worst.whole, run.passes)
-        found.add_row(*map(_text, texts))
-    return Group(found, *(_text(f"{mark} not ranked: {why}") for why, mark in marks.items()))
+    for run, row in zip(runs, rows, strict=True):
+        found.add_row(*map(_text, (*row, run.clean.text, run.worst.text, f"{run.passes:.0f}")))
+    above = _text(", ".join(runs[0].setting[column] for column in shared), "table.title")
+    return Group(above, found, *(_text(f"{mark} not ranked: {why}") for why, mark in marks.items()))
 
 
 def _runs(board: Board) -> Iterator[Run]:
     spec, score = board.cells[0].spec, board.ranked_by.rpartition("_")[2]
     for name, cells in board.entries:
-        cost = Cost.of(cells)
-        yield Run(
-            name,
-            f"{spec.dataset}, {spec.image_size} px",
-            board.cells[0].attack,
-            f"{spec.norm} {spec.eps}",
-            cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",
-            "AUROC" if score == "auroc" else score,
-            value_of(cells, f"clean_{score}"),
-            value_of(cells, board.ranked_by),
-            cost.texts["passes per image"],
-            "; ".join(board.unranked.get(name, ())),
-        )
+        setting = {
+            "data": f"{spec.dataset}, {spec.image_size} px",
+            "attack": board.cells[0].attack,
+            "eps": f"{spec.norm} {spec.eps}",
+            "on": cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",
+            "metric": "AUROC" if score == "auroc" else "acc.",
+        }
+        clean, worst = value_of(cells, f"clean_{score}"), value_of(cells, board.ranked_by)
+        yield Run(name, setting, clean, worst, Cost.of(cells).passes, "; ".join(board.unranked.get(name, ())))
 
 
-def _table(title: str) -> Table:
+def _table(title: str | None = None) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(
-        title=_text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
-        show_edge=False,
-    )  # fmt: skip
+    shown = None if title is None else _text(title, "table.title")
+    return Table(title=shown, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
 def _text(text: str, style: str = "") -> Text:
