@@ -130,7 +130,7 @@ class Climb:
             self.trace.note(self.trace.budget + 1, self.best_value)
         if not self.score.randomized:
             return self.best
-        values = [self.sign * self.score.mean(c, rng.child("choose"), self.draws) for c in self.candidates]
+        values = [self.sign * self.score.mean(c, rng.for_choice(), self.draws) for c in self.candidates]
         best = torch.stack(values).argmax(0)
         return torch.stack(self.candidates)[best, torch.arange(len(best), device=best.device)]
 

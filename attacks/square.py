@@ -67,10 +67,10 @@ class Square(Attack):
         under draws that no search has seen.
         """
         draws = self.draws if score.randomized else 1
-        first, value = x, sign * score.mean(x, rng.child("choose"), draws)
+        first, value = x, sign * score.mean(x, rng.for_choice(), draws)
         if starts is not None:
             inside = threat.project(starts, x)
-            first, value = _better(first, value, inside, sign * score.mean(inside, rng.child("choose"), draws))
+            first, value = _better(first, value, inside, sign * score.mean(inside, rng.for_choice(), draws))
         best = first
         for restart in range(self.restarts):
             left = (~score.done(value, sign)).nonzero().flatten()
@@ -79,7 +79,7 @@ class Square(Attack):
             source = rng.rows(left.tolist())
             search = _Search(x[left], first[left], value[left], sign[left], source.child("restart", restart))
             found = threat.project(search.run(score, threat, self.queries, self.p_init, draws), x[left])
-            reached = sign[left] * score.mean(found, source.child("choose"), draws)
+            reached = sign[left] * score.mean(found, source.for_choice(), draws)
             better, higher = _better(best[left], value[left], found, reached)
             best, value = best.index_copy(0, left, better), value.index_copy(0, left, higher)
         return best

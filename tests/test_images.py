@@ -87,7 +87,7 @@ def test_a_saved_image_has_the_score_of_its_row(
         assert torch.equal(clean[0], data.test.image(data.test.ids.index(row.id)))
         assert entry.label == row.label
         for image, noted in ((clean, row.clean), (attacked, row.worst)):
-            rng = Rng(3, [row.id], "test").child("evaluate")
+            rng = Rng.evaluation(3, [row.id])
             assert abs(float(score.mean(image, rng, draws)) - noted) <= allowed
         assert threat.violation(attacked, clean) is None
         assert float(threat.distance(attacked, clean)) == pytest.approx(row.distance, rel=1e-6)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 import torch
 
 from bench import Rng
+from bench.core.rng import fit_seed, held_out_lot, probe_lot
 
 LIKE = torch.zeros(3, 2, 4, 4)
 
@@ -77,3 +80,40 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
 def test_a_batch_of_another_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected a batch of 1"):
         Rng(0, ["a"]).normal(LIKE)
+
+
+@pytest.mark.parametrize(
+    ("source", "purpose"),
+    [
+        (Rng.of_run(3, ["a", "b"]), "test"),
+        (Rng.evaluation(3, ["a", "b"]), "test/evaluate"),
+        (Rng.of_run(3, ["a", "b"]).for_attack(), "test/attack"),
+        (Rng.of_run(3, ["a", "b"]).for_another_attack(), "test/another attack"),
+        (Rng.of_run(3, ["a", "b"]).for_attack_on_known_noise(), "test/attack/known noise"),
+        (Rng.of_run(3, ["a", "b"]).for_choice(), "test/choose"),
+        (Rng.of_run(3, ["a", "b"]).for_check(), "test/check"),
+        (Rng.of_run(3, ["a", "b"]).known(), "known noise"),
+        (Rng.held_out(3, ["a", "b"]), "held out"),
+        (Rng.against_certificate(3, ["a", "b"]), "certificate/attack"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_stream_of_the_benchmark_keeps_its_name(source: Rng, purpose: str) -> None:
+    """Published rows rest on these draws: another name is another number."""
+    assert torch.equal(source.normal(LIKE[:2]), Rng(3, ["a", "b"], purpose).normal(LIKE[:2]))
+
+
+def test_each_draw_of_a_certificate_has_a_source_of_its_own() -> None:
+    first, second = Rng.certificate(3, "a", range(2)), Rng.certificate(3, "a", range(1, 2))
+    assert torch.equal(first.normal(LIKE[:2])[1:], second.normal(LIKE[:1]))
+    assert torch.equal(
+        Rng(3, ["a\tdraw 1"], "certificate").normal(LIKE[:1]), Rng.certificate(3, "a", range(1, 2)).normal(LIKE[:1])
+    )
+
+
+def test_lots_and_seeds_are_those_of_the_published_splits() -> None:
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    assert held_out_lot(3, "a") == digest("held out\t3\ta") and probe_lot(3, "a") == digest("probe\t3\ta")
+    assert fit_seed(3) == int(digest("fit\t3")[:12], 16)

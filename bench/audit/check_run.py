@@ -137,7 +137,7 @@ def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
     found: list[float] = []
     for start in range(0, len(rows), BATCH_SIZE):
         some = range(start, min(start + BATCH_SIZE, len(rows)))
-        x, rng = worker.data.test.images(some).to(worker.prepared.device), worker._rng(some).child("evaluate")
+        x, rng = worker.data.test.images(some).to(worker.prepared.device), worker.rng(some).for_evaluation()
         found += worker.score.mean(x, rng, worker.draws).tolist()
     labels = np.array([row.label for row in rows]) == 1
     clean, worst = np.array([row.clean for row in rows]), np.array([row.worst for row in rows])

@@ -310,7 +310,7 @@ def scores_are_those(
         some = stored[start : start + BATCH_SIZE]
         for column in ("clean", "attacked"):
             x = torch.stack([getattr(image, column) for image in some]).to(detector.device)
-            rng = Rng(spec.seed, [image.row.id for image in some], "test").child("evaluate")
+            rng = Rng.evaluation(spec.seed, [image.row.id for image in some])
             for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
                 then = image.row.clean if column == "clean" else image.row.worst
                 off = abs(found - then) if math.isfinite(found) else math.inf

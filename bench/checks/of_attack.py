@@ -142,7 +142,7 @@ def rescored_is_the_same(reattack: Reattack) -> tuple[bool, str]:
         image = on_disk.smaller([name], reattack.x[i : i + 1])
         if image is not None:
             images[i], noted[i], stored = image[0], reattack.rows[reattack.probe[i]].worst, stored + 1
-    source = reattack.rng(order).child("evaluate")
+    source = reattack.rng(order).for_evaluation()
     scores = reattack.worker.score.mean(images[order], source, reattack.worker.draws).flip(0)
     off = float((scores.double().cpu() - torch.tensor(noted, dtype=torch.float64)).abs().max())
     return off <= SAME * reattack.spread, (
@@ -222,7 +222,7 @@ def more_steps(reattack: Reattack) -> tuple[bool, str]:
 
 def more_restarts(reattack: Reattack) -> tuple[bool, str]:
     """As many restarts again, from other random starts; of both, the better."""
-    other = reattack.attacked_by(reattack.attack, reattack.few, run="another attack")
+    other = reattack.attacked_by(reattack.attack, reattack.few, again=True)
     if torch.equal(other, reattack.again.images[reattack.few]):
         return True, "another run ends at the same images: nothing in it is random"
     return _adds_little(reattack, other, "twice the restarts", best_of_both=True)

@@ -124,7 +124,7 @@ def attack_stays_inside(certified: Certified) -> tuple[bool, str]:
     sign = 1.0 - 2.0 * labels.to(x.dtype)
     score = Score(with_draws(prepared.detector, ATTACKED_DRAWS), spec.detector)
     score.passes = certified.certifier.score.passes
-    rng = Rng(spec.seed, [certified.rows[i].id for i in some], "certificate/attack")
+    rng = Rng.against_certificate(spec.seed, [certified.rows[i].id for i in some])
     moved = attack(score, x.clone(), sign, spec.threat, rng)
     assert isinstance(moved, Tensor)
     wrong = spec.threat.violation(moved, x)

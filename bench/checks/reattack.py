@@ -6,7 +6,6 @@ What the checks of `bench.checks.of_attack` are made of. Nothing here changes a 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..core.attack import Attack, Attacked, Trace
 from ..core.data import Data
-from ..core.rng import Rng
+from ..core.rng import Rng, probe_lot
 from ..core.score import Passes, Score
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
@@ -92,11 +91,11 @@ class _Again(Worker):
         self.raw: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Watched] = {}
 
-    def _attacked(
+    def attacked(
         self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
     ) -> Attacked:
         watched = Watched(score, x, sign, self.spec.threat, rng.ids)
-        found = super()._attacked(watched, x, sign, rng, starts, trace)
+        found = super().attacked(watched, x, sign, rng, starts, trace)
         for i, name in enumerate(rng.ids):
             self.raw[name], self.watched[name] = [image[i] for image in found.images.values()], watched
         return found
@@ -225,11 +224,11 @@ class Reattack:
         return float(sum(np.mean(of_class) for of_class in falls.values()))
 
     def rng(self, positions: Sequence[int]) -> Rng:
-        return Rng(self.spec.seed, [self.ids[p] for p in positions], "test")
+        return Rng.of_run(self.spec.seed, [self.ids[p] for p in positions])
 
     def each(self, images: Tensor, positions: Sequence[int]) -> Tensor:
         """(draws, B): scores under draws that are the same for every attack, and that none has seen."""
-        scores = self.worker.score.each(images, self.rng(positions).child("check"), self.draws)
+        scores = self.worker.score.each(images, self.rng(positions).for_check(), self.draws)
         return scores.double()
 
     @cached_property
@@ -279,17 +278,21 @@ class Reattack:
         return Worker(self.spec, self.data, self.prepared, self.attack)
 
     def attacked_by(
-        self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, run: str = "attack"
+        self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, again: bool = False
     ) -> Tensor:
-        """Images of the probe after another attack; of its parts, the best by draws of their own."""
+        """Images of the probe after another attack; of its parts, the best by draws of their own.
+
+        again: from other random starts than the cell's own attack.
+        """
         worker = self.own if attack is self.attack else Worker(self.spec, self.data, self.prepared, attack)
         worker.spec, worker.score.passes = self.spec.within(threat or self.threat), self.passes
 
         def work(some: Sequence[int]) -> Tensor:
             rng, where = self.rng(some), list(some)
-            found = worker._attacked(worker.score, self.x[where], self.sign[where], rng.child(run), None).images
+            source = rng.for_another_attack() if again else rng.for_attack()
+            found = worker.attacked(worker.score, self.x[where], self.sign[where], source, None).images
             images = torch.stack(list(found.values()))
-            means = [worker.score.mean(image, rng.child("choose"), worker.draws) for image in images]
+            means = [worker.score.mean(image, rng.for_choice(), worker.draws) for image in images]
             best = torch.stack([self.sign[where] * mean for mean in means]).argmax(0)
             return images[best, torch.arange(len(where), device=best.device)]
 
@@ -333,12 +336,8 @@ def _probe(rows: Sequence[Row], attacked: Any, seed: int) -> tuple[list[int], li
         strata = [ranked[k * len(ranked) // count : (k + 1) * len(ranked) // count] for k in range(count)]
         step = 2 if count > 3 - len(classes) else 1
         few += range(len(chosen) + seed % step, len(chosen) + count, step)
-        chosen += [min(stratum, key=lambda i: _digest(seed, rows[i].id)) for stratum in strata]
+        chosen += [min(stratum, key=lambda i: probe_lot(seed, rows[i].id)) for stratum in strata]
     return chosen, few
-
-
-def _digest(seed: int, name: str) -> str:
-    return hashlib.sha256(f"probe\t{seed}\t{name}".encode()).hexdigest()
 
 
 def _in_memory(work: Callable[[Sequence[int]], T], indices: Sequence[int]) -> list[T]:

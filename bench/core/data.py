@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .images import Source, to_tensor
+from .rng import held_out_lot
 
 # Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
 # memory of a run does not grow with the data set.
@@ -94,7 +95,7 @@ class TrainSet(ImageSet):
         the seed and the ids alone: not on the order of the files or on a library's random generator.
         """
         count = min(max(MIN_HELD_OUT, len(self) // 10), len(self) // 4)
-        key = {r.id: hashlib.sha256(f"held out\t{seed}\t{r.id}".encode()).digest() for r in self.records}
+        key = {r.id: held_out_lot(seed, r.id) for r in self.records}
         chosen = set(sorted(self.ids, key=key.__getitem__)[:count])
         fit = [r for r in self.records if r.id not in chosen]
         held = [r for r in self.records if r.id in chosen]

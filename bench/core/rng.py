@@ -1,4 +1,7 @@
-"""Randomness that belongs to an image: its draws do not depend on the batch, the order or an interruption."""
+"""Randomness that belongs to an image: its draws do not depend on the batch, the order or an interruption.
+
+The streams of the benchmark are named here and nowhere else: whoever repeats a number must meet the same draws.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,59 @@ class Rng:
 
     Row i of every draw comes from generator i alone, and always from the CPU, so the same image meets the same
     draws in any batch, in any order and on any device. `child(name)` is an independent source for another
-    purpose: what an attack consumes never shifts what the evaluation draws.
+    purpose: what an attack consumes never shifts what the evaluation draws. An attack names children of its own.
     """
 
     def __init__(self, seed: int, ids: Sequence[str], purpose: str = ""):
         self.seed, self.ids, self.purpose = seed, tuple(ids), purpose
         self._generators = [torch.Generator().manual_seed(_seed(seed, purpose, i)) for i in self.ids]
         self._turned = False
+
+    @classmethod
+    def of_run(cls, seed: int, ids: Sequence[str]) -> Rng:
+        """What a run draws for these test images; the streams `for_...` come from it."""
+        return cls(seed, ids, "test")
+
+    @classmethod
+    def evaluation(cls, seed: int, ids: Sequence[str]) -> Rng:
+        """The noise under which these test images are scored, before an attack and after it."""
+        return cls.of_run(seed, ids).for_evaluation()
+
+    @classmethod
+    def held_out(cls, seed: int, ids: Sequence[str]) -> Rng:
+        """The noise under which these normal images are scored, for the threshold."""
+        return cls(seed, ids, "held out")
+
+    @classmethod
+    def certificate(cls, seed: int, image_id: str, draws: range) -> Rng:
+        """The noise that a certificate of the image rests on: each draw has a source of its own, by its number."""
+        return cls(seed, [f"{image_id}\tdraw {j}" for j in draws], "certificate")
+
+    @classmethod
+    def against_certificate(cls, seed: int, ids: Sequence[str]) -> Rng:
+        """Of an attack that tries to break a certificate."""
+        return cls(seed, ids, "certificate/attack")
+
+    def for_evaluation(self) -> Rng:
+        return self.child("evaluate")
+
+    def for_attack(self) -> Rng:
+        return self.child("attack")
+
+    def for_another_attack(self) -> Rng:
+        """Of the same attack, run once more from other random starts."""
+        return self.child("another attack")
+
+    def for_attack_on_known_noise(self) -> Rng:
+        return self.child("attack", "known noise")
+
+    def for_choice(self) -> Rng:
+        """Fresh noise for choosing among candidates, so that none wins by luck."""
+        return self.child("choose")
+
+    def for_check(self) -> Rng:
+        """Fresh noise that is the same for every attack, and that none has seen."""
+        return self.child("check")
 
     def child(self, *name: object) -> Rng:
         """An independent source for the same images, fixed by `name`."""
@@ -80,6 +129,22 @@ class Rng:
         # float32 whatever `like` is: half precision would draw other numbers
         draws = [kind(like.shape[1:], generator=g) for g in self._generators]
         return torch.stack(draws).to(like)
+
+
+def held_out_lot(seed: int, image_id: str) -> str:
+    """Of a normal image: those that come first in this order are held out of the fit."""
+    return hashlib.sha256(f"held out\t{seed}\t{image_id}".encode()).hexdigest()
+
+
+def probe_lot(seed: int, image_id: str) -> str:
+    """Of a test image: those that come first in this order are attacked again by the checks."""
+    return hashlib.sha256(f"probe\t{seed}\t{image_id}".encode()).hexdigest()
+
+
+def fit_seed(seed: int) -> int:
+    """Of torch's global generator in a fit: spread, so that the per-step seeds of a training do not overlap between
+    runs."""
+    return int.from_bytes(hashlib.sha256(f"fit\t{seed}".encode()).digest()[:6], "big")
 
 
 def _seed(seed: int, purpose: str, image_id: str) -> int:

@@ -259,7 +259,7 @@ class Certifier:
         return np.concatenate([self._scores(image, name, f, c) for f, c in zip(batches, sizes, strict=True)])
 
     def _scores(self, image: Tensor, name: str, first: int, count: int) -> Floats:
-        rng = Rng(self.spec.seed, [f"{name}\tdraw {j}" for j in range(first, first + count)], METHOD)
+        rng = Rng.certificate(self.spec.seed, name, range(first, first + count))
         x = image.to(self.prepared.device).expand(count, -1, -1, -1)
         scores = None
         try:

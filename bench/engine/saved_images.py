@@ -110,7 +110,7 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
 
 def _is_of_row(worker: Worker, index: int, row: Row, clean: Tensor, attacked: Tensor, tolerance: float) -> bool:
     """Whether the image lies in the ball, and has the score that was noted: the cache may hold another run's."""
-    rng = worker._rng([index]).child("evaluate")
+    rng = worker.rng([index]).for_evaluation()
     score = float(worker.score.mean(attacked[None], rng, worker.draws))
     inside = worker.spec.threat.violation(attacked[None], clean[None]) is None
     return inside and abs(score - row.worst) <= tolerance
@@ -126,7 +126,7 @@ def _maps(worker: Worker, index: int, clean: Tensor, attacked: Tensor) -> dict[s
     seeded = detector.randomized and "rng" in inspect.signature(build).parameters
     maps = {}
     for name, image in (("map_clean", clean), ("map_attacked", attacked)):
-        noise = (worker._rng([index]).child("evaluate"),) if seeded else ()
+        noise = (worker.rng([index]).for_evaluation(),) if seeded else ()
         with torch.no_grad():
             found = torch.stack([build(image[None], *noise) for _ in range(worker.draws)]).mean(0)
         if found.ndim != 4 or found.shape[:2] != (1, 1):

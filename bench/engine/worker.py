@@ -82,7 +82,7 @@ class Worker:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
         some = self.data.test.of_each_class(PROBE_IMAGES)
         x = self.data.test.images(some).to(self.prepared.device)
-        rng = self._rng(some)
+        rng = self.rng(some)
         scores = self._finite(self.score.mean(x, rng, 1), some, "clean")
         refuse_constant(self.spec.detector, scores.tolist(), f"{len(some)} different images")
 
@@ -93,7 +93,7 @@ class Worker:
         x = test.images(indices).to(self.prepared.device)
         labels = torch.tensor([test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
-        draws = self.score.each(x, self._rng(indices).child("evaluate"), self.draws)
+        draws = self.score.each(x, self.rng(indices).for_evaluation(), self.draws)
         clean = self._finite(draws.mean(0), indices, "clean")
         columns = {"clean": clean, "worst": clean.clone(), "rounded": clean.clone()}
         columns["distance"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -104,7 +104,7 @@ class Worker:
         if self.score.randomized:
             columns["worst_draw"] = sign * (sign * draws).amax(0)
             if self.gradient:
-                columns["known_noise"] = self.score.with_known_noise().mean(x, self._rng(indices), 1)
+                columns["known_noise"] = self.score.with_known_noise().mean(x, self.rng(indices), 1)
 
         chosen = self.spec.threat.controls(labels).nonzero().flatten()
         if len(chosen):
@@ -128,15 +128,15 @@ class Worker:
 
     def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
-        rng, threat = self._rng(mine), self.spec.threat
+        rng, threat = self.rng(mine), self.spec.threat
         clean = draws.mean(0)
         smaller = self.warm_starts.smaller([self.data.test.ids[i] for i in mine], x)
         trace = Trace(self.budget) if self.budget else None
-        attacked = self._attacked(self.score, x, sign, rng.child("attack"), smaller, trace)
+        attacked = self.attacked(self.score, x, sign, rng.for_attack(), smaller, trace)
         images = dict(attacked.images)
         if smaller is not None:
             images["smaller ball"] = smaller
-        after = {name: self.score.each(image, rng.child("evaluate"), self.draws) for name, image in images.items()}
+        after = {name: self.score.each(image, rng.for_evaluation(), self.draws) for name, image in images.items()}
         means = {name: self._finite(each.mean(0), mine, "attacked") for name, each in after.items()}
         best = self._best(images, means, sign, rng)
         rows = torch.arange(len(x), device=x.device)
@@ -150,7 +150,7 @@ class Worker:
         moved = sign * value > sign * clean
         x_adv = torch.where(moved[:, None, None, None], x_adv, x)
         self.warm_starts.put([self.data.test.ids[i] for i in mine], x_adv)
-        rounded = self.score.mean((x_adv * 255).round() / 255, rng.child("evaluate"), self.draws)
+        rounded = self.score.mean((x_adv * 255).round() / 255, rng.for_evaluation(), self.draws)
         columns = {
             "worst": torch.where(moved, value, clean),
             "distance": threat.distance(x_adv, x),
@@ -171,18 +171,18 @@ class Worker:
     def _best(self, images: dict[str, Tensor], means: dict[str, Tensor], sign: Tensor, rng: Rng) -> Tensor:
         """(B,): which candidate; of a randomized detector by draws of their own, so that none wins by luck."""
         if self.score.randomized and len(images) > 1:
-            means = {name: self.score.mean(image, rng.child("choose"), self.draws) for name, image in images.items()}
+            means = {name: self.score.mean(image, rng.for_choice(), self.draws) for name, image in images.items()}
         return torch.stack([sign * values for values in means.values()]).argmax(0)
 
     def _with_known_noise(self, x: Tensor, sign: Tensor, rng: Rng, x_adv: Tensor) -> Tensor:
         """Scores under one draw that the adversary knows; never better for the detector than doing nothing."""
         known = self.score.with_known_noise()
-        attacked = self._attacked(known, x, sign, rng.child("attack", "known noise"), x_adv)
+        attacked = self.attacked(known, x, sign, rng.for_attack_on_known_noise(), x_adv)
         with torch.no_grad():
             found = [sign * known(image, rng) for image in (x, x_adv, *attacked.images.values())]
         return sign * torch.stack(found).amax(0)
 
-    def _attacked(
+    def attacked(
         self, score: Score, x: Tensor, sign: Tensor, rng: Rng, starts: Tensor | None, trace: Trace | None = None
     ) -> Attacked:
         """The attack's images, after the threat model has verified them."""
@@ -204,8 +204,9 @@ class Worker:
             raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
         return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
 
-    def _rng(self, indices: Sequence[int]) -> Rng:
-        return Rng(self.spec.seed, [self.data.test.records[i].id for i in indices], "test")
+    def rng(self, indices: Sequence[int]) -> Rng:
+        """What the run draws for these test images."""
+        return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
 
     def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
         for index, value in zip(indices, scores.tolist(), strict=True):

@@ -19,7 +19,7 @@ from ..core import parameters
 from ..core.data import Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
 from ..core.progress import Progress, to_log
-from ..core.rng import Rng
+from ..core.rng import Rng, fit_seed
 from ..core.score import Score, where_it_failed
 from ..errors import UserError, unknown
 from ..stats.metrics import threshold_at
@@ -204,7 +204,7 @@ class DetectorSpec:
     def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
         """This part around `inside[0]`, ready to score."""
         with _one_at_a_time, torch.random.fork_rng():
-            torch.manual_seed(_torch_seed(self.seed))
+            torch.manual_seed(fit_seed(self.seed))
             detector = self._of(values, *inside).to(choose_device(self.device))
             kept = None if type(detector).fit is Wrapper.fit else self._learned(detector, data)
         used = parameters.identity(detector.parameters_record)
@@ -299,7 +299,7 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
     batch_size = BATCH_SIZE
     while len(scores) < len(held):
         rows = range(len(scores), min(len(scores) + batch_size, len(held)))
-        rng = Rng(seed, [held.records[i].id for i in rows], "held out")
+        rng = Rng.held_out(seed, [held.records[i].id for i in rows])
         try:
             scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
         except torch.OutOfMemoryError:
@@ -308,8 +308,3 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
             batch_size //= 2
             free_memory()
     return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)
-
-
-def _torch_seed(seed: int) -> int:
-    """Spreads run seeds, so that the per-step seeds of a training do not overlap between runs."""
-    return int.from_bytes(hashlib.sha256(f"fit\t{seed}".encode()).digest()[:6], "big")
