@@ -72,18 +72,18 @@ class UNetDetector(Detector):
 class DiffusionDetector(UNetDetector):
     """Its network is a diffusion model of normal images: it predicts the noise in x_k."""
 
-    kept: Tensor
-    """(1000,): abar."""
+    alpha_bar: Tensor
+    """(1000,): the share of an image's variance that is left in x_k, at k - 1."""
 
     def _set_up(self, preset: PresetName, steps: int | None, batch_size: int | None, lr: float | None) -> None:
         super()._set_up(preset, steps, batch_size, lr)
-        self.register_buffer("kept", kept_signal(), persistent=False)
+        self.register_buffer("alpha_bar", linear_schedule(), persistent=False)
 
     def _train_diffusion(
         self, normal: DataLoader[Tensor], noise: Callable[[Tensor], Tensor] = torch.randn_like
     ) -> None:
         """`noise` draws what is added, of the shape of its argument."""
-        self._train(normal, lambda x: denoising_loss(self.network, self.kept, 2 * x - 1, noise(x)))
+        self._train(normal, lambda x: denoising_loss(self.network, self.alpha_bar, 2 * x - 1, noise(x)))
 
 
 class DiffusionReconstruction(DiffusionDetector):
@@ -103,41 +103,41 @@ class DiffusionReconstruction(DiffusionDetector):
         raise NotImplementedError
 
 
-def kept_signal() -> Tensor:
-    """(1000,): abar of the linear schedule 1e-4 .. 0.02; entry k - 1 belongs to step k."""
+def linear_schedule() -> Tensor:
+    """(1000,): alpha_bar of the linear schedule 1e-4 .. 0.02; entry k - 1 belongs to step k."""
     betas = torch.linspace(1e-4, 0.02, DIFFUSION_STEPS, dtype=torch.float64)
     return (1 - betas).cumprod(0).float()
 
 
-def denoising_loss(network: UNet, kept: Tensor, x: Tensor, noise: Tensor) -> Tensor:
+def denoising_loss(network: UNet, alpha_bar: Tensor, x: Tensor, noise: Tensor) -> Tensor:
     """Mean squared error of the predicted noise at random steps (equation 14); x and noise are (B, 3, H, W)."""
     step = torch.randint(DIFFUSION_STEPS, (len(x),), device=x.device)
-    share = kept[step][:, None, None, None]
+    share = alpha_bar[step][:, None, None, None]
     predicted = network(share.sqrt() * x + (1 - share).sqrt() * noise, step)
     return F.mse_loss(predicted.float(), noise)
 
 
-def add_noise(x: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-    """x_k = sqrt(abar) x + sqrt(1 - abar) noise (equation 4)."""
-    return kept.sqrt() * x + (1 - kept).sqrt() * noise
+def add_noise(x: Tensor, alpha_bar: Tensor, noise: Tensor) -> Tensor:
+    """x_k = sqrt(alpha_bar) x + sqrt(1 - alpha_bar) noise (equation 4)."""
+    return alpha_bar.sqrt() * x + (1 - alpha_bar).sqrt() * noise
 
 
-def step_of_noise(sigma: float, kept: Tensor) -> int:
+def step_of_noise(sigma: float, alpha_bar: Tensor) -> int:
     """The step k at which an image with Gaussian noise of `sigma` in [0, 1] pixels is an x_k, up to a factor.
 
-    In [-1, 1] that noise is 2 sigma, and x_k has sqrt((1 - abar) / abar) for each unit of the image (Carlini et al.
-    2023, https://arxiv.org/abs/2206.10550).
+    In [-1, 1] that noise is 2 sigma, and x_k has sqrt((1 - alpha_bar) / alpha_bar) for each unit of the image (Carlini
+    et al. 2023, https://arxiv.org/abs/2206.10550).
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma:g}")
-    relative = ((1 - kept.double()) / kept.double()).sqrt()
+    relative = ((1 - alpha_bar.double()) / alpha_bar.double()).sqrt()
     return int((relative - 2 * sigma).abs().argmin()) + 1
 
 
-def predicted_clean(network: UNet, noised: Tensor, kept: Tensor, k: int) -> Tensor:
-    """The clean image that x_k and its predicted noise imply, in one network call (equation 15); kept is abar_k."""
+def predicted_clean(network: UNet, noised: Tensor, alpha_bar: Tensor, k: int) -> Tensor:
+    """The clean image that x_k and its predicted noise imply, in one network call (equation 15); alpha_bar is x_k's."""
     predicted = network(noised, torch.full((len(noised),), k - 1, device=noised.device))
-    clean: Tensor = (noised - (1 - kept).sqrt() * predicted) / kept.sqrt()
+    clean: Tensor = (noised - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()
     return clean
 
 
@@ -146,11 +146,11 @@ def spaced_steps(t: int, count: int) -> list[int]:
     return [round(t * (count - i) / count) for i in range(count + 1)]
 
 
-def ancestral_step(noised: Tensor, clean: Tensor, kept: Tensor, later: Tensor, noise: Tensor) -> Tensor:
+def ancestral_step(noised: Tensor, clean: Tensor, alpha_bar: Tensor, later: Tensor, noise: Tensor) -> Tensor:
     """x_k -> x_after: the posterior given the predicted clean image (equations 6 and 7).
 
-    kept and later are abar of the two steps, which make one step of a shorter chain without those between.
+    alpha_bar and later are those of the two steps, which make one step of a shorter chain without those between.
     """
-    alpha = kept / later
-    mean = (later.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - later) * noised) / (1 - kept)
-    return mean + ((1 - later) / (1 - kept) * (1 - alpha)).sqrt() * noise
+    alpha = alpha_bar / later
+    mean = (later.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - later) * noised) / (1 - alpha_bar)
+    return mean + ((1 - later) / (1 - alpha_bar) * (1 - alpha)).sqrt() * noise

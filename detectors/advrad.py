@@ -56,10 +56,10 @@ class AdvRAD(DiffusionReconstruction):
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         self._train_diffusion(normal)
-        total, count = torch.zeros((), device=self.kept.device), 0
+        total, count = torch.zeros((), device=self.alpha_bar.device), 0
         with torch.no_grad(), seeded(torch.initial_seed()):
             for images in normal:
-                batch = images.to(self.kept.device)
+                batch = images.to(self.alpha_bar.device)
                 total = total + self._error_map(batch, torch.randn_like(batch)).sum(0, keepdim=True)
                 count += len(batch)
         self.normal_error = total / count
@@ -71,8 +71,8 @@ class AdvRAD(DiffusionReconstruction):
 
     def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
         """x in [-1, 1] -> the clean image predicted from x noised to step k, in one network call."""
-        kept = self.kept[self.k - 1]
-        return predicted_clean(self.network, add_noise(x, kept, noise), kept, self.k)
+        alpha_bar = self.alpha_bar[self.k - 1]
+        return predicted_clean(self.network, add_noise(x, alpha_bar, noise), alpha_bar, self.k)
 
     def _error_map(self, images: Tensor, noise: Tensor) -> Tensor:
         """(B, 1, H, W): squared reconstruction error in [0, 1] pixel units, mean over channels and scales."""

@@ -48,7 +48,7 @@ class AdvRADOneNoise(AdvRAD):
     ):
         super().__init__(preset, filter=filter, steps=steps, batch_size=batch_size, lr=lr)
         self.sigma = sigma
-        self.k = step_of_noise(sigma, self.kept)
+        self.k = step_of_noise(sigma, self.alpha_bar)
         self.register_buffer("normal_errors", torch.zeros(len(SIGMAS), 1, 1, 1))  # (SIGMAS, 1, H, W) after fit
         self.normal_errors: Tensor
 
@@ -57,7 +57,7 @@ class AdvRADOneNoise(AdvRAD):
         k, totals, count = self.k, [], 0
         with torch.no_grad(), seeded(torch.initial_seed()):
             for images in normal:
-                batch = images.to(self.kept.device)
+                batch = images.to(self.alpha_bar.device)
                 count += len(batch)
                 totals.append(torch.stack([self._noisy_error(batch, sigma).sum(0) for sigma in SIGMAS]))
         self.normal_errors, self.k = torch.stack(totals).sum(0) / count, k
@@ -68,11 +68,11 @@ class AdvRADOneNoise(AdvRAD):
 
     def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
         """x in [-1, 1], with its noise -> the clean image predicted from it."""
-        kept = self.kept[self.k - 1]
-        return predicted_clean(self.network, kept.sqrt() * x, kept, self.k)
+        alpha_bar = self.alpha_bar[self.k - 1]
+        return predicted_clean(self.network, alpha_bar.sqrt() * x, alpha_bar, self.k)
 
     def _noisy_error(self, images: Tensor, sigma: float) -> Tensor:
-        self.k = step_of_noise(sigma, self.kept)
+        self.k = step_of_noise(sigma, self.alpha_bar)
         noisy = images + sigma * torch.randn_like(images)
         return self._error_map(noisy, noisy)
 

@@ -76,7 +76,7 @@ class AnoDDPM(DiffusionReconstruction):
     def _reconstruct(self, x: Tensor, noises: list[Tensor]) -> Tensor:
         """x in [-1, 1] -> noised to step t and denoised; the first noise is for the way there."""
         stops = spaced_steps(self.t, self.reverse_steps)
-        noised = add_noise(x, self.kept[self.t - 1], noises[0])
+        noised = add_noise(x, self.alpha_bar[self.t - 1], noises[0])
         for step, after, noise in zip(stops[:-1], stops[1:], [*noises[1:], None], strict=True):
             # the backward pass runs each network call again: only one is in memory at a time
             noised = checkpoint(
@@ -86,8 +86,8 @@ class AnoDDPM(DiffusionReconstruction):
 
     def _denoise(self, noised: Tensor, step: int, after: int, noise: Tensor | None) -> Tensor:
         """x_step -> x_after; the last step, which has no noise, ends at the predicted clean image."""
-        kept = self.kept[step - 1]
-        clean = predicted_clean(self.network, noised, kept, step)
+        alpha_bar = self.alpha_bar[step - 1]
+        clean = predicted_clean(self.network, noised, alpha_bar, step)
         if noise is None:
             return clean
-        return ancestral_step(noised, clean, kept, self.kept[after - 1], noise)
+        return ancestral_step(noised, clean, alpha_bar, self.alpha_bar[after - 1], noise)

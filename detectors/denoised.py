@@ -44,12 +44,12 @@ class Denoised(DiffusionDetector, Purifier):
         self.sigma = sigma
         self.randomized = inner.randomized
         self._set_up(preset, steps, batch_size, lr)
-        self.k = step_of_noise(sigma, self.kept)
+        self.k = step_of_noise(sigma, self.alpha_bar)
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         self._train_diffusion(normal)
 
     def purify(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        kept = self.kept[self.k - 1]
-        clean = predicted_clean(self.network, kept.sqrt() * (2 * x - 1), kept, self.k)
+        alpha_bar = self.alpha_bar[self.k - 1]
+        clean = predicted_clean(self.network, alpha_bar.sqrt() * (2 * x - 1), alpha_bar, self.k)
         return ((clean + 1) / 2).clamp(0, 1)

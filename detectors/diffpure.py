@@ -71,7 +71,7 @@ class DiffPure(DiffusionDetector, Purifier):
         stops = spaced_steps(self.t, min(self.reverse_steps, self.t))
         noises = [torch.randn_like(x) if rng is None else rng.normal(x) for _ in stops[1:]]
         step = self._ancestral if self.solver == "ddpm" else self._euler
-        moved = add_noise(2 * x - 1, self.kept[self.t - 1], noises[0])
+        moved = add_noise(2 * x - 1, self.alpha_bar[self.t - 1], noises[0])
         for k, after, noise in zip(stops[:-1], stops[1:], [*noises[1:], torch.zeros_like(x)], strict=True):
             if moved.requires_grad:
                 moved = checkpoint(step, moved, k, after, noise, use_reentrant=False, preserve_rng_state=False)
@@ -80,7 +80,7 @@ class DiffPure(DiffusionDetector, Purifier):
         return ((moved + 1) / 2).clamp(0, 1)
 
     def _signal(self, k: int) -> Tensor:
-        return self.kept[k - 1] if k else torch.ones_like(self.kept[0])
+        return self.alpha_bar[k - 1] if k else torch.ones_like(self.alpha_bar[0])
 
     def _ancestral(self, x: Tensor, k: int, after: int, noise: Tensor) -> Tensor:
         """From step k to `after`, with a predicted clean image inside the pixel range."""
@@ -90,7 +90,7 @@ class DiffPure(DiffusionDetector, Purifier):
     def _euler(self, x: Tensor, k: int, after: int, noise: Tensor) -> Tensor:
         """From step k to `after`: dx = -beta/2 (x + 2 score) dt + sqrt(beta) dw, backwards in time.
 
-        The score is -noise / sqrt(1 - abar); beta dt of a stride is the fall of log abar over it.
+        The score is -noise / sqrt(1 - alpha_bar); beta dt of a stride is the fall of log alpha_bar over it.
         """
         signal = self._signal(k)
         beta = (self._signal(after) / signal).log()

@@ -128,8 +128,8 @@ def test_a_perfect_network_brings_the_image_back(reverse_steps: int) -> None:
     x = torch.rand(2, 3, 16, 16) * 2 - 1
 
     def oracle(noised: Tensor, step: Tensor) -> Tensor:
-        kept = anoddpm.kept[step][:, None, None, None]
-        return (noised - kept.sqrt() * x) / (1 - kept).sqrt()
+        alpha_bar = anoddpm.alpha_bar[step][:, None, None, None]
+        return (noised - alpha_bar.sqrt() * x) / (1 - alpha_bar).sqrt()
 
     anoddpm.network.forward = oracle
     noises = [torch.randn_like(x) for _ in range(reverse_steps)]
@@ -137,15 +137,15 @@ def test_a_perfect_network_brings_the_image_back(reverse_steps: int) -> None:
 
 
 def test_one_step_back_draws_from_the_posterior() -> None:
-    """If x_k has its distribution given the clean image, so has x_s: mean sqrt(abar_s) x, variance 1 - abar_s."""
+    """If x_k has its distribution given the clean image, so has x_s: mean sqrt(a) x, variance 1 - a, a its alpha_bar."""
     anoddpm = built()
     torch.manual_seed(0)
-    x, kept = torch.full((400, 3, 16, 16), 0.6), anoddpm.kept
-    anoddpm.network.forward = lambda noised, step: (noised - kept[199].sqrt() * x) / (1 - kept[199]).sqrt()
-    noised = kept[199].sqrt() * x + (1 - kept[199]).sqrt() * torch.randn_like(x)
+    x, alpha_bar = torch.full((400, 3, 16, 16), 0.6), anoddpm.alpha_bar
+    anoddpm.network.forward = lambda noised, step: (noised - alpha_bar[199].sqrt() * x) / (1 - alpha_bar[199]).sqrt()
+    noised = alpha_bar[199].sqrt() * x + (1 - alpha_bar[199]).sqrt() * torch.randn_like(x)
     earlier = anoddpm._denoise(noised, 200, 80, torch.randn_like(x))
-    assert earlier.mean().item() == pytest.approx(float(kept[79].sqrt() * 0.6), abs=3e-3)
-    assert earlier.var().item() == pytest.approx(float(1 - kept[79]), rel=0.02)
+    assert earlier.mean().item() == pytest.approx(float(alpha_bar[79].sqrt() * 0.6), abs=3e-3)
+    assert earlier.var().item() == pytest.approx(float(1 - alpha_bar[79]), rel=0.02)
 
 
 def test_the_steps_back_are_evenly_spaced_and_all_t_where_asked() -> None:
@@ -175,8 +175,8 @@ def test_checkpointing_changes_neither_score_nor_gradient() -> None:
     def plain(images: Tensor) -> Tensor:
         rng = Rng(0, ids)
         noises = [module("_simplex").simplex_noise(images, rng.uniform) for _ in range(3)]
-        kept, noised = anoddpm.kept, 2 * images - 1
-        noised = kept[249].sqrt() * noised + (1 - kept[249]).sqrt() * noises[0]
+        alpha_bar, noised = anoddpm.alpha_bar, 2 * images - 1
+        noised = alpha_bar[249].sqrt() * noised + (1 - alpha_bar[249]).sqrt() * noises[0]
         for step, after, noise in ((250, 167, noises[1]), (167, 83, noises[2]), (83, 0, None)):
             noised = anoddpm._denoise(noised, step, after, noise)
         error = (images - (noised + 1) / 2).square().mean(1, keepdim=True)

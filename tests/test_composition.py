@@ -186,8 +186,8 @@ def test_diffpure_with_the_true_noise_returns_the_image() -> None:
     for solver, tolerance in (("ddpm", 1e-4), ("sde", 0.05)):
         purifier = target("diffpure")(Linear(), t=200, solver=solver, reverse_steps=200)
 
-        def oracle(noised: Tensor, step: Tensor, kept: Tensor = purifier.kept) -> Tensor:
-            signal = kept[step][:, None, None, None]
+        def oracle(noised: Tensor, step: Tensor, alpha_bar: Tensor = purifier.alpha_bar) -> Tensor:
+            signal = alpha_bar[step][:, None, None, None]
             return (noised - signal.sqrt() * (2 * x - 1)) / (1 - signal).sqrt()
 
         purifier.network.forward = oracle

@@ -73,10 +73,10 @@ def test_advrad_reconstructs_in_one_step() -> None:
 
 
 def test_the_diffusion_schedule_is_the_published_one() -> None:
-    """abar_k of the linear schedule 1e-4 .. 0.02 in 1000 steps, from the table of published conversions."""
-    kept = detector("advrad").kept
+    """alpha_bar_k of the linear schedule 1e-4 .. 0.02 in 1000 steps, from the table of published conversions."""
+    alpha_bar = detector("advrad").alpha_bar
     for k, expected in ((25, 0.9916), (50, 0.9710), (100, 0.8970), (300, 0.3964)):
-        assert kept[k - 1].item() == pytest.approx(expected, abs=2e-3)
+        assert alpha_bar[k - 1].item() == pytest.approx(expected, abs=2e-3)
 
 
 def test_advrad_score_is_the_deviation_from_normal_error() -> None:
