@@ -32,8 +32,16 @@ class CompareRequest(Request):
     plot: Path | None
     """Where the critical-difference diagram goes."""
 
+    def __post_init__(self) -> None:
+        if self.plot is None:
+            return
+        if self.plot.suffix.lower() != ".png":
+            raise UserError(f"--plot {self.plot}: a file that ends in .png is expected")
+        if len(self.names) < 3:
+            raise UserError("--plot draws the ranks of three detectors or more; two are compared in the table alone")
+
     def carry_out(self) -> int:
-        """Prints the differences; writes nothing but the plot, if it is asked for."""
+        """Prints the differences; writes nothing but the plot, if it is asked for. 2 if there is none to write."""
         from ..cells.reader import read_results
 
         results, _, damaged = read_results(self.results)
@@ -42,8 +50,7 @@ class CompareRequest(Request):
         screen = console()
         for other in self.names[1:]:
             screen.print(_differences(self.names[0], other, results, self.metric))
-        _over_data_sets(self, results, screen)
-        return 0
+        return _over_data_sets(self, results, screen)
 
 
 def _differences(one: str, other: str, results: Sequence[Result], metric: str | None) -> Table:
@@ -66,19 +73,22 @@ def _differences(one: str, other: str, results: Sequence[Result], metric: str | 
     return table
 
 
-def _over_data_sets(request: CompareRequest, results: Sequence[Result], screen: Console) -> None:
-    """Wilcoxon's test of two, Friedman's of more."""
+def _over_data_sets(request: CompareRequest, results: Sequence[Result], screen: Console) -> int:
+    """Wilcoxon's test of two, Friedman's of more; the exit code."""
     from ..analysis.compare import FEWEST_BLOCKS, over_data_sets
 
     ranks = over_data_sets(request.names, results, request.metric)
     if ranks is None:
         screen.print(f"over data sets: fewer than {FEWEST_BLOCKS} in common, too few for a test", style="dim")
-        return
+        if request.plot is not None:
+            complain(f"{request.plot} is not written: the plot needs at least {FEWEST_BLOCKS} data sets in common")
+        return 0 if request.plot is None else 2
     test = "Wilcoxon" if ranks.critical is None else "Friedman"
     order = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(ranks.ranks.items(), key=lambda item: item[1]))
     screen.print(f"over {ranks.blocks} data sets: mean rank {order}; {test} p = {ranks.p:.3g}", highlight=False)
     if ranks.critical is not None:
         _critical_difference(request, ranks, screen)
+    return 0
 
 
 def _critical_difference(request: CompareRequest, ranks: Ranks, screen: Console) -> None:

@@ -93,8 +93,9 @@ def refuse_what_cannot_be_used(request: GridRequest) -> None:
 
     keep_freed_memory()
     choose_device(request.device)
-    if request.results.exists() and not request.results.is_dir():
-        raise UserError(f"--results {request.results} is a file; a folder is expected")
+    there = next(path for path in (request.results, *request.results.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"--results {request.results}: {there} is a file; a folder is expected")
 
 
 def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars, outer: str = "") -> list[DetectorSpec]:
@@ -186,4 +187,5 @@ def _show(folders: Sequence[Path], results: Path) -> None:
         return
     screen = console()
     screen.print(run_table(cells))
-    screen.print(f"{len(cells)} finished cells in {results}; `bench report` writes the leaderboard", style="dim")
+    count = f"{len(cells)} finished cell" + "s" * (len(cells) > 1)
+    screen.print(f"{count} in {results}; `bench report` writes the leaderboard", style="dim")

@@ -77,7 +77,7 @@ class ReportRequest(Request):
     "--sort",
     default="",
     metavar="COLUMN",
-    help="a metric (clean_auroc), a cost (seconds) or detector, best first; =-COLUMN the other way round",
+    help="a metric (clean_auroc), a cost (seconds) or detector, best first; -COLUMN the other way round",
 )
 def command(**options: Any) -> ReportRequest:
     """Write tables, plots and a page from results.

@@ -134,7 +134,7 @@ def _attack(plugin: registry.Plugin) -> Description:
     found = plugin.target
     with contextlib.suppress(Exception):  # transfer names no source by itself
         found = parameters.build(found, {}, plugin.name)
-    facts = {"norms": list(found.norms), "needs_gradient": bool(getattr(found, "needs_gradient", True))}
+    facts = {"norms": list(found.norms), "needs_gradient": bool(found.needs_gradient)}
     return _described("attacks", plugin, facts)
 
 
