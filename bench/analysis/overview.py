@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,14 +13,10 @@ from ..core.threat import eps_text
 from . import reported
 from .boards import ANOTHER_MEAN, lacking, mean_of, order
 from .compare import not_worse
+from .counting import Cells, Counting, Threat
+from .remarks import differing, footnotes
 from .table import NO_COSTS, TITLES, Cost, Line, Value, value_of
 
-STANDARD = "standard"
-Threat = tuple[str, Fraction]
-
-
-Cells = Mapping[str, Sequence[Result]]
-"""Detector -> its cells, one per category."""
 OF_THE_FIRST = ("normal_only_auroc", "anomalous_only_auroc", "clean_accuracy", "robust_accuracy")
 """Metrics that are shown of the first threat model alone."""
 OF_CERTIFICATES = ("certified_auroc", "certified_accuracy")
@@ -126,103 +120,58 @@ def _with_small_categories(by_limit: Mapping[int, list[Result]]) -> dict[int, li
     return found
 
 
-class Counting(NamedTuple):
-    """By threat model, the cells that count."""
+def _columns(counting: Counting) -> dict[str, Column]:
+    """By title; one-sided columns and accuracy are of the first attack."""
+    found = {_title("clean_auroc"): Column("clean_auroc", counting.clean)}
+    found |= {_title("robust_auroc", threat): Column("robust_auroc", cells) for threat, cells in counting.worst.items()}
+    for cells in list(counting.worst.values())[:1]:
+        found |= {_title(metric): Column(metric, cells) for metric in OF_THE_FIRST}
+    for threat, cells in counting.certified.items():
+        found |= {_title(metric, threat): Column(metric, cells) for metric in OF_CERTIFICATES}
+    return found
 
-    worst: Mapping[Threat, Cells]
-    """Under attack; first the threat model that most detectors met."""
-    certified: Mapping[Threat, Cells]
 
-    @classmethod
-    def of(cls, results: Sequence[Result]) -> Counting:
-        attacks, certificates = ([r for r in results if r.certificate == which] for which in (False, True))
-        return cls(
-            {threat: _chosen(attacks, threat) for threat in _threats(attacks)},
-            {threat: _chosen(certificates, threat) for threat in sorted(_threats(certificates))},
-        )
-
-    @property
-    def threats(self) -> tuple[Threat, ...]:
-        return tuple(dict.fromkeys([*self.worst, *self.certified]))
-
-    @property
-    def groups(self) -> list[Cells]:
-        return [*self.worst.values(), *self.certified.values()]
-
-    @property
-    def clean(self) -> Cells:
-        """Whose clean scores are shown: those under the first threat model that a detector met."""
-        return {name: cells for group in reversed(self.groups) for name, cells in group.items()}
-
-    @property
-    def main(self) -> str:
-        """The title of the column that decides the order."""
-        worst = next(iter(self.worst), None)
-        return _title("certified_auroc", min(self.certified)) if worst is None else _title("robust_auroc", worst)
-
-    @property
-    def columns(self) -> dict[str, Column]:
-        """By title; one-sided columns and accuracy are of the first attack."""
-        found = {_title("clean_auroc"): Column("clean_auroc", self.clean)}
-        found |= {_title("robust_auroc", threat): Column("robust_auroc", cells) for threat, cells in self.worst.items()}
-        for cells in list(self.worst.values())[:1]:
-            found |= {_title(metric): Column(metric, cells) for metric in OF_THE_FIRST}
-        for threat, cells in self.certified.items():
-            found |= {_title(metric, threat): Column(metric, cells) for metric in OF_CERTIFICATES}
-        return found
+def _main(counting: Counting) -> str:
+    """The title of the column that decides the order."""
+    for threat in counting.worst:
+        return _title("robust_auroc", threat)
+    return _title("certified_auroc", min(counting.certified))
 
 
 def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Overview:
     dataset, size, seed, limit = key
     categories = tuple(sorted({r.category for r in results}))
-    title = f"{dataset}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed)
-    title += f": mean of {len(categories)} categories" if len(categories) > 1 else f": {categories[0]}"
+    scope = f"mean of {len(categories)} categories" if len(categories) > 1 else categories[0]
     counting = Counting.of(results)
-    columns, main, clean = counting.columns, counting.main, counting.clean
-    found = {name: _why_unranked(name, main, columns, counting.groups, categories) for name in clean}
-    unranked = {name: why for name, why in found.items() if why}
-    metric, own = columns[main]
-    detectors = order(own, sort or metric, metric)
-    if not sort:
-        detectors.sort(key=lambda name: name in unranked)
-    detectors += sorted(name for name in clean if name not in own)
-    footnotes, marks = _footnotes(counting.worst, [r for r in results if not r.certificate])
-    threats = counting.threats
+    columns, main = _columns(counting), _main(counting)
+    reasons = {name: _why_unranked(name, main, columns, counting.groups, categories) for name in counting.clean}
+    unranked = {name: why for name, why in reasons.items() if why}
+    letters, marks = footnotes(counting.worst, [r for r in results if not r.certificate])
     return Overview(
-        title, columns, main, detectors, unranked, footnotes, marks, differing(results), threats, categories, dataset
+        f"{dataset}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed) + f": {scope}",
+        columns,
+        main,
+        _ordered(columns[main], list(counting.clean), unranked, sort),
+        unranked,
+        letters,
+        {(_title("robust_auroc", threat), name): letter for (threat, name), letter in marks.items()},
+        differing(results),
+        counting.threats,
+        categories,
+        dataset,
     )
+
+
+def _ordered(main: Column, names: Sequence[str], unranked: Collection[str], sort: str) -> list[str]:
+    """Who has no rank after those that have, unless `sort` says otherwise; last, by name, who lacks the column."""
+    found = order(main.cells, sort or main.metric, main.metric)
+    if not sort:
+        found.sort(key=lambda name: name in unranked)
+    return found + sorted(name for name in names if name not in main.cells)
 
 
 def _title(metric: str, threat: Threat | None = None) -> str:
     return TITLES[metric] + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
-
-
-def _threats(results: Sequence[Result]) -> list[Threat]:
-    """The one that most detectors met first, and of several the smallest in linf."""
-    met = Counter(threat for threat, _ in {((r.spec.norm, r.eps), r.detector) for r in results})
-    return sorted(met, key=lambda threat: (-met[threat], threat[0] != "linf", threat[0], threat[1]))
-
-
-def _chosen(results: Sequence[Result], threat: Threat) -> dict[str, list[Result]]:
-    """Detector -> per category the cell of the standard evaluation, or else the one of the lowest AUROC; of
-    certificates the one of the most draws."""
-    found: dict[str, dict[str, Result]] = {}
-    for r in results:
-        if (r.spec.norm, r.eps) == threat:
-            mine = found.setdefault(r.detector, {})
-            mine[r.category] = min(mine.get(r.category, r), r, key=_preference)
-    return {name: [cells[c] for c in sorted(cells)] for name, cells in found.items()}
-
-
-def _preference(r: Result) -> tuple[bool, float]:
-    if r.certificate:
-        return False, -float(r.record.attack.parameters.get("samples", 0))
-    return not is_standard(r), r.metrics["robust_auroc"].value
-
-
-def is_standard(r: Result) -> bool:
-    """Whether the cell is of the standard evaluation as it is defined, on however many images."""
-    return r.spec.attack == STANDARD and not r.spec.attack_parameters
 
 
 def _why_unranked(
@@ -234,65 +183,6 @@ def _why_unranked(
         return [f"{part}, {ANOTHER_MEAN}"]
     used = [r for cells in groups for r in cells.get(name, ())]
     return list(dict.fromkeys(why for r in used for why in r.unranked))
-
-
-def _footnotes(
-    worst: Mapping[Threat, Cells], attacks: Sequence[Result]
-) -> tuple[dict[str, str], dict[tuple[str, str], str]]:
-    """By letter: which attacks a figure comes from where that is not the standard evaluation, and where another attack
-    went further; and which number has which."""
-    letters: dict[str, str] = {}
-    marks = {}
-    rivals: dict[tuple[Threat, str], list[Result]] = {}
-    for r in attacks:
-        rivals.setdefault(((r.spec.norm, r.eps), r.detector), []).append(r)
-    for threat, cells in worst.items():
-        for name, own in cells.items():
-            said = []
-            if not all(map(is_standard, own)):
-                said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not the standard evaluation")
-            if further := _further(own, rivals[threat, name]):
-                best = min(further, key=lambda r: r.metrics["robust_auroc"].value)
-                said.append(f"{best.attack} reached {best.metrics['robust_auroc'].value:.3f} on {best.category}")
-            if said:
-                text = "; ".join(said)
-                letters.setdefault(text, _letter(len(letters)))
-                marks[_title("robust_auroc", threat), name] = letters[text]
-    return {letter: text for text, letter in letters.items()}, marks
-
-
-def _further(own: Sequence[Result], rivals: Sequence[Result]) -> list[Result]:
-    """Which of the attacks on the same reached less than those that count."""
-    counts = {r.category: r.metrics["robust_auroc"].value for r in own}
-    return [r for r in rivals if r.metrics["robust_auroc"].value < counts.get(r.category, -1)]
-
-
-def _letter(number: int) -> str:
-    """a, b, ..., z, aa, ab, ..."""
-    before, last = divmod(number, 26)
-    return (_letter(before - 1) if before else "") + chr(ord("a") + last)
-
-
-def differing(results: Sequence[Result]) -> list[str]:
-    """A sentence for each package whose version cells of one table do not share, and for each detector or attack whose
-    code they do not: their figures may differ by it."""
-    versions: dict[str, Counter[str]] = {}
-    codes: dict[str, Counter[str]] = {}
-    for r in results:
-        for package, version in r.record.versions.items():
-            versions.setdefault(package, Counter())[str(version)] += 1
-        for name, part in (
-            (f"detector {r.spec.detector}", r.record.detector),
-            (f"attack {r.spec.attack}", r.record.attack),
-        ):
-            codes.setdefault(name, Counter())[part.code[:8]] += 1
-    return [
-        f"made with different {what}{name}: "
-        + ", ".join(f"{one} ({count} cells)" for one, count in sorted(counts.items()))
-        for what, found in (("versions of ", versions), ("code of ", codes))
-        for name, counts in found.items()
-        if len(counts) > 1
-    ]
 
 
 @lru_cache(maxsize=64)

@@ -58,9 +58,17 @@ def reported(path: Path | None = None) -> pd.DataFrame:
     Raises UserError, with the number of the line, for a file that does not hold that.
     """
     name = str(path or "the installed reported.csv")
+    frame = pd.DataFrame(_rows(_text(path, name), name), columns=list(COLUMNS), dtype=str)
+    frame["image_size"] = pd.to_numeric(frame["image_size"]).astype("Int64")
+    frame["value"] = frame["value"].astype(float)
+    return frame
+
+
+def _rows(text: str, name: str) -> list[dict[str, str]]:
+    """By column, checked; `name` is the file's, for errors."""
     rows: list[dict[str, str]] = []
     seen: dict[tuple[str, ...], int] = {}
-    reader = csv.reader(io.StringIO(_text(path, name), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
         if lacking := [column for column in COLUMNS if column not in header]:
@@ -73,17 +81,17 @@ def reported(path: Path | None = None) -> pd.DataFrame:
                 )
             row = {column: field.strip() for column, field in zip(header, fields, strict=True)}
             _check(row, where)
-            what = tuple(row[c] for c in COLUMNS if c not in ("value", "note"))
-            if what in seen:
-                raise UserError(f"{where}: the same figure as in line {seen[what]}")
-            seen[what] = reader.line_num
+            if (first := seen.setdefault(_what(row), reader.line_num)) != reader.line_num:
+                raise UserError(f"{where}: the same figure as in line {first}")
             rows.append(row)
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num}: not comma-separated text: {error}") from None
-    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=str)
-    frame["image_size"] = pd.to_numeric(frame["image_size"]).astype("Int64")
-    frame["value"] = frame["value"].astype(float)
-    return frame
+    return rows
+
+
+def _what(row: dict[str, str]) -> tuple[str, ...]:
+    """All that tells a figure from another one."""
+    return tuple(row[column] for column in COLUMNS if column not in ("value", "note"))
 
 
 def _text(path: Path | None, name: str) -> str:

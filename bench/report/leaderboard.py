@@ -10,7 +10,8 @@ from pathlib import Path
 from ..analysis import bracket_table
 from ..analysis.boards import Board, boards
 from ..analysis.bracket_table import BracketLine
-from ..analysis.overview import Overview, differing, overviews
+from ..analysis.overview import Overview, overviews
+from ..analysis.remarks import differing
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
 from ..cells.result import Result
 from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED

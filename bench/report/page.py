@@ -22,7 +22,8 @@ import numpy as np
 
 from ..analysis import bracket_table
 from ..analysis.boards import boards
-from ..analysis.overview import differing, overviews
+from ..analysis.overview import overviews
+from ..analysis.remarks import differing
 from ..analysis.table import COSTS_SHOWN
 from ..cells.bracket import broken_brackets
 from ..cells.reader import Results

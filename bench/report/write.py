@@ -43,22 +43,25 @@ def write_report(
     Raises UserError for an unknown format or column, where there is nothing to report, and where `out` cannot be
     written; nothing is written before everything that can be refused is.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("--format", name, FORMATS)
     out = root if out is None else out
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; a folder is expected")
-    written: list[Path] = []
+    _refuse(formats, out)
     # thousands of small products: threads would only wait for each other; and millions of objects without a cycle
     with threadpool_limits(1), _uncollected():
         found = read_results(root, filters)
         refuse_unknown_column(sort, found.results)
         with files.says_why(out):
             out.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(formats):
-            written += FORMATS[name](found, out, sort)
+        written = [path for name in dict.fromkeys(formats) for path in FORMATS[name](found, out, sort)]
     return Report(found, written)
+
+
+def _refuse(formats: Sequence[str], out: Path) -> None:
+    """What can be known before the cells are read."""
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("--format", name, FORMATS)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; a folder is expected")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,77 @@
+"""What a reader must know beside a table: where a figure comes from, and what cells of one table do not share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..cells.result import Result
+from .counting import Cells, Threat, is_standard, threat_of
+
+
+class Footnotes(NamedTuple):
+    texts: Mapping[str, str]
+    """By letter."""
+    marks: Mapping[tuple[Threat, str], str]
+    """(threat model, detector) -> the letter of its robust AUROC."""
+
+
+def footnotes(worst: Mapping[Threat, Cells], attacks: Sequence[Result]) -> Footnotes:
+    """Which attacks a figure comes from where that is not the standard evaluation, and where another attack went
+    further.
+
+    worst: the cells that count. attacks: all of them.
+    """
+    letters: dict[str, str] = {}
+    marks = {}
+    rivals: dict[tuple[Threat, str], list[Result]] = {}
+    for r in attacks:
+        rivals.setdefault((threat_of(r), r.detector), []).append(r)
+    for threat, cells in worst.items():
+        for name, own in cells.items():
+            said = []
+            if not all(map(is_standard, own)):
+                said.append(f"by {', '.join(sorted({r.attack for r in own}))}, not the standard evaluation")
+            if further := _further(own, rivals[threat, name]):
+                best = min(further, key=lambda r: r.metrics["robust_auroc"].value)
+                said.append(f"{best.attack} reached {best.metrics['robust_auroc'].value:.3f} on {best.category}")
+            if said:
+                text = "; ".join(said)
+                letters.setdefault(text, _letter(len(letters)))
+                marks[threat, name] = letters[text]
+    return Footnotes({letter: text for text, letter in letters.items()}, marks)
+
+
+def _further(own: Sequence[Result], rivals: Sequence[Result]) -> list[Result]:
+    """Which of the attacks on the same reached less than those that count."""
+    counts = {r.category: r.metrics["robust_auroc"].value for r in own}
+    return [r for r in rivals if r.metrics["robust_auroc"].value < counts.get(r.category, -1)]
+
+
+def _letter(number: int) -> str:
+    """a, b, ..., z, aa, ab, ..."""
+    before, last = divmod(number, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("a") + last)
+
+
+def differing(results: Sequence[Result]) -> list[str]:
+    """A sentence for each package whose version cells of one table do not share, and for each detector or attack whose
+    code they do not: their figures may differ by it."""
+    versions: dict[str, Counter[str]] = {}
+    codes: dict[str, Counter[str]] = {}
+    for r in results:
+        for package, version in r.record.versions.items():
+            versions.setdefault(package, Counter())[str(version)] += 1
+        for name, part in (
+            (f"detector {r.spec.detector}", r.record.detector),
+            (f"attack {r.spec.attack}", r.record.attack),
+        ):
+            codes.setdefault(name, Counter())[part.code[:8]] += 1
+    return [
+        f"made with different {what}{name}: "
+        + ", ".join(f"{one} ({count} cells)" for one, count in sorted(counts.items()))
+        for what, found in (("versions of ", versions), ("code of ", codes))
+        for name, counts in found.items()
+        if len(counts) > 1
+    ]
