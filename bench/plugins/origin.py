@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..core import parameters
 from ..core.detector import Detector, Origin, Wrapper
-from ..system.files import file_sha256
+from . import sources
 
 
 def around(outer: Origin, inner: Origin) -> Origin:
@@ -41,7 +39,7 @@ def origin_of(detector: Detector) -> Origin:
     if detector.origin is not None:
         return detector.origin
     try:
-        code = file_sha256(Path(inspect.getfile(type(detector))))
+        code = sources.of_class(type(detector)).sha256
     except (OSError, TypeError):  # defined in a notebook
         code = "unknown"
     record = detector.parameters_record

@@ -7,7 +7,6 @@ The file's name is the name on the command line (`_` is written `-`). A file wit
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.util
 import inspect
 import sys
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from ..errors import UserError, unknown
+from . import from_file, sources
 
 Kind = Literal["detectors", "attacks", "datasets"]
 KINDS: tuple[Kind, ...] = ("detectors", "attacks", "datasets")
@@ -33,7 +33,7 @@ class Plugin(NamedTuple):
     name: str
     target: Any
     sha256: str
-    """Hash of the code that defines it."""
+    """Hash of the code that defines it, its own helpers included; see `sources`."""
 
 
 class Listed(NamedTuple):
@@ -80,10 +80,10 @@ def load(kind: Kind, name: str) -> Plugin:
         if member not in members:
             raise unknown(f"{kind[:-1]} of {family}", name, [f"{family}:{m}" for m in members])
         module = _imported(kind, files[family], family)
-        return Plugin(name, _checked(kind, module.MEMBERS[member], name), _code_hash(files[family], helpers=True))
+        return Plugin(name, _checked(kind, module.MEMBERS[member], name), sources.of_built_in(files[family]).sha256)
     if name in files:
         module = _imported(kind, files[name], name)
-        return Plugin(name, _target(kind, module, name), _code_hash(files[name], helpers=True))
+        return Plugin(name, _target(kind, module, name), sources.of_built_in(files[name]).sha256)
     if name in points:
         point = points[name][0]
         try:
@@ -93,7 +93,7 @@ def load(kind: Kind, name: str) -> Plugin:
                 f"{kind[:-1]} {name!r} of {_package(point)} cannot be imported: {type(error).__name__}: {error}"
             ) from error
         module = target if inspect.ismodule(target) else sys.modules[target.__module__]
-        return Plugin(name, _checked(kind, target, name), _code_hash(Path(str(module.__file__))))
+        return Plugin(name, _checked(kind, target, name), sources.of_module(module).sha256)
     raise unknown(kind[:-1], name, names(kind))
 
 
@@ -152,8 +152,8 @@ def _described(name: str, path: Path) -> list[Listed]:
     """What the code of a built-in plug-in says about itself, read and not run."""
     tree = _parsed(path)
     own = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    helpers = [node for helper in _siblings(path) for node in _parsed(helper).body if isinstance(node, ast.ClassDef)]
-    classes = {node.name: node for node in helpers} | own
+    beside = (node for helper in sources.of_built_in(path).helpers for node in _parsed(helper).body)
+    classes = {node.name: node for node in beside if isinstance(node, ast.ClassDef)} | own
     members = _members(path)
     if members:
         return [
@@ -196,47 +196,14 @@ def _from_path(kind: Kind, name: str) -> Plugin:
     path, attribute = Path(file + ".py"), attribute.lstrip(":")
     if not path.is_file():
         raise UserError(f"no file {path} (expected path/to/file.py:ClassName)")
-    # the path belongs to the name, so that two files called mine.py are two modules
-    module_name = f"bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except UserError:
-        raise
-    except Exception as error:
-        from ..core.score import where_it_failed  # imports torch, which listing and help must not wait for
-
-        raise UserError(f"cannot import {path}: {where_it_failed(error)}") from error
+    module, code = from_file.module_of(path)
     if kind == "datasets":
-        return Plugin(path.stem, _checked(kind, module, name), _code_hash(path))
+        return Plugin(path.stem, _checked(kind, module, name), code)
     if not attribute:
-        return Plugin(path.stem, _target(kind, module, name), _code_hash(path))
+        return Plugin(path.stem, _target(kind, module, name), code)
     if not hasattr(module, attribute):
         raise unknown(f"class in {path}", attribute, (n for n in vars(module) if not n.startswith("_")))
-    return Plugin(attribute, _checked(kind, getattr(module, attribute), name), _code_hash(path))
-
-
-def _code_hash(path: Path, helpers: bool = False) -> str:
-    """Hash of the file and, of a built-in plug-in, of the files beside it that it imports, directly or not."""
-    total = hashlib.sha256(path.read_bytes())
-    for helper in sorted(_siblings(path)) if helpers else ():
-        total.update(helper.read_bytes())
-    return total.hexdigest()
-
-
-def _siblings(path: Path) -> set[Path]:
-    found, waiting = set[Path](), [path]
-    while waiting:
-        for node in ast.walk(_parsed(waiting.pop())):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                stems = [node.module] if node.module else [alias.name for alias in node.names]
-                new = {path.with_name(f"{stem}.py") for stem in stems} - found - {path}
-                found |= new
-                waiting += new
-    return found
+    return Plugin(attribute, _checked(kind, getattr(module, attribute), name), code)
 
 
 def _target(kind: Kind, module: ModuleType, name: str) -> Any:
