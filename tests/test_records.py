@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,3 +179,12 @@ def test_names_that_could_not_be_read_again_are_refused_before_the_work() -> Non
     odd = Data(data.name, "a/b", data.image_size, data.train, data.test)
     with pytest.raises(UserError, match="category: it must be a name, not a path"):
         evaluate(Linear(), odd)
+
+
+# --- documented
+
+
+def test_the_documentation_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "docs"))
+    for path, text in importlib.import_module("generate").documents().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is not up to date: python docs/generate.py"

@@ -53,7 +53,7 @@ def test_the_same_cells_are_the_same_bytes_wherever_they_lie(submission: Path, p
     lines = out.splitlines()
     assert len(lines) == 4 + 2 and lines[4].startswith(f"written: {submission} (4 cells, ")
     assert lines[5].startswith("next: ") and f"bench verify {submission}" in lines[5]
-    assert all("12 rows, " in line and "clean auroc" in line and "robust auroc" in line for line in lines[:4])
+    assert all("12 rows, " in line and "clean AUROC" in line and "robust AUROC" in line for line in lines[:4])
 
 
 def test_one_cell_is_packed_with_its_place(published: Path, run_cli: Run, tmp_path: Path) -> None:

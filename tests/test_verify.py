@@ -123,8 +123,19 @@ def test_a_changed_digit_of_a_metric_is_found(published: Path, verified: Verify)
     assert code == 1 and failed(found) == ["metrics"]
     assert f"robust_accuracy is {before!r} by the rows, {changed!r} in run.json" in found["metrics"]
 
-    rewrite(folder, lambda record: record["metrics"].pop("robust_accuracy"))
-    assert "robust_accuracy is in the rows, and run.json has none" in verified(folder, "--no-scores")[1]["metrics"]
+
+def test_a_metric_that_came_later_is_a_note_and_one_that_vanished_a_failure(
+    published: Path, verified: Verify, run_cli: Run, tmp_path: Path
+) -> None:
+    folder = cell(published)
+    rewrite(folder, lambda record: record["metrics"].pop("robust_ap"))
+    code, found = verified(folder, "--no-scores")
+    assert code == 0 and found["metrics"].startswith("note ")
+    assert found["metrics"].endswith("metrics follow from the rows; not recorded when the cell was finished: robust_ap")
+    assert run_cli("submit", folder, "--out", tmp_path / "older.zip")[0] == 0
+    rewrite(folder, lambda record: record["metrics"].update(fame=1.0))
+    code, found = verified(folder, "--no-scores")
+    assert code == 1 and found["metrics"] == "FAIL fame is in run.json, and the rows have none"
 
 
 def test_a_better_score_with_its_hash_is_found_by_metrics_and_by_the_images(published: Path, verified: Verify) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..cells.metrics import better
 from ..cells.result import Result
 from ..errors import unknown
-from ..stats.metrics import Bootstrap, Estimate, better, mean
+from ..stats.metrics import Bootstrap, Estimate, mean
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..cells.metrics import better
 from ..cells.result import Result
 from ..errors import UserError, unknown
-from ..stats.metrics import Bootstrap, Estimate, Floats, better, mean
+from ..stats.metrics import Bootstrap, Estimate, Floats, mean
 from .boards import Board, boards
 
 LEVEL = 0.05

@@ -16,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..cells.measures import SHARE
+from ..cells.metrics import METRICS, PART, Metric
 from ..core.norms import NORMS
 from ..core.threat import parse_eps
 from ..errors import UserError, unknown
@@ -28,16 +30,19 @@ COLUMNS = (
 NEVER_EMPTY = ("detector", "dataset", "category", "metric", "value", "source", "where")
 WHOLE = "mean"
 """The category of a figure of a whole data set: the mean over its categories, where it has some."""
-CLEAN = ("clean_auroc", "clean_ap", "clean_fpr95", "clean_accuracy")
-ATTACKED = ("robust_auroc", "robust_ap", "robust_fpr95", "robust_accuracy", "normal_only_auroc", "anomalous_only_auroc")
-CERTIFIED = (
-    "certified_auroc", "certified_ap", "certified_fpr95", "certified_accuracy", "certified_normal_only_auroc",
-    "certified_anomalous_only_auroc",
-)  # fmt: skip
-METRICS = (*CLEAN, *ATTACKED, *CERTIFIED)
-"""Of our boards; `certified_..._only_...`: a certificate that bounds only this class, and leaves the other clean."""
 ALIASES = {"mvtecad": "mvtec"}
 """Other names of our data sets, as `_key` writes them."""
+
+
+def published_metrics() -> dict[str, Metric]:
+    """What a figure may be of, by name: whatever of METRICS is a share.
+
+    `certified_normal_only_auroc`, and what else both attacks and certificates have: of a certificate that bounds only
+    this class, and leaves the other clean.
+    """
+    shares = {name: metric for name, metric in METRICS.items() if metric.measure.unit == SHARE and PART not in name}
+    both = {name: metric for name, metric in shares.items() if metric.kind is None and metric.column != "clean"}
+    return shares | {f"certified_{name}": metric for name, metric in both.items()}
 
 
 def reported(path: Path | None = None) -> pd.DataFrame:
@@ -47,7 +52,7 @@ def reported(path: Path | None = None) -> pd.DataFrame:
     dataset: our name where we have it, else the paper's.
     category: a category of the data set, or `mean` for the whole of it.
     image_size: pixels along a side; <NA> where the figure does not say.
-    metric: one of METRICS.
+    metric: one of `published_metrics`.
     value: in [0, 1].
     norm, eps: the budget, as text: `linf` and `2/255`; empty of clean figures. Pixels in [0, 1].
     attack: as the paper names it, or of a certificate the method; empty of clean figures and where it is not known.
@@ -111,8 +116,9 @@ def _check(row: dict[str, str], where: str) -> None:
     for column in NEVER_EMPTY:
         if not row[column]:
             raise UserError(f"{where}: {column} is empty")
-    if row["metric"] not in METRICS:
-        raise UserError(f"{where}: {unknown('metric', row['metric'], METRICS)}")
+    known = published_metrics()
+    if row["metric"] not in known:
+        raise UserError(f"{where}: {unknown('metric', row['metric'], known)}")
     try:
         inside = 0 <= float(row["value"]) <= 1
     except ValueError:
@@ -121,7 +127,7 @@ def _check(row: dict[str, str], where: str) -> None:
         raise UserError(f"{where}: value {row['value']} is not a number in [0, 1]; 81.1 % is 0.811")
     if row["image_size"] and not (row["image_size"].isdecimal() and int(row["image_size"]) > 0):
         raise UserError(f"{where}: image_size {row['image_size']} is not a number of pixels; leave it empty if unknown")
-    if row["metric"] in CLEAN:
+    if known[row["metric"]].column == "clean":
         for column in ("norm", "eps", "attack"):
             if row[column]:
                 raise UserError(f"{where}: {row['metric']} has no {column}, got {row[column]}")
@@ -153,11 +159,11 @@ def beside(
     data = _dataset(dataset)
     if data == "folder":
         data, category = _of_folder(category, figures)
-    budget = parse_eps(eps, norm)
+    budget, known = parse_eps(eps, norm), published_metrics()
     figures = figures[[_dataset(name) == data for name in figures["dataset"]]]
     same = [
         _key(row["category"]) in (_key(category), WHOLE)
-        and (row["metric"] in CLEAN or (row["norm"] == norm and parse_eps(row["eps"], norm) == budget))
+        and (known[row["metric"]].column == "clean" or (row["norm"] == norm and parse_eps(row["eps"], norm) == budget))
         for row in _records(figures)
     ]
     return figures[pd.Series(same, index=figures.index, dtype=bool)].reset_index(drop=True)

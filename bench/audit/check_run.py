@@ -10,21 +10,19 @@ import numpy as np
 
 from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
-from ..cells.schema import DataRecord
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
-from ..core.attack import Attack, Method
+from ..core.attack import Attack
 from ..core.check import Check
-from ..engine.certifier import Certificate, Certifier, own_code
+from ..engine.certifier import Certificate, Certifier
 from ..engine.warm_starts import WarmStarts
-from ..engine.worker import SAME, Prepared, Worker
+from ..engine.worker import SAME, Worker
 from ..errors import UserError
-from ..plugins.fitting import BATCH_SIZE, DetectorSpec
-from ..plugins.lookup import load_data, make_attack
+from ..plugins.fitting import BATCH_SIZE
 from ..stats.metrics import points
 from ..system.cache import cache_folder
-from .rebuild import Overrides, with_files
+from .rebuild import Overrides, Rebuilt
 
 ROWS = "stored rows"
 
@@ -61,59 +59,39 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
     Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
     """
     record = read_finished(folder)
-    rows = read_rows(folder, record)
-    stored = {check.name: Check(check.name, check.passed, check.sentence) for check in record.checks}
-    spec = record.spec
-    data = load_data(
-        given.dataset or spec.dataset,
-        category=spec.category,
-        root=given.data_root,
-        image_size=spec.image_size,
-    ).limited(spec.limit)
-    values = with_files(spec.detector_parameters, given.params, "--param")
-    candidate = DetectorSpec(given.detector or spec.detector, values, spec.seed, given.device, tell=given.tell)
-    method: Method
-    attack_values = with_files(spec.attack_parameters, given.attack_params, "--attack-param")
-    if record.kind == "certificate":
-        method, attack_code = Certificate(**spec.attack_parameters), own_code()
-    else:
-        _, _, method, attack_code = make_attack(given.attack or spec.attack, attack_values)
-    changed = [
-        what
-        for what, then, now in (
-            ("the images", record.data, DataRecord.of(data)),
-            (f"the code of detector {spec.detector}", record.detector.code, candidate.code),
-            (f"the parameters of detector {spec.detector}", spec.detector_parameters, candidate.changed),
-            (f"the code of attack {spec.attack}", record.attack.code, attack_code),
-        )
-        if then != now
-    ]
-    if changed:
+    rows, rebuilt = read_rows(folder, record), Rebuilt(record, given)
+    if changed := rebuilt.changed():
         raise UserError(
             f"{folder}: {' and '.join(changed)} changed since; its sentences can be checked with what it was run with, "
             "or the cell run again with --force"
         )
-    detector = candidate.fitted(data)
-    assert detector.origin is not None
-    prepared = Prepared(detector, detector.origin, candidate.threshold(data), (), detector.device)
-    if isinstance(method, Certificate):
-        certifier = Certifier(spec, data, prepared, method, record.batch_size, keep=False)
-        yield Rechecked(bounds_are_redrawn(certifier, rows), None)
-        after = checks_of_certificate(spec, data, prepared, certifier.settings, rows, record.batch_size)
-        for check in [*checks_of_run(detector, data, OF_A_CERTIFICATE), *after.checks]:
-            yield Rechecked(check, stored.get(check.name))
-        return
-    assert isinstance(method, Attack)
-    yield Rechecked(rows_are_rescored(Worker(spec, data, prepared, method), rows), None)
-    for check in checks_of_run(detector, data):
+    stored = {check.name: Check(check.name, check.passed, check.sentence) for check in record.checks}
+    for check in (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows):
         yield Rechecked(check, stored.get(check.name))
-    before = record.smaller_ball
+
+
+def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
+    spec, data, prepared = rebuilt.record.spec, rebuilt.data, rebuilt.prepared()
+    settings, batch_size = rebuilt.method, rebuilt.record.batch_size
+    assert isinstance(settings, Certificate)
+    yield bounds_are_redrawn(Certifier(spec, data, prepared, settings, batch_size, keep=False), rows)
+    after = checks_of_certificate(spec, data, prepared, settings, rows, batch_size)
+    yield from checks_of_run(prepared.detector, data, OF_A_CERTIFICATE)
+    yield from after.checks
+
+
+def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
+    spec, data, attack, prepared = rebuilt.record.spec, rebuilt.data, rebuilt.method, rebuilt.prepared()
+    assert isinstance(attack, Attack)
+    yield rows_are_rescored(Worker(spec, data, prepared, attack), rows)
+    yield from checks_of_run(prepared.detector, data)
+    before = rebuilt.record.smaller_ball
     warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
     gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()
-    for check in checks_of_cell(spec, data, prepared, method, rows, warm_starts).checks:
+    for check in checks_of_cell(spec, data, prepared, attack, rows, warm_starts).checks:
         if gone and check.name == "repeat":
             check = Check("repeat", True, "not checked: the images of the smaller ball, where it began, are not here")
-        yield Rechecked(check, stored.get(check.name))
+        yield check
 
 
 def bounds_are_redrawn(certifier: Certifier, rows: Sequence[Row]) -> Check:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from ..cells.schema import DataRecord, FinishedRecord
+from ..core import parameters
+from ..core.attack import Method
+from ..core.data import Data
+from ..engine.certifier import Certificate, own_code
+from ..engine.worker import Prepared
 from ..errors import UserError
-from ..plugins.fitting import Tell
+from ..plugins import registry
+from ..plugins.fitting import DetectorSpec, Tell
+from ..plugins.lookup import load_data, make_attack
 
 
 class Overrides(NamedTuple):
@@ -24,9 +34,85 @@ class Overrides(NamedTuple):
     tell: Tell = lambda message: None
 
 
+@dataclass(frozen=True)
+class Rebuilt:
+    """A cell's data, detector and attack, each built when it is asked for; what is not here is a UserError."""
+
+    record: FinishedRecord
+    given: Overrides
+
+    @cached_property
+    def data(self) -> Data:
+        """Perhaps other images than those of the cell: see `same_images`."""
+        spec = self.record.spec
+        name = self.given.dataset or spec.dataset
+        found = load_data(name, category=spec.category, root=self.given.data_root, image_size=spec.image_size)
+        return found.limited(spec.limit)
+
+    @property
+    def same_images(self) -> bool:
+        return DataRecord.of(self.data) == self.record.data
+
+    @cached_property
+    def detector(self) -> DetectorSpec:
+        """With the parameters of the cell."""
+        return self._detector(with_files(self.record.spec.detector_parameters, self.given.params, "--param"))
+
+    @property
+    def detector_code(self) -> str:
+        """Hash of what is installed or given here; files that are parameters need not be here."""
+        return self._detector({}).code
+
+    def _detector(self, values: Mapping[str, Any]) -> DetectorSpec:
+        """One that was given from a file stands for the cells that have its name."""
+        spec, given = self.record.spec, self.given
+        names = [spec.detector] if given.detector is None else [given.detector, spec.detector]
+        found = [DetectorSpec(name, values, spec.seed, given.device, tell=given.tell) for name in names]
+        return found[0] if found[0].label == spec.detector else found[-1]
+
+    @cached_property
+    def method(self) -> Method:
+        """The attack, or the settings of the certificate, with the parameters of the cell."""
+        values = self.record.spec.attack_parameters
+        if self.certified:
+            return cast(Certificate, parameters.build(Certificate, values, "certificate"))
+        return make_attack(self._attack_name, with_files(values, self.given.attack_params, "--attack-param"))[2]
+
+    @property
+    def attack_code(self) -> str:
+        return own_code() if self.certified else registry.load("attacks", self._attack_name).sha256
+
+    @property
+    def _attack_name(self) -> str:
+        """As for the detector."""
+        own, given = self.record.spec.attack, self.given.attack
+        return given if given is not None and registry.load("attacks", given).name == own else own
+
+    @property
+    def certified(self) -> bool:
+        return self.record.kind == "certificate"
+
+    def changed(self) -> list[str]:
+        """What is not as it was when the cell was run."""
+        spec, record = self.record.spec, self.record
+        same = {
+            "the images": self.same_images,
+            f"the code of detector {spec.detector}": record.detector.code == self.detector.code,
+            f"the parameters of detector {spec.detector}": spec.detector_parameters == self.detector.changed,
+            f"the code of attack {spec.attack}": record.attack.code == self.attack_code,
+        }
+        return [what for what, is_same in same.items() if not is_same]
+
+    def prepared(self) -> Prepared:
+        """The fitted detector with its threshold; nothing of it has been checked."""
+        detector = self.detector.fitted(self.data)
+        assert detector.origin is not None
+        return Prepared(detector, detector.origin, self.detector.threshold(self.data), (), detector.device)
+
+
 def with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:
     """The stored parameters; a file is stored as its hash, so the user says where it lies."""
     for name, value in values.items():
         if isinstance(value, str) and value.startswith("sha256:") and name not in given:
             raise UserError(f"parameter {name} was a file ({value[:15]}...); say where it lies: {option} {name}=FILE")
-    return {**values, **given}
+    return {**values, **{name: text for name, text in given.items() if name in values}}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ..cells.metrics import METRICS
 from ..cells.reader import differ
 from ..cells.record import read_record
 from ..cells.schema import FinishedRecord
@@ -42,8 +43,8 @@ class Packed(NamedTuple):
     def __str__(self) -> str:
         record = self.record
         metrics = record.metrics or {}
-        names = ("clean_auroc", "robust_auroc", "certified_auroc", "robust_accuracy", "certified_accuracy")
-        shown = [f"{name.replace('_', ' ')} {metrics[name]:.3f}" for name in names if name in metrics]
+        headlines = [name for name, metric in METRICS.items() if metric.headline and name in metrics]
+        shown = [f"{METRICS[name].title} {metrics[name]:.3f}" for name in headlines]
         counts = [f"{record.rows} rows", f"{len(self.files) - 2} images"]
         failed = [f"{check.name} check failed" for check in record.failed]
         return f"{self.place}: {', '.join([*counts, *shown, *failed])}"

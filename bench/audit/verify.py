@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,19 +19,16 @@ from ..cells.images import ImageRecord, read_image
 from ..cells.record import DamagedRecord, read_finished, read_samples
 from ..cells.result import metrics_of
 from ..cells.rows import Row, Table
-from ..cells.schema import DataRecord, FinishedRecord, FitRecord, wrong_rows
-from ..core.data import Data
+from ..cells.schema import FinishedRecord, FitRecord, wrong_rows
+from ..cells.spec import RunSpec
 from ..core.rng import Rng
 from ..core.score import Score
-from ..core.threat import TOLERANCE, ThreatModel
-from ..engine.certifier import own_code
+from ..core.threat import TOLERANCE
 from ..engine.worker import SAME
 from ..errors import UserError
-from ..plugins import registry
-from ..plugins.fitting import BATCH_SIZE, RANDOMIZED_DRAWS, DetectorSpec
-from ..plugins.lookup import load_data
+from ..plugins.fitting import BATCH_SIZE, RANDOMIZED_DRAWS
 from ..system.provenance import versions
-from .rebuild import Overrides, with_files
+from .rebuild import Overrides, Rebuilt
 
 METRIC_TOLERANCE = 1e-9  # relative: another scikit-learn may add in another order
 ROUNDING = 1e-6  # relative: a distance, added up on another device
@@ -74,11 +70,12 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     yield rows_are_those(digest, record)
     yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
     yield budget_is_kept(rows, record) if record.kind == "attack" else bounds_are_ordered(rows, record)
-    yield code_is_installed(record, given)
+    rebuilt = Rebuilt(record, given)
+    yield code_is_installed(rebuilt)
     if not record.images:
         yield Verified("skip", "images", "none are stored")
         return
-    yield from verify_images(folder, record, rows, given, scores)
+    yield from verify_images(folder, rebuilt, rows, scores)
 
 
 def rows_are_those(digest: str, record: FinishedRecord) -> Verified:
@@ -91,20 +88,22 @@ def rows_are_those(digest: str, record: FinishedRecord) -> Verified:
 
 def metrics_are_those(found: Mapping[str, float], record: FinishedRecord, submitted: bool = False) -> Verified:
     """Every published metric, from the rows once more; a submission without any claims nothing that could be tested."""
-    stored = record.metrics
-    if stored is None and submitted:
+    stored = record.metrics or {}
+    if not stored and submitted:
         return Verified(
             "FAIL", "metrics", "not recorded: a submission must state them; run the cell again with --force"
         )
-    if stored is None:
+    if not stored:
         return Verified("skip", "metrics", "not recorded: the cell was finished before metrics were")
-    for name in sorted({*found, *stored}):
-        if name not in stored or name not in found:
-            where = "run.json, and the rows have none" if name in stored else "the rows, and run.json has none"
-            return Verified("FAIL", "metrics", f"{name} is in {where}")
-        if not _same(found[name], stored[name]):
-            return Verified("FAIL", "metrics", f"{name} is {found[name]!r} by the rows, {stored[name]!r} in run.json")
-    return Verified("pass", "metrics", f"{len(stored)} metrics follow from the rows")
+    for name, value in stored.items():
+        if name not in found:
+            return Verified("FAIL", "metrics", f"{name} is in run.json, and the rows have none")
+        if not _same(found[name], value):
+            return Verified("FAIL", "metrics", f"{name} is {found[name]!r} by the rows, {value!r} in run.json")
+    sentence = f"{len(stored)} metrics follow from the rows"
+    if later := [name for name in found if name not in stored]:
+        return Verified("note", "metrics", f"{sentence}; not recorded when the cell was finished: {', '.join(later)}")
+    return Verified("pass", "metrics", sentence)
 
 
 def _same(a: float, b: float) -> bool:
@@ -153,54 +152,33 @@ def bounds_are_ordered(rows: Sequence[Row], record: FinishedRecord) -> Verified:
 
 def _radii(record: FinishedRecord) -> tuple[float, float]:
     """How far a normal and an anomalous image may be moved."""
-    threat = _threat(record)
+    threat = record.spec.threat
     normal, anomalous = threat.controls(torch.tensor([0, 1])).tolist()
     return threat.radius * normal, threat.radius * anomalous
 
 
-def _threat(record: FinishedRecord) -> ThreatModel:
-    return record.spec.threat
-
-
-def code_is_installed(record: FinishedRecord, given: Overrides) -> Verified:
+def code_is_installed(rebuilt: Rebuilt) -> Verified:
     """What is installed here and is not what the run had: its numbers may be others here."""
-    spec, said = record.spec, []
-    for kind, name, code_then, code_here in (
-        ("detector", spec.detector, record.detector.code, lambda: _candidate(record, given).code),
-        ("attack", spec.attack, record.attack.code, lambda: _attack_code(record, given)),
+    record, said = rebuilt.record, []
+    for kind, name, code, here in (
+        ("detector", record.spec.detector, record.detector.code, lambda: rebuilt.detector_code),
+        ("attack", record.spec.attack, record.attack.code, lambda: rebuilt.attack_code),
     ):
         try:
-            if code_here() != code_then:
+            if here() != code:
                 said.append(f"the code of {kind} {name} is not that of the run")
         except UserError as error:
             reason = str(error).partition(" Known: ")[0]
             said.append(f"the code of {kind} {name} is not compared: {reason} (--{kind} FILE:CLASS)")
-    here = versions()
+    installed = versions()
     said += [
-        f"{package} {here.get(package) or 'absent'} here, {then or 'absent'} in the run"
+        f"{package} {installed.get(package) or 'absent'} here, {then or 'absent'} in the run"
         for package, then in record.versions.items()
-        if here.get(package) != then
+        if installed.get(package) != then
     ]
     if said:
         return Verified("note", "code", "; ".join(said))
     return Verified("pass", "code", "detector, attack and package versions are those of the run")
-
-
-def _attack_code(record: FinishedRecord, given: Overrides) -> str:
-    if record.kind == "certificate":
-        return own_code()
-    name = record.spec.attack
-    if given.attack is not None and (plugin := registry.load("attacks", given.attack)).name == name:
-        return plugin.sha256
-    return registry.load("attacks", name).sha256
-
-
-def _candidate(record: FinishedRecord, given: Overrides, values: Mapping[str, Any] | None = None) -> DetectorSpec:
-    """The detector of the cell; one that was given from a file stands for the cells that have its name."""
-    spec = record.spec
-    names = [spec.detector] if given.detector is None else [given.detector, spec.detector]
-    candidates = [DetectorSpec(name, values or {}, spec.seed, given.device, tell=given.tell) for name in names]
-    return candidates[0] if candidates[0].label == spec.detector else candidates[-1]
 
 
 class Stored(NamedTuple):
@@ -211,35 +189,32 @@ class Stored(NamedTuple):
     attacked: Tensor
 
 
-def verify_images(
-    folder: Path, record: FinishedRecord, rows: Sequence[Row], given: Overrides, scores: bool
-) -> Iterator[Verified]:
+def verify_images(folder: Path, rebuilt: Rebuilt, rows: Sequence[Row], scores: bool) -> Iterator[Verified]:
     """The stored images of a cell: what they are, that they are the data set's, and their scores."""
     by_id = {row.id: row for row in rows}
     stored: list[Stored] = []
-    for image in record.images:
-        found = _read_image(folder, image, by_id.get(image.id), record)
+    for image in rebuilt.record.images:
+        found = _read_image(folder, image, by_id.get(image.id), rebuilt.record.spec)
         if isinstance(found, str):
             yield Verified("FAIL", "images", f"{image.file} ({image.id}) {found}")
             return
         stored.append(found)
     yield Verified("pass", "images", f"{len(stored)} stored images are whole, and as far away as their rows say")
-    bed = _Bed(record, given)
-    found_here = clean_images_are_the_data(stored, bed, record, rows)
+    found_here = clean_images_are_the_data(stored, rebuilt, rows)
     yield found_here
     if scores and found_here.status != "FAIL":
-        yield scores_are_those(stored, bed.data, record, rows, given)
+        yield scores_are_those(stored, rebuilt, rows)
 
 
-def _read_image(folder: Path, image: ImageRecord, row: Row | None, record: FinishedRecord) -> Stored | str:
+def _read_image(folder: Path, image: ImageRecord, row: Row | None, spec: RunSpec) -> Stored | str:
     """The image, or what is wrong with it."""
     if row is None or row.label != image.label:
         return "has no row of that id and label"
-    arrays = read_image(folder, image, record.spec.image_size)
+    arrays = read_image(folder, image, spec.image_size)
     if isinstance(arrays, str):
         return arrays
     found = Stored(row, torch.from_numpy(arrays["clean"]), torch.from_numpy(arrays["attacked"]))
-    threat = _threat(record)
+    threat = spec.threat
     if wrong := threat.violation(found.clean[None], found.clean[None]):
         return f"has a clean image that {wrong}"
     if wrong := threat.violation(found.attacked[None], found.clean[None]):
@@ -250,35 +225,14 @@ def _read_image(folder: Path, image: ImageRecord, row: Row | None, record: Finis
     return found
 
 
-class _Bed:
-    """The data set of a cell, as far as it is here."""
-
-    def __init__(self, record: FinishedRecord, given: Overrides):
-        self.record, self.given = record, given
-
-    @cached_property
-    def data(self) -> Data:
-        """Raises UserError where the data set is not here."""
-        spec = self.record.spec
-        return load_data(
-            self.given.dataset or spec.dataset,
-            category=spec.category,
-            root=self.given.data_root,
-            image_size=spec.image_size,
-        ).limited(spec.limit)
-
-
-def clean_images_are_the_data(
-    stored: Sequence[Stored], bed: _Bed, record: FinishedRecord, rows: Sequence[Row]
-) -> Verified:
+def clean_images_are_the_data(stored: Sequence[Stored], rebuilt: Rebuilt, rows: Sequence[Row]) -> Verified:
     """The stored clean images beside those of the data set that is here."""
-    spec = record.spec
-    where = f"{spec.dataset}/{spec.category}"
+    where = f"{rebuilt.record.spec.dataset}/{rebuilt.record.spec.category}"
     try:
-        data = bed.data
+        data = rebuilt.data
     except UserError as error:
         return Verified("skip", "data", f"not compared with the images of {where}: {error}")
-    if DataRecord.of(data) != record.data:
+    if not rebuilt.same_images:
         return Verified("FAIL", "data", f"the images of {where} here are not those of the run")
     if [row.id for row in rows] != data.test.ids or [row.label for row in rows] != data.test.labels:
         return Verified("FAIL", "data", f"the ids and labels of the rows are not those of {where}")
@@ -290,32 +244,15 @@ def clean_images_are_the_data(
     return Verified("pass", "data", f"{len(stored)} clean images are those of {where}")
 
 
-def scores_are_those(
-    stored: Sequence[Stored], data: Data, record: FinishedRecord, rows: Sequence[Row], given: Overrides
-) -> Verified:
+def scores_are_those(stored: Sequence[Stored], rebuilt: Rebuilt, rows: Sequence[Row]) -> Verified:
     """The stored images, scored again under the noise of the run: `clean` and `worst` to SAME of the spread of the
     clean scores, since another batch size changes the last bits."""
-    spec = record.spec
-    own = spec.detector_parameters
-    files = {name: path for name, path in given.params.items() if name in own}
-    candidate = _candidate(record, given, with_files(own, files, "--param"))
-    if candidate.changed != own:
+    spec, candidate = rebuilt.record.spec, rebuilt.detector
+    if candidate.changed != spec.detector_parameters:
         raise UserError(f"the parameters of detector {spec.detector} are not those of the run: {candidate.changed}")
-    detector = candidate.fitted(data)
+    detector = candidate.fitted(rebuilt.data)
     assert detector.origin is not None
-    score = Score(detector, spec.detector)
-    draws = (spec.draws or RANDOMIZED_DRAWS) if detector.randomized else 1
-    furthest, name = 0.0, ""
-    for start in range(0, len(stored), BATCH_SIZE):
-        some = stored[start : start + BATCH_SIZE]
-        for column in ("clean", "attacked"):
-            x = torch.stack([getattr(image, column) for image in some]).to(detector.device)
-            rng = Rng.evaluation(spec.seed, [image.row.id for image in some])
-            for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
-                then = image.row.clean if column == "clean" else image.row.worst
-                off = abs(found - then) if math.isfinite(found) else math.inf
-                if off >= furthest:
-                    furthest, name = off, f"{image.row.id}, {column}"
+    furthest, name = _furthest_off(stored, Score(detector, spec.detector), spec)
     spread = float(np.ptp([row.clean for row in rows]))
     sentence = (
         f"{2 * len(stored)} scores, computed again, are {furthest:.1e} off at most ({name}); clean scores spread over "
@@ -323,9 +260,26 @@ def scores_are_those(
     )
     if furthest <= SAME * spread:
         return Verified("pass", "scores", sentence)
-    if _weights(FitRecord.of(detector.origin.fit)) != _weights(record.detector.fit):
+    if _weights(FitRecord.of(detector.origin.fit)) != _weights(rebuilt.record.detector.fit):
         sentence += "; the weights that were fitted here are not those of the run, which may be all there is to it"
     return Verified("FAIL", "scores", sentence)
+
+
+def _furthest_off(stored: Sequence[Stored], score: Score, spec: RunSpec) -> tuple[float, str]:
+    """By how much a score is not that of its row, and which."""
+    draws = (spec.draws or RANDOMIZED_DRAWS) if score.randomized else 1
+    furthest, name = 0.0, ""
+    for start in range(0, len(stored), BATCH_SIZE):
+        some = stored[start : start + BATCH_SIZE]
+        for column in ("clean", "attacked"):
+            x = torch.stack([getattr(image, column) for image in some]).to(score.detector.device)
+            rng = Rng.evaluation(spec.seed, [image.row.id for image in some])
+            for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
+                then = image.row.clean if column == "clean" else image.row.worst
+                off = abs(found - then) if math.isfinite(found) else math.inf
+                if off >= furthest:
+                    furthest, name = off, f"{image.row.id}, {column}"
+    return furthest, name
 
 
 def _weights(fit: FitRecord | None) -> dict[str, str | None]:

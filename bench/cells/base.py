@@ -49,7 +49,7 @@ Category = Annotated[str, AfterValidator(_no_folder)]
 class Part(BaseModel):
     """A part of run.json. What a file has beside the fields is for people: nothing reads it."""
 
-    model_config = ConfigDict(strict=True, protected_namespaces=())
+    model_config = ConfigDict(strict=True, protected_namespaces=(), use_attribute_docstrings=True)
 
     def as_json(self) -> dict[str, Any]:
         """As it is written: what was never set, because it came later or is not known yet, is left out."""

@@ -27,8 +27,11 @@ class ImageRecord(Part):
     """What run.json says of a stored image."""
 
     id: str
+    """Of its row."""
     label: Literal[0, 1]
+    """1 is anomalous."""
     why: str
+    """Chosen as `most moved`, `hardest`, or both."""
     file: Annotated[str, Field(pattern=f"^{IMAGE}$")]
     """Below the cell's folder."""
     sha256: Sha256

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..stats.metrics import Bootstrap, Metrics, accuracy, auroc_of, conservative, median, ranking
+from ..stats.metrics import Metrics
+from .measures import Scored
+from .metrics import measured
 from .rows import Row, Table
 from .schema import CheckRecord, FinishedRecord
 from .spec import RunSpec
@@ -120,72 +122,18 @@ class Result:
 
     @cached_property
     def metrics(self) -> Metrics:
-        """Clean, robust (or certified) and one-sided metrics; none where the threat model did not attack that side.
-
-        `robust` is the threat model's own column. The one-sided columns keep the clean score of the other class; of a
-        certificate, its bound at radius 0. Bounds that tie count against the detector. Each is computed when it is
-        asked for.
-        """
-        labels, values = self.table.anomalous, self.table.columns
-        clean, worst = values["clean"], values["worst"]
-        still = self._unmoved(clean)
-        targets = self.spec.targets
-        columns = {"clean": clean, self.claim: worst}
-        if targets != "anomalous" and still is not None:
-            columns["normal_only"] = np.where(labels, still, worst)
-        if targets != "normal" and still is not None:
-            columns["anomalous_only"] = np.where(labels, worst, still)
-        if self.certificate and self.stops_at_threshold:
-            del columns["clean"]  # of as many draws as the verdict took: too few for a score
-        found: dict[str, Callable[[], Bootstrap]] = {}
-        salt = f"{self.spec.dataset}/{self.category}"
-        threshold = self.record.threshold.value
-        for column, scores in columns.items():
-            if column == "clean" or not self.stops_at_threshold:
-                order = conservative(scores, labels) if self.certificate and column != "clean" else scores
-                found[f"{column}_auroc"] = partial(auroc_of, order, labels, salt)
-                if column in ("clean", self.claim):
-                    for name in ("ap", "fpr95"):
-                        found[f"{column}_{name}"] = partial(_ranked, order.tobytes(), labels.tobytes(), salt, name)
-            found[f"{column}_accuracy"] = partial(accuracy, scores, labels, threshold, salt)
-            if column == self.claim:
-                for one, name in ((~labels, "normal"), (labels, "anomalous")):
-                    found[f"{column}_{name}_right"] = partial(accuracy, scores[one], labels[one], threshold, salt)
-        if "robust_auroc" in found:
-            for column in ("rounded", "worst_draw", "known_noise", *self.parts):
-                if column in values and not np.isnan(values[column]).any():
-                    found[f"{column}_auroc"] = partial(auroc_of, values[column], labels, salt)
-        broken = values.get("broken", np.full(len(labels), np.nan))
-        if not np.isnan(broken).all():
-            wrong = (clean > threshold) != labels
-            broken = np.where(np.isnan(broken), wrong, broken)
-            found["autoattack_accuracy"] = partial(accuracy, broken != labels, labels, 0.5, salt)
-        for name, radii in zip(("normal", "anomalous"), self.radii or (), strict=False):
-            found[f"median_radius_{name}"] = partial(median, radii, salt)
-        if "certified_radius" in values:
-            for one, name in ((~labels, "normal"), (labels, "anomalous")):
-                if not np.isnan(values["certified_radius"][one]).any():
-                    found[f"certified_radius_{name}"] = partial(median, values["certified_radius"][one], salt)
-        return Metrics(found)
-
-    def _unmoved(self, clean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-        """Scores of images that nobody moves, as far as they are known; None where no row says."""
-        if not self.certificate:
-            return clean
-        if self.stops_at_threshold:
-            return None
-        values = self.table.columns
-        return np.where(self.table.anomalous, values["low_0"], values["high_0"])
-
-
-@lru_cache(maxsize=512)
-def _ranking(scores: bytes, labels: bytes, salt: str) -> dict[str, Bootstrap]:
-    """The cells of a detector and category share their clean scores."""
-    return ranking(np.frombuffer(scores), np.frombuffer(labels, dtype=bool), salt)
-
-
-def _ranked(scores: bytes, labels: bytes, salt: str, name: str) -> Bootstrap:
-    return _ranking(scores, labels, salt)[name]
+        """Those of METRICS that such a cell has: none of a side that the threat model did not attack."""
+        return measured(
+            Scored(
+                kind=self.record.kind,
+                table=self.table,
+                threshold=self.record.threshold.value,
+                targets=self.spec.targets,
+                stops_at_threshold=self.stops_at_threshold,
+                parts=self.parts,
+                salt=f"{self.spec.dataset}/{self.category}",
+            )
+        )
 
 
 def with_settings(name: str, settings: Mapping[str, Any]) -> str:

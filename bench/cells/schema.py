@@ -22,19 +22,24 @@ RANKED_BOUNDS = ("low", "high", "low_0", "high_0", "certified_radius")
 
 
 class PurificationRecord(Part):
-    """How strongly a purifier cleans: its parameter, and the detector that it is around."""
+    """How strongly a purifier cleans, by the parameter that says so."""
 
     parameter: str
+    """`part.name`"""
     value: int | float
     inner: str
+    """The detector that it is around."""
 
 
 class FitRecord(Part):
     """What was fitted, by the hash of its weights; of a composition `parts` has one for each part that was."""
 
     model_sha256: Sha256 | None = None
+    """Of the kept weights."""
     seconds: Amount
+    """What the fit took, even where a kept one was loaded."""
     images: Count | None = None
+    """Normal images that it learned from."""
     parts: dict[str, FitRecord] = Field(default_factory=dict)
 
     @classmethod
@@ -51,20 +56,25 @@ class DetectorRecord(Part):
     parameters: Parameters
     """All of them, defaults included."""
     randomized: bool
+    """Its scores are means over noise draws."""
     differentiable: bool
     unranked: str | None
     """Why a leaderboard must not rank it, or empty."""
     purification: PurificationRecord | None
+    """Of a purifier."""
     fit: FitRecord | None
+    """Null where nothing was fitted, or not by the benchmark."""
     weights: Count | None = None
-    """How many numbers it holds; None in cells that were finished before that was recorded."""
+    """How many numbers it holds; null in cells that were finished before that was recorded."""
 
 
 class AttackRecord(Part):
     """The attack, or the certificate."""
 
     code: str
+    """sha256."""
     parameters: Parameters
+    """All of them, defaults included."""
     parts: list[str]
     """The attacks that it is made of: a column each."""
     sources: dict[str, Json] = Field(default_factory=dict)
@@ -72,14 +82,17 @@ class AttackRecord(Part):
 
 
 class DataRecord(Part):
-    """The images: fingerprints of both sets, and how many there are."""
+    """The images."""
 
     train: Sha256
+    """Fingerprint of the normal images to learn from: ids, contents and size."""
     test: Sha256
+    """The same of the test images, with their labels."""
     train_images: Count
     normal: Count
     """Test images."""
     anomalous: Count
+    """Test images."""
 
     @classmethod
     def of(cls, data: Data) -> DataRecord:
@@ -112,33 +125,40 @@ class ThresholdRecord(Part):
     held_out: Count
     """Normal training images that it was set on."""
     false_alarms: float
+    """The share of new normal images above it that was asked for."""
 
 
 class GitRecord(Part):
-    """The checkout that the benchmark ran from; None where there was none."""
+    """The checkout that the benchmark ran from; null where there was none."""
 
     commit: str | None
     dirty: bool | None
+    """It had changes."""
 
 
 class Record(Part):
     """run.json of a cell: what its rows come from, and what they have cost so far."""
 
     version: Literal[3] = Field(alias="schema")
+    """Of this format; another one is refused, never guessed at."""
     kind: Literal["attack", "certificate"]
+    """Whether scores after the attack were found, or are bounded."""
     status: Literal["running", "finished"]
     spec: RunSpec
     detector: DetectorRecord
     attack: AttackRecord
     data: DataRecord
     checks: list[CheckRecord]
+    """Of the detector, and after the last row of the attack."""
     threshold: ThresholdRecord
     versions: dict[str, str | None]
-    """Package -> version; None where it is absent."""
+    """Package -> version; null where it is absent."""
     git: GitRecord
     device: str
     batch_size: Annotated[int, Field(ge=1, le=10**9)]
+    """Changes speed and memory, not results."""
     started: str = ""
+    """Date and time in UTC."""
     warnings: list[str]
     rows: Count
     """Of samples.csv."""
@@ -147,13 +167,17 @@ class Record(Part):
     backwards: Count
     """Images through which a gradient flowed."""
     seconds: Amount
+    """Of the attack and its evaluation."""
     peak_memory: Annotated[int | float, Field(ge=0, le=10**9)] | None
-    """MiB; None where the system does not say."""
-    smaller_ball: str | None = None
+    """MiB; null where the system does not say."""
+    smaller_ball: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """Folder in the cache that holds the images of the smaller ball where the attack began."""
     checks_seconds: Amount | None = None
+    """Of the checks after the last row."""
     checks_passes: dict[str, Count] | None = None
+    """What they scored, beside `forwards` and `backwards`."""
     images: list[ImageRecord] = Field(default_factory=list)
+    """What --save-images kept."""
 
     @property
     def failed(self) -> list[CheckRecord]:
@@ -166,9 +190,11 @@ class FinishedRecord(Record):
 
     status: Literal["finished"]
     finished: str
+    """Date and time in UTC."""
     samples_sha256: Sha256
+    """Of samples.csv: other rows are not read."""
     metrics: dict[str, float] | None = None
-    """Name -> point value; None in cells that were finished before metrics were recorded."""
+    """Name -> point value, see results.md; null in cells that were finished before metrics were recorded."""
 
     @classmethod
     def of(cls, record: Record, finished: str, samples_sha256: str) -> FinishedRecord:

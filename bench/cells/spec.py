@@ -29,23 +29,31 @@ class RunSpec(Part):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     detector: Name
+    """As on the command line."""
     detector_parameters: Parameters
     """Those that are not the defaults."""
     attack: Name
+    """Without the norm; `certificate` of a certificate."""
     attack_parameters: Parameters
     """Those that are not the defaults; of a certificate all."""
     norm: NormName
+    """In which a perturbation is measured."""
     eps: str
-    """Exact, as text: `2/255`."""
+    """The largest size of a perturbation, exact, as text: `2/255`."""
     targets: Targets
+    """Which test images the adversary moves."""
     dataset: Name
     category: Category
     image_size: Annotated[int, Field(ge=1, le=10**5)]
+    """Side in pixels of what the detector is given."""
     seed: Annotated[int, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)]
+    """Of the fit and of all noise."""
     limit: Annotated[int, Field(ge=1)] | None
+    """So many of the test images; null: all."""
     draws: Annotated[int, Field(ge=1)] | None
-    """Noise draws whose mean is the score of a randomized detector; None is the default."""
+    """Noise draws whose mean is the score of a randomized detector; null is the default."""
     goal: Goal
+    """Scores as far as they go, or just a wrong decision."""
 
     @model_validator(mode="after")
     def _is_a_ball(self) -> RunSpec:

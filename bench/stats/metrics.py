@@ -60,13 +60,8 @@ def fpr_at_95_tpr(curves: Curves) -> Floats:
 
 
 FROM_CURVES: dict[str, Callable[[Curves], Floats]] = {"ap": average_precision, "fpr95": fpr_at_95_tpr}
-METRICS = ("auroc", *FROM_CURVES)
+RANKINGS = ("auroc", *FROM_CURVES)
 """The area under the ROC curve, the chance that an anomalous image scores above a normal one, comes from pairs."""
-
-
-def better(metric: str) -> int:
-    """1 where more of a metric with such a name is better, -1 where less is."""
-    return -1 if metric.endswith("fpr95") else 1
 
 
 class Bootstrap(NamedTuple):
@@ -109,7 +104,7 @@ def ranking(scores: npt.ArrayLike, labels: npt.ArrayLike, salt: str = "") -> dic
     """
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
-        return dict.fromkeys(METRICS, _unknown())
+        return dict.fromkeys(RANKINGS, _unknown())
     found: dict[str, list[Floats]] = {name: [] for name in FROM_CURVES}
     for weights in _weights(y, salt):
         curves = _curves(s, y, weights)
@@ -183,7 +178,7 @@ def points(scores: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, float]:
     """The values of `ranking` without their resamples; nan where a class is missing."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
-        return dict.fromkeys(METRICS, float("nan"))
+        return dict.fromkeys(RANKINGS, float("nan"))
     curves = _curves(s, y, np.ones((len(y), 1)))
     values = {name: float(metric(curves)[0]) for name, metric in FROM_CURVES.items()}
     return {"auroc": float(_wins(s, y).mean()), **values}

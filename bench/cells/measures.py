@@ -1,0 +1,159 @@
+"""What metrics are made of: a cell's scores by column, and the functions that make one number of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.threat import Targets
+from ..stats.metrics import Bootstrap, Floats, accuracy, auroc_of, conservative, median, ranking
+from .rows import Table
+
+Kind = Literal["attack", "certificate"]
+SHARE = "0 to 1"
+"""The unit of most metrics."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished cell as metrics see it; N images."""
+
+    kind: Kind
+    table: Table
+    threshold: float
+    targets: Targets
+    stops_at_threshold: bool
+    """The attack wanted the decision wrong, no more: what it reached is no worst case, and ranks nothing."""
+    parts: Sequence[str]
+    salt: str
+    """Of the resamples: the data set and its category."""
+
+    @property
+    def anomalous(self) -> npt.NDArray[np.bool_]:
+        """(N,)"""
+        return self.table.anomalous
+
+    def scores(self, column: str) -> Floats | None:
+        """(N,): a column of the rows or one that follows from them; None where the cell has none.
+
+        `normal_only` and `anomalous_only` keep the clean score of the other class; of a certificate, its bound at
+        radius 0. `unbroken` is above 0.5 where an anomalous image, and below where a normal one, was not broken.
+        """
+        known = self.table.columns.get(column)
+        if column == "clean":  # of a verdict as many draws as it took: too few for a score
+            return None if self.kind == "certificate" and self.stops_at_threshold else known
+        if column in ("normal_only", "anomalous_only"):
+            return self._one_sided(column)
+        if column == "unbroken":
+            return self._unbroken()
+        return known
+
+    def order(self, column: str) -> Floats:
+        """(N,): what ranks the images. Bounds that tie count against the detector."""
+        scores = self.needed(column)
+        bounds = self.kind == "certificate" and column != "clean"
+        return conservative(scores, self.anomalous) if bounds else scores
+
+    def needed(self, column: str) -> Floats:
+        """Of a column that the cell has."""
+        found = self.scores(column)
+        assert found is not None, column
+        return found
+
+    def _one_sided(self, column: str) -> Floats | None:
+        if self.targets not in ("both", column.removesuffix("_only")):
+            return None
+        values = self.table.columns
+        still = values["clean"]
+        if self.kind == "certificate":
+            if self.stops_at_threshold:  # no row says what an image has that nobody moves
+                return None
+            still = np.where(self.anomalous, values["low_0"], values["high_0"])
+        moved = self.anomalous if column == "anomalous_only" else ~self.anomalous
+        return np.where(moved, values["worst"], still)
+
+    def _unbroken(self) -> Floats | None:
+        values = self.table.columns
+        broken = values.get("broken")
+        if broken is None or np.isnan(broken).all():
+            return None
+        wrong = (values["clean"] > self.threshold) != self.anomalous
+        return np.asarray(np.where(np.isnan(broken), wrong, broken) != self.anomalous, dtype=np.float64)
+
+
+Of = Callable[[Scored, str], Bootstrap]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is made of one column of scores, whichever it is."""
+
+    of: Of
+    ranks: bool = False
+    """It compares the images with each other, so an attack that stops at the threshold has none."""
+    better: Literal[1, -1] = 1
+    """1 where more is better, -1 where less is."""
+    unit: str = SHARE
+    has: Callable[[Scored, Floats], bool] = lambda cell, scores: True
+    """Whether these scores are enough for it."""
+
+
+@lru_cache(maxsize=512)
+def _ranking(scores: bytes, labels: bytes, salt: str) -> dict[str, Bootstrap]:
+    """The cells of a detector and category share their clean scores."""
+    return ranking(np.frombuffer(scores), np.frombuffer(labels, dtype=bool), salt)
+
+
+def _ranked(name: str, cell: Scored, column: str) -> Bootstrap:
+    return _ranking(cell.order(column).tobytes(), cell.anomalous.tobytes(), cell.salt)[name]
+
+
+def _auroc(cell: Scored, column: str) -> Bootstrap:
+    return auroc_of(cell.order(column), cell.anomalous, cell.salt)
+
+
+def _accuracy(cell: Scored, column: str) -> Bootstrap:
+    return accuracy(cell.needed(column), cell.anomalous, cell.threshold, cell.salt)
+
+
+def _class(label: int, cell: Scored) -> npt.NDArray[np.bool_]:
+    """(N,): the images of one class."""
+    return cell.anomalous if label else ~cell.anomalous
+
+
+def _right(label: int, cell: Scored, column: str) -> Bootstrap:
+    one = _class(label, cell)
+    return accuracy(cell.needed(column)[one], cell.anomalous[one], cell.threshold, cell.salt)
+
+
+def _median(label: int, cell: Scored, column: str) -> Bootstrap:
+    """Of those that have a number."""
+    values = cell.needed(column)
+    return median(values[_class(label, cell) & ~np.isnan(values)], cell.salt)
+
+
+def _every(label: int, cell: Scored, scores: Floats) -> bool:
+    return not np.isnan(scores[_class(label, cell)]).any()
+
+
+def _whole(cell: Scored, scores: Floats) -> bool:
+    return not np.isnan(scores).any()
+
+
+AUROC = Measure(_auroc, ranks=True, has=_whole)
+AP = Measure(partial(_ranked, "ap"), ranks=True)
+FPR95 = Measure(partial(_ranked, "fpr95"), ranks=True, better=-1)
+ACCURACY = Measure(_accuracy)
+NORMAL_RIGHT, ANOMALOUS_RIGHT = (Measure(partial(_right, label)) for label in (0, 1))
+RADIUS_NORMAL, RADIUS_ANOMALOUS = (
+    Measure(partial(_median, label), unit="the norm, pixels in [0, 1]") for label in (0, 1)
+)
+BOUND_NORMAL, BOUND_ANOMALOUS = (
+    Measure(partial(_median, label), unit="l2, pixels in [0, 1]", has=partial(_every, label)) for label in (0, 1)
+)
+UNBROKEN = Measure(lambda cell, column: accuracy(cell.needed(column), cell.anomalous, 0.5, cell.salt))

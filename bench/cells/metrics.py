@@ -1,0 +1,220 @@
+"""METRICS: every number that is made of a cell's rows. A metric is one entry of that table: results, `verify`, the CSV,
+boards, published figures and the documentation read it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from ..stats.metrics import Metrics
+from .measures import (
+    ACCURACY,
+    ANOMALOUS_RIGHT,
+    AP,
+    AUROC,
+    BOUND_ANOMALOUS,
+    BOUND_NORMAL,
+    FPR95,
+    NORMAL_RIGHT,
+    RADIUS_ANOMALOUS,
+    RADIUS_NORMAL,
+    UNBROKEN,
+    Kind,
+    Measure,
+    Scored,
+)
+
+PART = "PART"
+"""In the name of a metric: each attack that the cell's attack is made of."""
+Boards = Literal["all", "of attacks", "of decisions", "none"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of METRICS: `measure` of `column`."""
+
+    name: str
+    """In run.json, in the CSV and on the command line; PART in it stands for each part of an attack."""
+    title: str
+    """Of its column on a board."""
+    measure: Measure
+    column: str
+    """See `Scored.scores`."""
+    meaning: str
+    """For docs/results.md."""
+    kind: Kind | None = None
+    """Cells that have it; None: both."""
+    boards: Boards = "all"
+    """Those that show it, if any of their cells has it."""
+    headline: bool = False
+    """Its best values are in bold, and a line about one cell names it."""
+    interval: bool = False
+    """Boards show its interval."""
+
+    def of_cell(self, cell: Scored) -> bool:
+        """Whether the cell has it."""
+        if self.kind not in (None, cell.kind):
+            return False
+        if self.measure.ranks and self.column != "clean" and cell.stops_at_threshold:
+            return False
+        scores = cell.scores(self.column)
+        return scores is not None and self.measure.has(cell, scores)
+
+    def named(self, part: str) -> Metric:
+        """That of a part of the attack."""
+        return replace(
+            self, **{field: getattr(self, field).replace(PART, part) for field in ("name", "title", "column")}
+        )
+
+    def on_board(self, kind: Kind, stops_at_threshold: bool) -> bool:
+        """Whether boards of such cells show it."""
+        return {
+            "all": True,
+            "of attacks": kind == "attack",
+            "of decisions": stops_at_threshold,
+            "none": False,
+        }[self.boards]
+
+
+_TABLE = (
+    Metric(
+        "clean_auroc", "clean AUROC", AUROC, "clean",
+        "chance that an anomalous image scores above a normal one, before the attack; a tie counts half",
+        headline=True, interval=True,
+    ),
+    Metric(
+        "robust_auroc", "robust AUROC", AUROC, "worst", "AUROC of the scores after the attack",
+        kind="attack", headline=True, interval=True,
+    ),
+    Metric(
+        "certified_auroc", "certified AUROC", AUROC, "worst",
+        "AUROC that no perturbation of the ball can go below; a tie counts against the detector",
+        kind="certificate", headline=True, interval=True,
+    ),
+    Metric(
+        "normal_only_auroc", "normal only", AUROC, "normal_only",
+        "AUROC where only normal images are moved; of a certificate, its bound", interval=True,
+    ),
+    Metric(
+        "anomalous_only_auroc", "anomalous only", AUROC, "anomalous_only",
+        "AUROC where only anomalous images are moved; of a certificate, its bound", interval=True,
+    ),
+    Metric(
+        "rounded_auroc", "rounded", AUROC, "rounded", "AUROC of the attacked images after rounding to 8 bits",
+        kind="attack",
+    ),
+    Metric(
+        "clean_ap", "clean AP", AP, "clean", "average precision, anomalous images being the positive ones",
+        boards="of attacks",
+    ),
+    Metric("robust_ap", "robust AP", AP, "worst", "average precision after the attack", kind="attack"),
+    Metric(
+        "certified_ap", "certified AP", AP, "worst", "average precision of the bounds", kind="certificate",
+        boards="none",
+    ),
+    Metric(
+        "clean_fpr95", "clean FPR95", FPR95, "clean",
+        "share of normal images flagged when 95 % of the anomalous ones are", boards="of attacks",
+    ),
+    Metric("robust_fpr95", "robust FPR95", FPR95, "worst", "FPR95 after the attack", kind="attack"),
+    Metric(
+        "certified_fpr95", "certified FPR95", FPR95, "worst", "FPR95 of the bounds", kind="certificate", boards="none"
+    ),
+    Metric("clean_accuracy", "clean acc.", ACCURACY, "clean", "share of images on the right side of the threshold"),
+    Metric(
+        "robust_accuracy", "robust acc.", ACCURACY, "worst", "accuracy after the attack", kind="attack", headline=True
+    ),
+    Metric(
+        "certified_accuracy", "certified acc.", ACCURACY, "worst",
+        "share of images whose right decision stands in the whole ball", kind="certificate", headline=True,
+    ),
+    Metric(
+        "normal_only_accuracy", "normal only acc.", ACCURACY, "normal_only",
+        "accuracy where only normal images are moved", boards="none",
+    ),
+    Metric(
+        "anomalous_only_accuracy", "anomalous only acc.", ACCURACY, "anomalous_only",
+        "accuracy where only anomalous images are moved", boards="none",
+    ),
+    Metric(
+        "robust_normal_right", "normal right", NORMAL_RIGHT, "worst",
+        "share of normal images still on the right side of the threshold", kind="attack", boards="of decisions",
+    ),
+    Metric(
+        "robust_anomalous_right", "anomalous right", ANOMALOUS_RIGHT, "worst",
+        "share of anomalous images still on the right side", kind="attack", boards="of decisions",
+    ),
+    Metric(
+        "certified_normal_right", "normal right", NORMAL_RIGHT, "worst",
+        "share of normal images whose right decision stands in the whole ball", kind="certificate",
+    ),
+    Metric(
+        "certified_anomalous_right", "anomalous right", ANOMALOUS_RIGHT, "worst", "the same of anomalous images",
+        kind="certificate",
+    ),
+    Metric(
+        "worst_draw_auroc", "worst draw", AUROC, "worst_draw",
+        "of a randomized detector: each image at the worst of its noise draws", kind="attack",
+    ),
+    Metric(
+        "known_noise_auroc", "known noise", AUROC, "known_noise",
+        "of a randomized detector: against an adversary who knows the draw", kind="attack",
+    ),
+    Metric(
+        f"{PART}_auroc", PART, AUROC, PART, "AUROC that this part of the attack reaches alone", kind="attack",
+        boards="none",
+    ),
+    Metric(
+        "autoattack_accuracy", "AutoAttack acc.", UNBROKEN, "unbroken",
+        "share of images that AutoAttack did not break: its own figure", kind="attack",
+    ),
+    Metric(
+        "median_radius_normal", "median radius, normal", RADIUS_NORMAL, "radius",
+        "how far the median normal image must move to be judged wrongly, as far as a minimum-norm attack found; inf "
+        "where it found nothing", kind="attack", interval=True,
+    ),
+    Metric(
+        "median_radius_anomalous", "median radius, anomalous", RADIUS_ANOMALOUS, "radius",
+        "the same of anomalous images", kind="attack", interval=True,
+    ),
+    Metric(
+        "certified_radius_normal", "certified radius, normal", BOUND_NORMAL, "certified_radius",
+        "how far the median normal image may move before its right decision is no longer certain", kind="certificate",
+    ),
+    Metric(
+        "certified_radius_anomalous", "certified radius, anomalous", BOUND_ANOMALOUS, "certified_radius",
+        "the same of anomalous images", kind="certificate",
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in _TABLE}
+"""By name, in the order in which a board shows them."""
+
+
+def by_column() -> list[Metric]:
+    """In the order of run.json and of tables of cells: all of one column together."""
+    columns = list(dict.fromkeys(metric.column for metric in METRICS.values()))
+    return sorted(METRICS.values(), key=lambda metric: columns.index(metric.column))
+
+
+def measured(cell: Scored) -> Metrics:
+    """Every metric that the cell has, each computed when it is asked for."""
+    return Metrics(
+        {
+            metric.name: partial(metric.measure.of, cell, metric.column)
+            for metric in _of_parts(cell.parts)
+            if metric.of_cell(cell)
+        }
+    )
+
+
+def _of_parts(parts: Sequence[str]) -> Iterator[Metric]:
+    for metric in by_column():
+        yield from map(metric.named, parts) if PART in metric.name else (metric,)
+
+
+def better(name: str) -> int:
+    """1 where more of a metric with such a name is better, as of the parts of an attack; -1 where less is."""
+    return METRICS[name].measure.better if name in METRICS else 1
