@@ -23,9 +23,9 @@ HEAD = """\
 <!-- docs/generate.py writes this page -->
 
 `run.json` lies beside the rows of a cell and says what they were computed from. It is written and read as the types of
-`bench/cells/schema.py`, and [run.schema.json](run.schema.json) is the same as a JSON schema. A file that does not fit is
-refused in one line that names the field. The cell that is still running has `"status": "running"`, and lacks the last
-fields. Fields that are optional came later, or are known of some cells only.
+`bench/cells/schema.py`, and [run.schema.json](run.schema.json) is the same as a JSON schema. A file that does not fit
+is refused in one line that names the field. The cell that is still running has `"status": "running"`, and lacks the
+last fields. Fields that are optional came later, or are known of some cells only.
 """
 
 

@@ -137,7 +137,7 @@ def test_a_perfect_network_brings_the_image_back(reverse_steps: int) -> None:
 
 
 def test_one_step_back_draws_from_the_posterior() -> None:
-    """If x_k has its distribution given the clean image, so has x_s: mean sqrt(a) x, variance 1 - a, a its alpha_bar."""
+    """If x_k has its distribution given the clean image, so has x_s: mean sqrt(a) x, variance 1 - a, a: alpha_bar."""
     anoddpm = built()
     torch.manual_seed(0)
     x, alpha_bar = torch.full((400, 3, 16, 16), 0.6), anoddpm.alpha_bar

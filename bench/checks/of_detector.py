@@ -299,7 +299,7 @@ def gpu_agrees(probe: Probe) -> tuple[bool, str]:
 
 def maps_fit_the_image(probe: Probe) -> tuple[bool, str]:
     """(B, 1, H, W) at the size of the image, where the method has a map."""
-    build: Callable[[Tensor], Tensor] | None = getattr(probe.detector, "anomaly_map", None)
+    build = probe.detector.anomaly_map
     if build is None:
         return True, "has no anomaly map"
     with torch.no_grad():

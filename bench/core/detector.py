@@ -81,6 +81,10 @@ class Detector(nn.Module, ABC):
     toy_parameters: ClassVar[Mapping[str, Any]] = {}
     """Parameters with which `fit` takes seconds; `bench check-detector` and the contract tests use them."""
 
+    anomaly_map: Callable[..., Tensor] | None = None
+    """A method anomaly_map(x) -> (B, 1, H, W) at the size of x, higher is more anomalous, where there is one; that of a
+    randomized detector is called as anomaly_map(x, rng)."""
+
     progress: Progress = Progress()
     """Set by the harness before `fit`."""
 
@@ -113,8 +117,6 @@ class Detector(nn.Module, ABC):
     def attack_hints(self) -> Hints:
         """What an adaptive attack on this detector should know."""
         return Hints()
-
-    # anomaly_map(x) -> (B, 1, H, W), at the size of x, where the method has one: optional, so not declared here.
 
     @property
     def parameters_record(self) -> dict[str, Any]:

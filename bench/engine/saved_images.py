@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,13 +119,12 @@ def _maps(worker: Worker, index: int, clean: Tensor, attacked: Tensor) -> dict[s
     """(h, w) each, none where the detector has no map; of a randomized one the mean over the draws that its score is
     the mean of."""
     detector = worker.prepared.detector
-    build = getattr(detector, "anomaly_map", None)
+    build = detector.anomaly_map
     if build is None:
         return {}
-    seeded = detector.randomized and "rng" in inspect.signature(build).parameters
     maps = {}
     for name, image in (("map_clean", clean), ("map_attacked", attacked)):
-        noise = (worker.rng([index]).for_evaluation(),) if seeded else ()
+        noise = (worker.rng([index]).for_evaluation(),) if detector.randomized else ()
         with torch.no_grad():
             found = torch.stack([build(image[None], *noise) for _ in range(worker.draws)]).mean(0)
         if found.ndim != 4 or found.shape[:2] != (1, 1):
