@@ -85,13 +85,13 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
         if attacked is None or not _is_of_row(worker, index, rows[index], clean, attacked, tolerance):
             missing[GONE if attacked is None else OTHER] += 1
             continue
-        arrays = {"clean": clean, "attacked": attacked}
+        kept = {"clean": clean, "attacked": attacked}
         try:
-            arrays |= _maps(worker, index, clean, attacked)
+            kept |= _maps(worker, index, clean, attacked)
         except Exception as error:  # of a plug-in; the images are worth keeping without
             no_maps = where_it_failed(error)
         file = f"{SAVED}/{files.digest(name)}.npz"
-        files.write_arrays(folder / file, {key: array.float().cpu().numpy() for key, array in arrays.items()})
+        arrays.write_arrays(folder / file, {key: array.float().cpu().numpy() for key, array in kept.items()})
         images.append(
             ImageRecord(
                 id=name, label=1 if rows[index].label else 0, why=why, file=file, sha256=file_sha256(folder / file)

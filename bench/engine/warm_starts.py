@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..system import files
+from ..system import arrays, files
 
 
 class WarmStarts:
@@ -27,7 +27,7 @@ class WarmStarts:
         """One file per image, whole or not at all."""
         if self.folder is not None:
             for name, image in zip(ids, images.cpu().numpy(), strict=True):
-                files.write_array(self.folder / f"{files.digest(name)}.npy", image)
+                arrays.write_array(self.folder / f"{files.digest(name)}.npy", image)
 
     def smaller(self, ids: Sequence[str], x: Tensor) -> Tensor | None:
         """The images of the smaller ball, in place of x where there are any; None if there are none at all."""
@@ -51,5 +51,5 @@ class WarmStarts:
 
 
 def _read(folder: Path, name: str, x: Tensor) -> Tensor | None:
-    array = files.read_array(folder / f"{files.digest(name)}.npy")
+    array = arrays.read_array(folder / f"{files.digest(name)}.npy")
     return torch.from_numpy(array).to(x) if array is not None and array.shape == tuple(x.shape) else None

@@ -8,12 +8,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import UserError
 
@@ -81,27 +78,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON: it was changed or cut short; delete its folder to start over") from None
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """A NumPy file."""
-    with writing(path) as partial, partial.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """A compressed NumPy archive; the same arrays give the same bytes."""
-    with writing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def read_array(path: Path) -> NDArray[Any] | None:
-    """What `write_array` wrote; None if it is not there or not whole."""
-    try:
-        found: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return found
 
 
 def append(path: Path, text: str) -> None:
