@@ -18,7 +18,7 @@ from ..cells.schema import Record
 from ..core.score import where_it_failed
 from ..core.threat import ThreatModel
 from ..errors import UserError
-from ..system import files
+from ..system import arrays, files
 from ..system.files import file_sha256
 from .worker import SAME, Worker
 
