@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..cells.metrics import METRICS
 from ..cells.result import Result
 from ..core.threat import eps_text
 from . import reported
 from .boards import ANOTHER_MEAN, lacking, mean_of, order
 from .compare import not_worse
-from .table import NO_COSTS, TITLES, Cost, Line, Value, value_of
+from .table import NO_COSTS, Cost, Line, Value, value_of
 
 STANDARD = "standard"
 Threat = tuple[str, Fraction]
@@ -194,7 +195,7 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
 
 
 def _title(metric: str, threat: Threat | None = None) -> str:
-    return TITLES[metric] + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
+    return METRICS[metric].title + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
 
 
 def _threats(results: Sequence[Result]) -> list[Threat]:
