@@ -24,8 +24,8 @@ HEAD = """\
 
 `run.json` lies beside the rows of a cell and says what they were computed from. It is written and read as the types of
 `bench/cells/schema.py`, and [run.schema.json](run.schema.json) is the same as a JSON schema. A file that does not fit
-is refused in one line that names the field. The cell that is still running has `"status": "running"`, and lacks the
-last fields. Fields that are optional came later, or are known of some cells only.
+is refused in one line that names the field. A cell that is still running has `"status": "running"` and lacks the last
+fields. Fields that are optional came later, or are known of some cells only.
 """
 
 
@@ -88,7 +88,8 @@ def _type(field: Schema) -> str:
         return f"list of {_type(field['items'])}"
     if field["type"] == "object":
         return f"mapping to {_type(field['additionalProperties'])}"
-    return {"string": "text", "integer": "whole number", "boolean": "true, false"}.get(field["type"], field["type"])
+    words = {"string": "text", "integer": "whole number", "boolean": "true, false"}
+    return words.get(field["type"], str(field["type"]))
 
 
 if __name__ == "__main__":

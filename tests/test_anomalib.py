@@ -260,7 +260,7 @@ def test_images_are_resized_inside() -> None:
     detector: Detector = member("padim", resize=32)
     detector.fit(normal_loader(size=64))
     x = images()
-    assert detector.anomaly_map(x).shape == (4, 1, 64, 64)  # type: ignore[operator]
+    assert detector.anomaly_map(x).shape == (4, 1, 64, 64)  # type: ignore[misc]
     (gradient,) = torch.autograd.grad(detector.score(x.requires_grad_(True)).sum(), x)
     assert gradient.shape == x.shape and float(gradient.abs().amax()) > 0
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..cells.metrics import METRICS
 from ..cells.result import Result
 from ..core.threat import eps_text
 from . import reported
@@ -15,7 +16,7 @@ from .boards import ANOTHER_MEAN, lacking, mean_of, order
 from .compare import not_worse
 from .counting import Cells, Counting, Threat
 from .remarks import differing, footnotes
-from .table import NO_COSTS, TITLES, Cost, Line, Value, value_of
+from .table import NO_COSTS, Cost, Line, Value, value_of
 
 OF_THE_FIRST = ("normal_only_auroc", "anomalous_only_auroc", "clean_accuracy", "robust_accuracy")
 """Metrics that are shown of the first threat model alone."""
@@ -171,7 +172,7 @@ def _ordered(main: Column, names: Sequence[str], unranked: Collection[str], sort
 
 
 def _title(metric: str, threat: Threat | None = None) -> str:
-    return TITLES[metric] + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
+    return METRICS[metric].title + (f" {threat[0]} {eps_text(threat[1])}" if threat else "")
 
 
 def _why_unranked(

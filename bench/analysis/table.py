@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..cells.metrics import METRICS
 from ..cells.result import Result
 from ..stats.metrics import Estimate
 from .boards import Board, estimate_of
@@ -12,45 +13,6 @@ from .compare import not_worse
 
 UNKNOWN = "–"  # noqa: RUF001
 """For a number that there is none of, a rank too."""
-
-
-TITLES = {
-    "clean_auroc": "clean AUROC",
-    "robust_auroc": "robust AUROC",
-    "certified_auroc": "certified AUROC",
-    "normal_only_auroc": "normal only",
-    "anomalous_only_auroc": "anomalous only",
-    "rounded_auroc": "rounded",
-    "clean_ap": "clean AP",
-    "robust_ap": "robust AP",
-    "certified_ap": "certified AP",
-    "clean_fpr95": "clean FPR95",
-    "robust_fpr95": "robust FPR95",
-    "certified_fpr95": "certified FPR95",
-    "clean_accuracy": "clean acc.",
-    "robust_accuracy": "robust acc.",
-    "certified_accuracy": "certified acc.",
-    "robust_normal_right": "normal right",
-    "robust_anomalous_right": "anomalous right",
-    "certified_normal_right": "normal right",
-    "certified_anomalous_right": "anomalous right",
-    "worst_draw_auroc": "worst draw",
-    "known_noise_auroc": "known noise",
-    "autoattack_accuracy": "AutoAttack acc.",
-    "median_radius_normal": "median radius, normal",
-    "median_radius_anomalous": "median radius, anomalous",
-    "certified_radius_normal": "certified radius, normal",
-    "certified_radius_anomalous": "certified radius, anomalous",
-}
-BOLD = ("clean_auroc", "robust_auroc", "certified_auroc", "robust_accuracy", "certified_accuracy")
-WITH_INTERVAL = (
-    "clean_auroc", "robust_auroc", "certified_auroc", "normal_only_auroc", "anomalous_only_auroc",
-    "median_radius_normal", "median_radius_anomalous",
-)  # fmt: skip
-OF_DECISIONS = ("robust_normal_right", "robust_anomalous_right")
-"""Shown where the attack was about decisions; elsewhere the images were moved further than to the threshold."""
-RANKINGS = ("clean_ap", "clean_fpr95", "certified_ap", "certified_fpr95")
-"""Not shown of certificates."""
 
 
 class Value(NamedTuple):
@@ -163,17 +125,16 @@ class Line(NamedTuple):
 
 def columns_of(board: Board) -> dict[str, str]:
     """Title -> metric: what any of its cells has, but for what says nothing there."""
-    there = {metric for r in board.cells for metric in r.metrics}
-    there -= set() if board.stops_at_threshold else set(OF_DECISIONS)
-    there -= set(RANKINGS) if board.claim == "certified" else set()
-    return {title: metric for metric, title in TITLES.items() if metric in there}
+    there, kind = {name for r in board.cells for name in r.metrics}, board.cells[0].record.kind
+    shown = [m for m in METRICS.values() if m.name in there and m.on_board(kind, board.stops_at_threshold)]
+    return {metric.title: metric.name for metric in shown}
 
 
 def table(board: Board) -> list[Line]:
     """A row per detector; means over categories. Bold, as `best`, are some columns of a board of several detectors."""
     ranked = {name: cells for name, cells in board.entries if name in board.ranks}
     best = {
-        title: not_worse(ranked, metric) if metric in BOLD and len(board.entries) > 1 else set()
+        title: not_worse(ranked, metric) if METRICS[metric].headline and len(board.entries) > 1 else set()
         for title, metric in columns_of(board).items()
     }
     everything, lines = len(board.categories), []
@@ -191,7 +152,7 @@ def value_of(results: Sequence[Result], metric: str) -> Value:
     """The mean over these cells; none where one of them lacks the metric."""
     if any(metric not in r.metrics for r in results):
         return Value()
-    return Value(estimate_of(results, metric), metric in WITH_INTERVAL)
+    return Value(estimate_of(results, metric), metric in METRICS and METRICS[metric].interval)
 
 
 class Parts(NamedTuple):

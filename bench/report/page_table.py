@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..analysis.boards import Board
-from ..analysis.table import TITLES, Cost, value_of
+from ..analysis.table import Cost, value_of
+from ..cells.metrics import METRICS
 from ..cells.result import Result
 
 
@@ -22,28 +23,22 @@ class Column(NamedTuple):
     """On a narrow screen the highest numbers go below the row first."""
 
 
+def _title(metric: str) -> str:
+    return METRICS[metric].title
+
+
 COLUMNS = (
     Column("detector", "link", "Its name, with the parameters that are not the defaults.", 1),
     Column("category", "text", "Of the data set; mean: over all categories that the detector was run on.", 4),
     Column("threat model", "text", "Norm and budget, pixels in [0, 1]; whose images are moved, if not both.", 3),
     Column("attack", "text", "Or certificate, with the parameters that are not the defaults.", 6),
     Column(
-        TITLES["clean_auroc"],
-        "estimate",
-        "The chance that an anomalous image scores above a normal one; 95 % interval.",
-        2,
+        _title("clean_auroc"), "estimate", "Chance that an anomalous image is above a normal one; 95 % interval.", 2
     ),
     Column("worst AUROC", "estimate", "After the attack (an upper bound), or as certified (a lower bound).", 1),
-    Column(TITLES["normal_only_auroc"], "estimate", "AUROC when only normal images are moved: false alarms.", 9),
-    Column(
-        TITLES["anomalous_only_auroc"], "estimate", "AUROC when only anomalous images are moved: missed defects.", 9
-    ),
-    Column(
-        TITLES["clean_accuracy"],
-        "estimate",
-        "Accuracy at the threshold that 5 % of held-out normal images exceed.",
-        10,
-    ),
+    Column(_title("normal_only_auroc"), "estimate", "AUROC when only normal images are moved: false alarms.", 9),
+    Column(_title("anomalous_only_auroc"), "estimate", "AUROC when only anomalous ones are moved: missed defects.", 9),
+    Column(_title("clean_accuracy"), "estimate", "At the threshold that 5 % of held-out normal images exceed.", 10),
     Column("worst acc.", "estimate", "The same accuracy after the attack, or as certified.", 8),
     Column("passes", "number", "Forward and backward passes of the attack per image.", 11),
     Column("seconds", "number", "Of the attack, on the machine that the cell names.", 12),
