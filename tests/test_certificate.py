@@ -416,7 +416,7 @@ def test_half_precision_is_another_detector_with_bounds_of_its_own(data: Data) -
         (["--alpha", "1"], "--alpha must be between 0 and 1"),
         (["--center", "mean"], "a bounded score: give low and high"),
         (["--center", "middle"], "center must be median, mean, or a number between 0 and 1"),
-        (["--goal", "fame"], "unknown goal 'fame'"),
+        (["--goal", "fame"], "'fame' is not one of 'rank', 'threshold'"),
         (["--param", "sigma=0.3"], "sigma is the noise of the certificate: give it as --sigma 0.3"),
         (["--detector", "autoencodr"], "autoencoder"),
         (["--norm", "l1"], "certificates by Gaussian noise are in l2"),

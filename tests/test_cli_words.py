@@ -111,7 +111,7 @@ def test_the_version(run_cli: Run) -> None:
         ("compare advrad advrad", "two different detectors are needed"),
         ("compare", "two different detectors are needed"),
         ("certify --detector a --sigma 0,0.1", "--sigma 0 must be a number above 0"),
-        ("certify --detector a --alpha nan", "--alpha nan must be between 0 and 1"),
+        ("certify --detector a --alpha nan", "0.001), got nan"),
         ("certify --detector a --samples 0", "--samples must be at least 1"),
         ("check-run", "missing argument 'PATH'"),
         ("submit", "missing argument 'PATH'"),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import Linear, NoisyLinear, make_tree, small_data
@@ -417,9 +418,12 @@ def test_all_is_every_whole_detector(run_cli: Run, tmp_path: Path, monkeypatch: 
     """Nothing is fitted here: each cell is only counted, and one detector cannot be built."""
     asked = []
 
-    def evaluate_none(candidate: DetectorSpec, *_: Any, **__: Any) -> None:
+    def evaluate_none(candidate: DetectorSpec, *_: Any, **__: Any) -> pd.DataFrame:
         asked.append(candidate.label)
         candidate.build()
+        rows = pd.DataFrame()
+        rows.attrs["folder"] = str(tmp_path)
+        return rows
 
     from bench.harness import evaluate as api
 

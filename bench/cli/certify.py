@@ -146,7 +146,7 @@ def _above_zero(text: str) -> float:
 def _chance(_: click.Context, __: click.Parameter, text: str) -> float:
     alpha = _number(text)
     if not 0 < alpha < 1:
-        raise UserError(f"--alpha {text} must be between 0 and 1: a chance of error, such as 0.001")
+        raise UserError(f"--alpha must be between 0 and 1 (a chance of error, such as 0.001), got {text}")
     return alpha
 
 
