@@ -23,8 +23,9 @@ class Filters:
     Raises UserError for a key that is not known or has no value.
     """
 
-    def __init__(self, texts: Sequence[str]):
+    def __init__(self, texts: str | Sequence[str]):
         self.wanted: dict[str, list[str]] = {}
+        texts = [texts] if isinstance(texts, str) else texts
         for part in (part.strip() for text in texts for part in NEXT_FILTER.split(text)):
             key, given, value = part.partition("=")
             if key not in FILTERS:

@@ -40,22 +40,24 @@ class Results(NamedTuple):
         return rich_table(overview(self))
 
 
-def read_results(root: str | Path, filters: Filters | None = None) -> Results:
+def read_results(root: str | Path, filters: Filters | str | Sequence[str] | None = None) -> Results:
     """Finished cells below `root`, at least one.
 
+    filters: as of `load_results`.
     Raises UserError for a folder that cannot be read, holds no cell that can be, or none that the filters keep, and
     for two cells that say to be the same and differ.
     """
     root = Path(root)
+    chosen = filters if isinstance(filters, Filters) else Filters(filters) if filters else None
     if not root.exists():
         raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
     if not root.is_dir():
         raise UserError(f"--results {root} is a file; a folder is expected")
-    found = find_cells(root, filters)
+    found = find_cells(root, chosen)
     if found.results:
         return found
-    if filters is not None and (every := find_cells(root).results):
-        raise filters.kept_nothing(every)
+    if chosen is not None and (every := find_cells(root).results):
+        raise chosen.kept_nothing(every)
     why = [*found.damaged, *found.notes]
     raise UserError(f"no finished results in {root}" + (f"; {why[0]}" if why else "; `bench run` makes some"))
 
@@ -138,13 +140,13 @@ def differ(one: str, other: str) -> str:
     return f"{one} and {other} are the same cell (equal parameters) with different rows: remove the one that is wrong"
 
 
-def load_results(path: str | Path = "results", filters: Sequence[str] = ()) -> pd.DataFrame:
+def load_results(path: str | Path = "results", filters: Filters | str | Sequence[str] | None = None) -> pd.DataFrame:
     """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
 
-    filters: such as `detector=advrad` or `eps=2/255`; several values of one key are alternatives. Warns of each cell
-    that cannot be read.
+    filters: such as "detector=advrad,eps=2/255", or a list of such texts; several values of one key are alternatives.
+    Warns of each cell that cannot be read.
     """
-    found = read_results(path, Filters(filters) if filters else None)
+    found = read_results(path, filters)
     for sentence in found.damaged:
         warnings.warn(sentence, stacklevel=2)
     return tidy(found.results)

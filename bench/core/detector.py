@@ -105,6 +105,10 @@ class Detector(nn.Module, ABC):
         A detector that is not `randomized` may leave `rng` out of its signature.
         """
 
+    def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        """`detector(x)` is its score: what takes a torch module takes a detector."""
+        return self.score(x, rng) if self.randomized else self.score(x)
+
     def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
         """The score (B,), and from the same forward pass the local scores (B, P) that it is pooled from.
 

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def hints_of(build: Callable[..., Any]) -> dict[str, Any]:
 
 def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
     """`given` with every value converted by the annotations of `build`; text means what it means on the
-    command line, in Python as well.
+    command line, in Python as well, and a single value that does not fit means what its text means: `layers=3`.
 
     Raises UserError for an unknown name or a value that does not fit.
     """
@@ -62,7 +63,12 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
     adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         if not isinstance(value, str):
-            return adapter.validate_python(value)
+            try:
+                return adapter.validate_python(value)
+            except ValidationError:
+                if not isinstance(value, (Number, Path)):
+                    raise
+                value = str(value)
         if value.lower() in {"none", "null"} and type(None) in typing.get_args(annotation):
             return None
         if any(typing.get_origin(a) in {tuple, list} for a in (annotation, *typing.get_args(annotation))):

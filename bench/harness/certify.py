@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scipy import special
 
@@ -38,11 +38,9 @@ from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..system import locks
 from .cell import Cell
-from .evaluate import frame_of
+from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
 
-if TYPE_CHECKING:
-    import pandas as pd
 SIGMA = 0.25
 TAIL_DRAWS = 3  # of the n that the threshold is set on, at least so many beyond the percentile
 
@@ -65,7 +63,7 @@ def certify(
     device: str = "auto",
     force: bool = False,
     monitor: Monitor | None = None,
-) -> pd.DataFrame:
+) -> Evaluated:
     """Bound the smoothed score of a detector over the l2 ball of a radius: one row per test image.
 
     The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
@@ -74,7 +72,7 @@ def certify(
     column holds for every image within the radius, as does each of the others by itself), low and high (both bounds),
     low_0 and high_0 (the same at radius 0), certified_radius (how far the image may be moved until its decision at the
     threshold could be wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the
-    adversary has, and rounded means nothing here (nan). The run record is in `.attrs["run"]`.
+    adversary has, and rounded means nothing here (nan). `.metrics` and `.attrs` as of `evaluate`.
 
     goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
     stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
@@ -97,7 +95,7 @@ def certify(
     rows, record = cell.run(
         data, lambda: subject.prepared(data, OF_A_CERTIFICATE), settings, batch_size, force, monitor
     )
-    return frame_of(rows, record, folder)
+    return Evaluated.of(rows, record, folder)
 
 
 def candidate(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..cells.rows import COLUMNS, Row
-from ..cells.schema import Record
 from ..cells.spec import images_folder
 from ..core.attack import Attack
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.norms import NORMS
 from ..core.progress import Monitor
 from ..core.threat import ThreatModel
 from ..engine.saved_images import refuse_less_than_one
@@ -22,18 +22,19 @@ from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import default_size, make_attack
 from .cell import Cell
+from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
 
-if TYPE_CHECKING:
-    import pandas as pd
+Eps = str | float | Fraction
 
 
 def evaluate(
     detector: str | Detector | DetectorSpec,
     data: Data,
     attack: str = "pgd-linf",
-    threat: ThreatModel | None = None,
+    threat: ThreatModel | Eps | None = None,
     *,
+    eps: Eps | None = None,
     params: Mapping[str, Any] | None = None,
     attack_params: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
@@ -41,21 +42,26 @@ def evaluate(
     limit: int | None = None,
     draws: int | None = None,
     goal: str = "rank",
-    smaller: Sequence[ThreatModel] = (),
+    smaller: Sequence[ThreatModel | Eps] = (),
     keep_images: bool = False,
     save_images: int | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     force: bool = False,
     monitor: Monitor | None = None,
-) -> pd.DataFrame:
+) -> Evaluated:
     """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
 
     label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
     draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
     score after the attack, never better for the detector than `clean`; `rounded` is it after rounding to 8 bits; the
-    columns that follow depend on the attack and the detector (see `Row.more`). The run record is in `.attrs["run"]`.
+    columns that follow depend on the attack and the detector (see `Row.more`). `.metrics` is what they come to,
+    AUROCs and all else that a report shows, by name; `.attrs["run"]` is the record of the run.
 
+    threat: by default linf 2/255, both classes; a `ThreatModel`, text ("l2 0.5"), or what `eps` takes. eps: instead of
+    it, in the norm of the attack: "2/255" or a number, both classes.
+    params: of the detector, which is named then; attack_params: of the attack. Text means what it means on the command
+    line; of a composition `part.k` is of one part, `k` of every part that has it.
     goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
     threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
     smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
@@ -63,7 +69,7 @@ def evaluate(
     save_images: of each class that is attacked, keep as many of the images whose score moved most, and of the hardest
     ones, below the cell's folder in `results`, whose README says how. It changes no number.
 
-    threat: by default linf 2/255, both classes. results: a folder in which the cell is kept; without it nothing is
+    results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
@@ -72,14 +78,18 @@ def evaluate(
     if save_images is not None and results is None:
         raise UserError("save_images keeps images beside the rows of a cell: give a folder as results")
     method, norm, maker, attack_code = make_attack(attack, attack_params)
-    if threat is None:
-        threat = ThreatModel(norm or "linf", "2/255")
+    if eps is not None and threat is not None:
+        raise UserError("give the threat model as threat or as eps, not both")
+    own_norm = norm or ("linf" if "linf" in maker.norms else next(iter(maker.norms)))
+    threat = _threat_model(threat, own_norm) if eps is None else _threat_model(eps, own_norm, "eps")
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
     threat.refuse_longer(data.image_size)
     batch_size = batch_size_for(data.image_size, batch_size)
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
+    if params and not isinstance(detector, str):
+        raise UserError("params are of a detector that is given by its name; this one is built already")
     full, data = data, data.limited(limit)
     subject = DetectorUnderTest(
         DetectorSpec(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed
@@ -98,27 +108,25 @@ def evaluate(
         sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
         return images_folder(spec.within(ball), sources, kind, *more)
 
-    before = max((ball for ball in smaller if ball.norm == threat.norm), key=lambda ball: ball.eps, default=None)
+    balls = [ball for ball in (_threat_model(given, threat.norm) for given in smaller) if ball.norm == threat.norm]
+    before = max(balls, key=lambda ball: ball.eps, default=None)
     own = images_of(threat) if keep_images else None
     if folder is not None and save_images is not None and own is None:  # for this cell alone
         own = images_of(threat, "to be saved", str(folder.resolve()))
     warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
     cell = Cell(spec, folder, subject.code, attack_code, warm_starts, save_images)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
-    return frame_of(rows, record, folder)
+    return Evaluated.of(rows, record, folder)
 
 
-def frame_of(rows: Sequence[Row], record: Record, folder: Path | None) -> pd.DataFrame:
-    """One row per test image; the run record is in `.attrs["run"]`, the cell's folder, if it has one, in
-    `.attrs["folder"]`."""
-    import pandas as pd
-
-    frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
-    frame = frame.join(pd.DataFrame([row.more for row in rows]))
-    frame.attrs["run"] = record.as_json()
-    if folder is not None:
-        frame.attrs["folder"] = str(folder)
-    return frame
+def _threat_model(given: ThreatModel | Eps | None, norm: str, option: str = "threat") -> ThreatModel:
+    """`ThreatModel("linf", "2/255")`; `"linf 2/255"`; `"2/255"` or a number in the norm of the attack."""
+    if given is None or isinstance(given, ThreatModel):
+        return given or ThreatModel(norm, "2/255")
+    if isinstance(given, bool) or not isinstance(given, (str, int, float, Fraction)):
+        raise UserError(f'{option} is {given!r}; expected "2/255", "linf 2/255", a number or a bench.ThreatModel')
+    first, _, rest = str(given).strip().partition(" ")
+    return ThreatModel(first, rest) if first in NORMS else ThreatModel(norm, given)
 
 
 def _refuse_gradient(detector: Detector, maker: Attack, label: str, attack: str) -> None:

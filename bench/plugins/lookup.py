@@ -45,14 +45,25 @@ def load_data(
     return cast(Data, plugin.target.load(category, place, image_size or plugin.target.IMAGE_SIZE))
 
 
-def fit_or_load(detector: str, data: Data, *, seed: int = 0, device: str = "auto", **params: Any) -> Detector:
+def fit_or_load(
+    detector: str,
+    data: Data,
+    *,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **more: Any,
+) -> Detector:
     """A fitted detector: from the user's cache if this very fit was made before, else fitted now and kept.
 
-    detector: a name, `path/to/file.py:ClassName`, or `outer+inner`. params: the constructor's; text is converted as
-    on the command line; of a composition, `**{"diffpure.t": 50}` is of one part, `t=50` of every part that has it.
-    A tenth of the normal images (at least 20 where that is at most a quarter) is held out of the fit.
+    detector: a name, `path/to/file.py:ClassName`, or `outer+inner`. params: the constructor's, as in `bench.evaluate`:
+    text means what it means on the command line; of a composition `{"diffpure.t": 50}` is of one part, `{"t": 50}` of
+    every part that has it. They may also be keywords of their own. A tenth of the normal images (at least 20 where
+    that is at most a quarter) is held out of the fit.
     """
-    return DetectorSpec(detector, params, seed=seed, device=device).fitted(data)
+    if twice := sorted({*(params or {}), *more} - ({*(params or {})} ^ {*more})):
+        raise UserError(f"the parameter {twice[0]} is given twice, in params and as a keyword")
+    return DetectorSpec(detector, {**(params or {}), **more}, seed=seed, device=device).fitted(data)
 
 
 def find_attack(name: str) -> tuple[registry.Plugin, str | None]:
