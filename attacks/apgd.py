@@ -85,52 +85,22 @@ class APGD(Restarted):
 
     def _run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
         """Algorithm 1 of the paper for the images that climb; returns where those are that never came to rest."""
-        windows = checkpoints(self.steps)
-        x0, before = x[climb.rows], here
-        step = torch.full_like(climb.sign[climb.rows], 2 * threat.radius)
-        best, best_value, best_gradient = here.clone(), torch.full_like(step, -torch.inf), torch.zeros_like(here)
-        rises, value_before = torch.zeros_like(step), torch.full_like(step, torch.inf)
-        first_value, at_window, halved = best_value, best_value, torch.zeros_like(step, dtype=torch.bool)
-        last = 0
+        windows, last = checkpoints(self.steps), 0
+        run = _Run(here, x[climb.rows], torch.full_like(climb.sign[climb.rows], 2 * threat.radius))
         for i in range(self.steps):
-            value, gradient = climb.gradient(here, objective, i / self.steps)
-            rises += value > value_before
-            value_before = value
-            better = value > best_value
-            rows = better.nonzero().flatten()
-            best.index_copy_(0, rows, here[rows])
-            best_gradient.index_copy_(0, rows, gradient[rows])
-            best_value = torch.where(better, value, best_value)
+            run.meet(*climb.gradient(run.here, objective, i / self.steps))
             gone = climb.done()
-            if not i:
-                first_value = value
             if i in windows:
-                still = best_value <= at_window
-                climb.direct[climb.rows[still if last else best_value <= first_value]] = True
-                halve = (rises <= RISES * (i - last)) | (still & ~halved)
-                step = torch.where(halve, step / 2, step)
-                here, gradient = (
-                    torch.where(per_image(halve), best, here),
-                    torch.where(per_image(halve), best_gradient, gradient),
-                )
-                nothing = best_value - at_window <= NOTHING * (best_value - first_value)
-                gone = gone | (nothing & (step < AT_REST * threat.radius))
-                at_window, halved, rises, last = best_value, halve, torch.zeros_like(rises), i
+                climb.direct[climb.rows[run.gained_nothing()]] = True
+                gone = gone | run.end_window(i - last, AT_REST * threat.radius)
+                last = i
             if gone.any():
                 stay = climb.leave(gone)
-                here, before, x0, gradient, best, best_gradient = (
-                    t[stay] for t in (here, before, x0, gradient, best, best_gradient)
-                )
-                step, best_value, value_before, first_value, rises, at_window, halved = (
-                    t[stay] for t in (step, best_value, value_before, first_value, rises, at_window, halved)
-                )
+                run.keep(stay)
                 if not len(stay):
                     break
-            there = threat.project(here + per_image(step) * threat.steepest(gradient), x0)
-            if i:
-                there = threat.project(here.lerp(there, MOMENTUM).add_(here - before, alpha=1 - MOMENTUM), x0)
-            before, here = here, there
-        return here
+            run.move(threat)
+        return run.here
 
     def _noisy_run(self, climb: Climb, here: Tensor, x: Tensor, threat: ThreatModel, objective: Objective) -> Tensor:
         """Shrinking steps of two draws each; returns where those end whose goal is not reached before."""
@@ -145,6 +115,71 @@ class APGD(Restarted):
             shrinks=True,
             momentum=NOISY_MOMENTUM[threat.norm],
         )
+
+
+class _Run:
+    """The images of one run that still climb, n of them: where they are, and what the algorithm remembers of each."""
+
+    def __init__(self, here: Tensor, x0: Tensor, step: Tensor):
+        self.x0, self.here, self.before = x0, here, here
+        self.gradient = torch.zeros_like(here)
+        self.best, self.best_gradient = here.clone(), torch.zeros_like(here)
+        self.step = step
+        """(n,), as all that follows: the length of the next one."""
+        self.value_before, self.best_value = torch.full_like(step, torch.inf), torch.full_like(step, -torch.inf)
+        self.first_value = self.at_window = self.best_value
+        """sign * score at the start, and the best when the last window ended."""
+        self.rises = torch.zeros_like(step)
+        """Steps of this window that went up."""
+        self.halved = torch.zeros_like(step, dtype=torch.bool)
+        """Whether the last window halved the step."""
+        self.steps, self.windows = 0, 0
+
+    def meet(self, value: Tensor, gradient: Tensor) -> None:
+        """What is known of where the images are: sign * score (n,), and the gradient."""
+        self.rises += value > self.value_before
+        self.value_before, self.gradient = value, gradient
+        better = value > self.best_value
+        rows = better.nonzero().flatten()
+        self.best.index_copy_(0, rows, self.here[rows])
+        self.best_gradient.index_copy_(0, rows, gradient[rows])
+        self.best_value = torch.where(better, value, self.best_value)
+        if not self.steps:
+            self.first_value = value
+
+    def gained_nothing(self) -> Tensor:
+        """(n,) bool: in this window."""
+        return self.best_value <= (self.at_window if self.windows else self.first_value)
+
+    def end_window(self, length: int, shortest: float) -> Tensor:
+        """Halve the step and go back to the best image where a window of so many steps brought too little.
+
+        (n,) bool: who is at rest, with a step below `shortest` and next to nothing gained.
+        """
+        still = self.best_value <= self.at_window
+        halve = (self.rises <= RISES * length) | (still & ~self.halved)
+        self.step = torch.where(halve, self.step / 2, self.step)
+        self.here = torch.where(per_image(halve), self.best, self.here)
+        self.gradient = torch.where(per_image(halve), self.best_gradient, self.gradient)
+        nothing = self.best_value - self.at_window <= NOTHING * (self.best_value - self.first_value)
+        self.at_window, self.halved, self.rises = self.best_value, halve, torch.zeros_like(self.rises)
+        self.windows += 1
+        return nothing & (self.step < shortest)
+
+    def keep(self, stay: Tensor) -> None:
+        """Only these of the images go on (indices)."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[stay])
+
+    def move(self, threat: ThreatModel) -> None:
+        """A step along the gradient, mixed with the last displacement."""
+        there = threat.project(self.here + per_image(self.step) * threat.steepest(self.gradient), self.x0)
+        if self.steps:
+            mixed = self.here.lerp(there, MOMENTUM).add_(self.here - self.before, alpha=1 - MOMENTUM)
+            there = threat.project(mixed, self.x0)
+        self.before, self.here = self.here, there
+        self.steps += 1
 
 
 def checkpoints(steps: int) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -22,6 +22,8 @@ from ..plugins.fitting import RANDOMIZED_DRAWS, Threshold
 from .warm_starts import WarmStarts
 
 PROBE_IMAGES = 4  # of each class, scored before the work
+SMALLER = "smaller ball"
+"""Among the candidates of an attack: what a smaller eps of the same sweep has shown."""
 
 
 class Prepared(NamedTuple):
@@ -88,12 +90,29 @@ class Worker:
 
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """Rows of these test images. `worst` is never better for the detector than `clean`, or than what a smaller
-        ball of the same sweep has shown: doing less is always allowed."""
-        test = self.data.test
-        x = test.images(indices).to(self.prepared.device)
-        labels = torch.tensor([test.labels[i] for i in indices], device=x.device)
+        eps of the same sweep has shown: doing less is always allowed."""
+        x = self.data.test.images(indices).to(self.prepared.device)
+        labels = torch.tensor([self.data.test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
         draws = self.score.each(x, self.rng(indices).for_evaluation(), self.draws)
+        columns = self._unmoved(indices, x, sign, draws)
+        chosen = self.spec.threat.controls(labels).nonzero().flatten()
+        if len(chosen):
+            mine = [indices[i] for i in chosen.tolist()]
+            for name, values in self._attack(mine, x[chosen], sign[chosen], draws[:, chosen]).items():
+                columns[name][chosen] = values.to(columns[name])
+        records = [self.data.test.records[index] for index in indices]
+        table = {name: values.tolist() for name, values in columns.items()}
+        more = [name for name in columns if name not in Row._fields]
+        return [
+            Row(r.id, r.label, clean, worst, distance, rounded, {name: table[name][i] for name in more})
+            for i, (r, clean, worst, distance, rounded) in enumerate(
+                zip(records, table["clean"], table["worst"], table["distance"], table["rounded"], strict=True)
+            )
+        ]
+
+    def _unmoved(self, indices: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """All columns, each (B,), of images that nobody attacks; `draws` (N, B) are their scores."""
         clean = self._finite(draws.mean(0), indices, "clean")
         columns = {"clean": clean, "worst": clean.clone(), "rounded": clean.clone()}
         columns["distance"] = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -105,64 +124,36 @@ class Worker:
             columns["worst_draw"] = sign * (sign * draws).amax(0)
             if self.gradient:
                 columns["known_noise"] = self.score.with_known_noise().mean(x, self.rng(indices), 1)
-
-        chosen = self.spec.threat.controls(labels).nonzero().flatten()
-        if len(chosen):
-            mine = [indices[i] for i in chosen.tolist()]
-            for name, values in self._attack(mine, x[chosen], sign[chosen], draws[:, chosen]).items():
-                columns[name][chosen] = values.to(columns[name])
-        more = [name for name in columns if name not in Row._fields]
-        table = {name: values.tolist() for name, values in columns.items()}
-        return [
-            Row(
-                test.records[index].id,
-                test.records[index].label,
-                table["clean"][i],
-                table["worst"][i],
-                table["distance"][i],
-                table["rounded"][i],
-                {name: table[name][i] for name in more},
-            )
-            for i, index in enumerate(indices)
-        ]
+        return columns
 
     def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
-        rng, threat = self.rng(mine), self.spec.threat
-        clean = draws.mean(0)
+        rng, clean = self.rng(mine), draws.mean(0)
         smaller = self.warm_starts.smaller([self.data.test.ids[i] for i in mine], x)
         trace = Trace(self.budget) if self.budget else None
         attacked = self.attacked(self.score, x, sign, rng.for_attack(), smaller, trace)
         images = dict(attacked.images)
         if smaller is not None:
-            images["smaller ball"] = smaller
+            images[SMALLER] = smaller
         after = {name: self.score.each(image, rng.for_evaluation(), self.draws) for name, image in images.items()}
         means = {name: self._finite(each.mean(0), mine, "attacked") for name, each in after.items()}
         best = self._best(images, means, sign, rng)
-        rows = torch.arange(len(x), device=x.device)
-        names = list(images)
-        value = torch.stack([means[name] for name in names])[best, rows]
-        x_adv = torch.stack([images[name] for name in names])[best, rows]
-        if smaller is not None:  # on fresh draws the smaller ball may come out ahead of what was chosen
-            behind = sign * means["smaller ball"] > sign * value
-            value = torch.where(behind, means["smaller ball"], value)
-            x_adv = torch.where(behind[:, None, None, None], smaller, x_adv)
+        value, x_adv = _picked(images, means, best, sign)
         moved = sign * value > sign * clean
         x_adv = torch.where(moved[:, None, None, None], x_adv, x)
         self.warm_starts.put([self.data.test.ids[i] for i in mine], x_adv)
         rounded = self.score.mean((x_adv * 255).round() / 255, rng.for_evaluation(), self.draws)
         columns = {
             "worst": torch.where(moved, value, clean),
-            "distance": threat.distance(x_adv, x),
+            "distance": self.spec.threat.distance(x_adv, x),
             "rounded": self._finite(rounded, mine, "rounded"),
         }
-        for name in self.parts:
-            columns[name] = sign * torch.maximum(sign * means[name], sign * clean)
+        reached = {name: sign * means[name] for name in self.parts}
         if trace is not None:
-            for name, met in zip(trace.columns, trace.best, strict=True):
-                columns[name] = sign * torch.maximum(met, sign * clean)
+            reached |= dict(zip(trace.columns, trace.best, strict=True))
+        columns |= {name: sign * torch.maximum(gained, sign * clean) for name, gained in reached.items()}
         if self.score.randomized:
-            each = torch.stack([after[name] for name in names])[best, :, rows].mT  # (N, B)
+            each = torch.stack(list(after.values()))[best, :, torch.arange(len(x), device=x.device)].mT  # (N, B)
             columns["worst_draw"] = sign * torch.maximum((sign * each).amax(0), (sign * draws).amax(0))
             if self.gradient:
                 columns["known_noise"] = self._with_known_noise(x, sign, rng, x_adv)
@@ -216,6 +207,21 @@ class Worker:
                     f"{self.data.test.records[index].id} the score {value}; scores must be finite"
                 )
         return scores
+
+
+def _picked(
+    images: Mapping[str, Tensor], means: Mapping[str, Tensor], best: Tensor, sign: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean scores (B,) and images (B, 3, H, W) of the candidates `best` (B,)."""
+    rows = torch.arange(len(best), device=best.device)
+    value = torch.stack(list(means.values()))[best, rows]
+    x_adv = torch.stack(list(images.values()))[best, rows]
+    if SMALLER not in images:
+        return value, x_adv
+    # on fresh draws the smaller eps may come out ahead of what was chosen
+    behind = sign * means[SMALLER] > sign * value
+    value = torch.where(behind, means[SMALLER], value)
+    return value, torch.where(behind[:, None, None, None], images[SMALLER], x_adv)
 
 
 def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:
