@@ -20,6 +20,7 @@ from test_page import unpacked
 from bench import UserError, load_results
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
+from bench.cells.result import Result
 from bench.cells.rows import Row, Table, from_csv, to_csv
 from bench.cli.certify import CertifyRequest
 from bench.cli.run import RunRequest
@@ -336,3 +337,25 @@ def test_the_page_names_a_submission_and_not_where_it_was_unpacked(results: Path
             assert f'<th scope="row">source</th><td>{source}</td>' in text
     assert checking(theirs.results[0]) == ["bench verify 'their cells.zip'"]
     assert not any(str(cache_folder()) in text for text in unpacked(page(theirs))["cells"])
+
+
+# --- shown
+
+
+def test_what_is_read_fits_a_screen(results: Path) -> None:
+    found = read_results(results)
+    (r, *_) = found.results
+    respec(r, detector_parameters={"layers": list(range(200))})
+    for shown in (r, r.record, r.table, found):
+        assert all(len(line) < 240 for line in repr(shown).splitlines()) and len(repr(shown).splitlines()) <= 5
+        assert str(shown) == repr(shown)
+    assert repr(r).startswith("Result(detector_00 (layers=0,1,") and "apgd linf 0.5/255 on made_up/category_0" in repr(
+        r
+    )
+    assert repr(r.table) == "Table(12 images, 8 anomalous: clean, worst, distance, rounded)"
+    assert repr(found).startswith("Results(3 finished cells, 0 unfinished, 0 left out)\n  Result(detector_00 ")
+    measured = {name: metric.value for name, metric in r.metrics.items()}
+    recorded = Result(r.folder, r.record.model_copy(update={"metrics": measured}), r.table)
+    assert f"robust AUROC {measured['robust_auroc']:.3f}" in repr(recorded)
+    write_cells(results / "more", 20, 12)
+    assert repr(find_cells(results / "more")).endswith("  and 17 more")

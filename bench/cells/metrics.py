@@ -65,9 +65,8 @@ class Metric:
 
     def named(self, part: str) -> Metric:
         """That of a part of the attack."""
-        return replace(
-            self, **{field: getattr(self, field).replace(PART, part) for field in ("name", "title", "column")}
-        )
+        name, title, column = (text.replace(PART, part) for text in (self.name, self.title, self.column))
+        return replace(self, name=name, title=title, column=column)
 
     def on_board(self, kind: Kind, stops_at_threshold: bool) -> bool:
         """Whether boards of such cells show it."""

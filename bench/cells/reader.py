@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import UserError
 from .bracket import compare_bounds
 from .filters import Filters
+from .metrics import METRICS
 from .record import ASIDE, read_record, unchanged_samples
 from .result import Result
 from .rows import Table
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
+REPR_SHOWN = 3  # cells
+
+
 class Results(NamedTuple):
     """What lies below a results folder."""
 
@@ -32,6 +36,12 @@ class Results(NamedTuple):
     """A sentence for each cell that is not finished."""
     damaged: list[str]
     """A sentence for each cell that cannot be read: changed, cut short, or written by another version."""
+
+    def __repr__(self) -> str:
+        count = len(self.results)
+        first = [f"Results({_finished(count)}, {len(self.notes)} unfinished, {len(self.damaged)} left out)"]
+        shown = [f"  {result!r}" for result in self.results[:REPR_SHOWN]]
+        return "\n".join([*first, *shown, *[f"  and {count - REPR_SHOWN} more"] * (count > REPR_SHOWN)])
 
     def _repr_html_(self) -> str:
         return html(overview(self))
@@ -215,12 +225,15 @@ def overview(found: Results) -> TextTable:
                 "category": r.category,
                 "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
                 "attack": r.attack,
-                "budget": f"{r.spec.norm} {r.spec.eps}",
-                "metric": r.ranked_by.replace("_auroc", " AUROC").replace("_", " "),
+                "threat model": f"{r.spec.norm} {r.spec.eps}",
+                "metric": METRICS[r.ranked_by].title,
                 "clean": str(r.metrics.estimate(clean)) if clean in r.metrics else "",
                 "reached": str(r.metrics.estimate(r.ranked_by)),
             }
         )
     below = [f"and {len(found.results) - CELLS_SHOWN} more"] * (len(found.results) > CELLS_SHOWN)
-    title = f"{len(found.results)} finished cell" + "s" * (len(found.results) != 1)
-    return TextTable(title, pd.DataFrame(rows), [*below, *found.damaged, *found.notes])
+    return TextTable(_finished(len(found.results)), pd.DataFrame(rows), [*below, *found.damaged, *found.notes])
+
+
+def _finished(count: int) -> str:
+    return f"{count} finished cell" + "s" * (count != 1)

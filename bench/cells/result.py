@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..stats.metrics import Metrics
 from .measures import Scored
-from .metrics import measured
+from .metrics import METRICS, measured
 from .rows import Row, Table
 from .schema import CheckRecord, FinishedRecord
 from .spec import RunSpec
@@ -24,6 +24,9 @@ from .text_table import TextTable, html, rich_table
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+
+LABEL_SHOWN = 60  # characters of a name with its settings, in a repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,15 @@ class Result:
         failed = [f"{check.name} check failed: {check.sentence}" for check in self.record.failed]
         return [own, *failed] if own else failed
 
+    def __repr__(self) -> str:
+        """Metrics as far as they are recorded: to compute them takes a moment."""
+        spec, metrics = self.spec, self.record.metrics or {}
+        headlines = [m for m in METRICS.values() if m.headline and m.name in metrics]
+        said = [f"{len(self.table.ids)} images", *(f"{m.title} {metrics[m.name]:.3f}" for m in headlines)]
+        said += ["not ranked"] * bool(self.unranked)
+        what = f"{_cut(self.detector)}, {_cut(self.attack)} {spec.norm} {spec.eps} on {spec.dataset}/{spec.category}"
+        return f"Result({what}: {', '.join(said)})"
+
     def _repr_html_(self) -> str:
         return html(facts(self))
 
@@ -134,6 +146,10 @@ class Result:
                 salt=f"{self.spec.dataset}/{self.category}",
             )
         )
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LABEL_SHOWN else f"{label[:LABEL_SHOWN]}..."
 
 
 def with_settings(name: str, settings: Mapping[str, Any]) -> str:

@@ -61,6 +61,9 @@ class Table(NamedTuple):
     columns: dict[str, npt.NDArray[np.float64]]
     """(N,) each: `clean`, `worst`, `distance`, `rounded`, and what the attack added."""
 
+    def __repr__(self) -> str:
+        return f"Table({len(self.ids)} images, {int(self.anomalous.sum())} anomalous: {', '.join(self.columns)})"
+
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Table:
         names = [*COLUMNS[2:], *(rows[0].more if rows else ())]

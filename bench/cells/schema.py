@@ -179,6 +179,14 @@ class Record(Part):
     images: list[ImageRecord] = Field(default_factory=list)
     """What --save-images kept."""
 
+    def __repr__(self) -> str:
+        spec = self.spec
+        what = f"{spec.detector}, {spec.attack} {spec.norm} {spec.eps} on {spec.dataset}/{spec.category}"
+        return f"{type(self).__name__}({self.kind}, {self.status}: {what}, {self.rows} rows)"
+
+    def __str__(self) -> str:
+        return repr(self)
+
     @property
     def failed(self) -> list[CheckRecord]:
         """The checks that did not pass."""
