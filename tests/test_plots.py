@@ -537,7 +537,7 @@ def test_results_show_themselves() -> None:
     console = Console(width=200)
     for shown, texts in (
         (cell, ["a<b", str(cell.metrics["robust_auroc"].estimate()), "no & never", "not ranked"]),
-        (found, ["2 finished cells", "a<b (not ranked)", str(cell.metrics["clean_auroc"].estimate()), "unfinished: d"]),
+        (found, ["2 finished cells", "a<b (not ranked)", f"{cell.metrics['clean_auroc'].value:.3f}", "unfinished: d"]),
     ):
         html = shown._repr_html_()
         with console.capture() as captured:
@@ -545,6 +545,22 @@ def test_results_show_themselves() -> None:
         for text in texts:
             assert text in captured.get()
             assert text.replace("&", "&amp;").replace("<", "&lt;") in html
+
+
+def test_results_fit_a_screen() -> None:
+    checks = [{"name": f"check {i}", "passed": True, "sentence": "all is well"} for i in range(14)]
+    cells = [result(f"detector_{i}", checks=checks, parts=["apgd"], apgd=random_scores(1)) for i in range(60)]
+    found = Results(cells, [f"unfinished: {i}" for i in range(40)], ["left out: x"])
+    console = Console(width=80)
+    for shown, texts in (
+        (found, ["60 finished cells", "detector_11", "and 48 more", "left out: x"]),
+        (cells[0], ["robust_auroc", "apgd_auroc", "all 14 checks passed"]),
+    ):
+        with console.capture() as captured:
+            console.print(shown)
+        lines = captured.get().splitlines()
+        assert len(lines) <= 36 and max(map(len, lines)) <= 80
+        assert all(text in captured.get() for text in texts)
 
 
 # --- columns

@@ -13,7 +13,6 @@ import pandas as pd
 from ..errors import UserError
 from .bracket import compare_bounds
 from .filters import Filters
-from .metrics import METRICS
 from .record import ASIDE, read_record, unchanged_samples
 from .result import Result
 from .rows import Table
@@ -22,7 +21,7 @@ from .submission import CellLocation, cells_of_submission, submissions_below
 from .text_table import TextTable, html, rich_table
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 
 REPR_SHOWN = 3  # cells
@@ -39,14 +38,14 @@ class Results(NamedTuple):
 
     def __repr__(self) -> str:
         count = len(self.results)
-        first = [f"Results({_finished(count)}, {len(self.notes)} unfinished, {len(self.damaged)} left out)"]
+        first = [f"Results({_counted(self.results)}, {len(self.notes)} unfinished, {len(self.damaged)} left out)"]
         shown = [f"  {result!r}" for result in self.results[:REPR_SHOWN]]
         return "\n".join([*first, *shown, *[f"  and {count - REPR_SHOWN} more"] * (count > REPR_SHOWN)])
 
     def _repr_html_(self) -> str:
         return html(overview(self))
 
-    def __rich__(self) -> RichTable:
+    def __rich__(self) -> Group:
         return rich_table(overview(self))
 
 
@@ -211,29 +210,32 @@ def _tidy(result: Result) -> dict[str, Any]:
     }
 
 
-CELLS_SHOWN = 40  # of a folder: metrics of thousands take seconds
+CELLS_SHOWN, SENTENCES_SHOWN = 12, 6  # of a folder: what fits a screen; metrics of thousands take seconds
 
 
 def overview(found: Results) -> TextTable:
-    """Of a folder: a row per cell, the first CELLS_SHOWN."""
-    rows = []
-    for r in found.results[:CELLS_SHOWN]:
-        clean = f"clean_{r.ranked_by.rpartition('_')[2]}"
-        rows.append(
-            {
-                "dataset": r.spec.dataset,
-                "category": r.category,
-                "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
-                "attack": r.attack,
-                "threat model": f"{r.spec.norm} {r.spec.eps}",
-                "metric": METRICS[r.ranked_by].title,
-                "clean": str(r.metrics.estimate(clean)) if clean in r.metrics else "",
-                "reached": str(r.metrics.estimate(r.ranked_by)),
-            }
-        )
-    below = [f"and {len(found.results) - CELLS_SHOWN} more"] * (len(found.results) > CELLS_SHOWN)
-    return TextTable(_finished(len(found.results)), pd.DataFrame(rows), [*below, *found.damaged, *found.notes])
+    """Of a folder: a row per cell, the first CELLS_SHOWN; and the first sentences about what is not among them."""
+    rows = [_shown(r) for r in found.results[:CELLS_SHOWN]]
+    left = len(found.results) - len(rows)
+    below = [f"and {left} more"] * bool(left) + [*found.damaged, *found.notes]
+    if (hidden := len(below) - SENTENCES_SHOWN) > 1:
+        below = [*below[:SENTENCES_SHOWN], f"and {hidden} more sentences, in .damaged and .notes"]
+    return TextTable(_counted(found.results), pd.DataFrame(rows), below)
 
 
-def _finished(count: int) -> str:
-    return f"{count} finished cell" + "s" * (count != 1)
+def _shown(r: Result) -> dict[str, str]:
+    score = r.ranked_by.rpartition("_")[2]
+    clean, worst = (r.metrics.get(f"{when}_{score}") for when in ("clean", r.claim))
+    return {
+        "data": f"{r.spec.dataset} {r.category}",
+        "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
+        "attack": r.attack,
+        "eps": f"{r.spec.norm} {r.spec.eps}",
+        "metric": "AUROC" if score == "auroc" else score,
+        "clean": "" if clean is None else f"{clean.value:.3f}",
+        "worst": "" if worst is None else f"{worst.value:.3f}",
+    }
+
+
+def _counted(results: Sequence[Result]) -> str:
+    return f"{len(results)} finished cell" + "s" * (len(results) != 1)

@@ -23,7 +23,7 @@ from .submission import CellLocation
 from .text_table import TextTable, html, rich_table
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 
 LABEL_SHOWN = 60  # characters of a name with its settings, in a repr
@@ -45,6 +45,14 @@ class Result:
     def name(self) -> str:
         """Its folder, as a sentence says it."""
         return CellLocation(self.folder, self.source, self.inside).name
+
+    @property
+    def title(self) -> str:
+        """What was run, in one line."""
+        spec = self.spec
+        sides = f", {spec.targets} images attacked" * (spec.targets != "both") + f", seed {spec.seed}" * bool(spec.seed)
+        bed = f"{spec.dataset} {spec.category}, {spec.image_size} px"
+        return f"{self.detector} on {bed}: {self.attack}, {spec.norm} {spec.eps}{sides}"
 
     @property
     def spec(self) -> RunSpec:
@@ -129,7 +137,7 @@ class Result:
     def _repr_html_(self) -> str:
         return html(facts(self))
 
-    def __rich__(self) -> RichTable:
+    def __rich__(self) -> Group:
         return rich_table(facts(self))
 
     @cached_property
@@ -169,19 +177,10 @@ def metrics_of(folder: Path, record: FinishedRecord, rows: Sequence[Row]) -> dic
     return {name: metric.value for name, metric in Result(folder, record, Table.of(rows)).metrics.items()}
 
 
-SPEC = ("dataset", "category", "image_size", "norm", "eps", "targets", "goal", "seed")
-
-
 def facts(result: Result) -> TextTable:
-    """Of a cell: its spec, every metric with its 95 % interval, its checks."""
-    spec = {"detector": result.detector, "attack": result.attack, **{name: getattr(result.spec, name) for name in SPEC}}
-    metrics = {name: result.metrics.estimate(name) for name in result.metrics}
-    failed = result.record.failed
-    rows = [("spec", name, str(value)) for name, value in spec.items()]
-    rows += [("metric", name, str(value)) for name, value in metrics.items()]
-    rows += [
-        ("check", check.name, f"{'pass' if check.passed else 'FAIL'}: {check.sentence}") for check in result.checks
-    ]
-    below = [f"not ranked: {why}" for why in result.unranked]
-    title = f"{result.claim} cell, {len(result.table.ids)} images" + f", {len(failed)} checks failed" * bool(failed)
-    return TextTable(title, pd.DataFrame(rows, columns=["", "name", "value"]), below)
+    """Of a cell: every metric with its 95 % interval, and how its checks went."""
+    rows = [(name, str(result.metrics.estimate(name))) for name in result.metrics]
+    failed, count = len(result.record.failed), len(result.checks)
+    checks = f"{failed} of {count} checks failed" if failed else f"all {count} checks passed"
+    below = [f"{len(result.table.ids)} images; {checks}", *(f"not ranked: {why}" for why in result.unranked)]
+    return TextTable(result.title, pd.DataFrame(rows, columns=["metric", "value"]), below)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 class TextTable(NamedTuple):
@@ -27,17 +27,16 @@ def html(shown: TextTable) -> str:
     return f"<div><strong>{escape(shown.title)}</strong></div>{table}{below}"
 
 
-def rich_table(shown: TextTable) -> Table:
+def rich_table(shown: TextTable) -> Group:
     """For a terminal."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=Text(shown.title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD)
-    if shown.below:
-        found.caption, found.caption_justify = Text("\n".join(shown.below), "table.caption"), "left"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in shown.frame.columns:
-        found.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold")
     for row in shown.frame.itertuples(index=False):
-        found.add_row(*map(Text, row))
-    return found
+        table.add_row(*map(Text, row))
+    return Group(Text(shown.title, "table.title"), table, *(Text(text, "table.caption") for text in shown.below))
