@@ -87,3 +87,11 @@ def test_a_full_disk_is_one_line_and_costs_no_result(run_cli: Run, tmp_path: Pat
     assert "cannot write" in one_line(err) and "File too large" in one_line(err)
     assert samples.read_bytes() == before
     assert run_cli("report", "--results", results)[0] == 0
+
+
+def test_a_pipe_that_closes_is_no_error_to_be_explained() -> None:
+    running = process("list", "detectors", "--json")
+    assert running.stdout is not None and running.stderr is not None
+    running.stdout.close()  # as `head` does
+    assert running.wait(60) == 2
+    assert running.stderr.read() == ""

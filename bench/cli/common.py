@@ -40,7 +40,7 @@ class Option(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         values = value if isinstance(value, (tuple, list)) else [value]
-        if any(text in (*p.opts, *p.secondary_opts) for p in ctx.command.params for text in values):
+        if any(text in (*p.opts, *p.secondary_opts) for p in ctx.command.get_params(ctx) for text in values):
             raise click.BadOptionUsage(self.opts[0], f"{self.opts[0]} needs a value", ctx)
         return super().type_cast_value(ctx, value)
 
@@ -104,11 +104,13 @@ def place(_: click.Context, parameter: click.Parameter, text: str | None) -> Pat
 
 
 def known(kind: Kind) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Completes a name of that kind, also after a comma or, of detectors, a plus."""
+    """Completes a name of that kind, also after a comma or, of detectors, a plus; or the path of a file."""
 
     def complete(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
         from ..plugins import registry
 
+        if "/" in typed:
+            return [CompletionItem(typed, type="file")]
         before = re.match(r"(.*[,+])?", typed)
         kept = before[0] if before else ""
         found = (kept + name for name in registry.names(kind))
