@@ -54,8 +54,9 @@ def test_the_python_example_works_as_typed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     lines = block("python", "import bench\n").splitlines()
     script = "\n".join(line for line in lines if "load_results" not in line)  # nothing is written here
-    (tmp_path / "script.py").write_text(script.replace("steps=100", "steps=5"), encoding="utf-8")
+    (tmp_path / "script.py").write_text(script.replace('"steps": 100', '"steps": 5'), encoding="utf-8")
     rows = runpy.run_path("script.py")["rows"]
+    assert "robust AUROC" in repr(rows)
     assert list(rows.columns[:6]) == ["id", "label", "clean", "worst", "distance", "rounded"]
 
 

@@ -1,0 +1,103 @@
+"""Fits: what they depend on, how they are kept, and that two of them do not meet."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Linear, small_data
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from bench import UserError, fit_or_load
+from bench.core.detector import Detector
+from bench.core.progress import Monitor
+from bench.plugins import kept_fits, registry
+from bench.plugins.fitting import DetectorSpec
+from bench.system.cache import cache_folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+class Drawn(Detector):
+    """What it learns is drawn from torch's global generator, slowly."""
+
+    meet = threading.Barrier(2)
+
+    def __init__(self, number: int = 0):
+        super().__init__()
+        self.number = number
+        self.register_buffer("drawn", torch.zeros(20))
+        self.drawn: Tensor
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        try:
+            self.meet.wait(0.3)  # if two could be here at once, they would
+        except threading.BrokenBarrierError:
+            self.meet.reset()
+        for i in range(20):
+            self.drawn[i] = torch.rand(())
+
+    def score(self, x: Tensor, rng: object = None) -> Tensor:
+        return x.flatten(1).sum(1)
+
+
+def test_fits_of_two_threads_draw_what_each_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's generator is one for the whole process."""
+    monkeypatch.setattr(registry, "load", lambda kind, name: registry.Plugin(name, Drawn, "code"))
+    data, found = small_data(), {}
+
+    def fit(number: int) -> None:
+        found[number] = DetectorSpec("drawn", {"number": number}, device="cpu").fitted(data)
+
+    fit(0)
+    threads = [threading.Thread(target=fit, args=[number]) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert all(torch.equal(found[0].drawn, other.drawn) for other in found.values())
+
+
+def test_a_parameter_of_the_score_fits_nothing_again() -> None:
+    data = small_data(size=16)
+    for settings in ({}, {"t": 30}, {"solver": "sde"}):
+        fit_or_load("diffpure+autoencoder", data, params={"diffpure.steps": 2, "autoencoder.steps": 2, **settings})
+    assert len(list(cache_folder().rglob("fit.json"))) == 2
+
+
+def test_a_fit_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = registry.load("detectors", "autoencoder").target
+    monkeypatch.setattr(kind, "fit", lambda *_: 1 / 0)
+    with pytest.raises(UserError, match="detector autoencoder failed in fit: ZeroDivisionError"):
+        fit_or_load("autoencoder", small_data())
+    assert not (cache_folder() / "fitted").exists()
+
+
+def test_where_a_fit_is_kept_depends_on_all_that_it_depends_on() -> None:
+    data = small_data(size=16)
+    places = {
+        kept_fits.folder_of("autoencoder", data, {"code": code, "seed": seed}) for code in "ab" for seed in (0, 1)
+    }
+    assert len(places) == 4 and {place.parent.name for place in places} == {"small-one-16px"}
+
+
+def test_sentences_that_nobody_asked_for_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    Monitor().tell("100 % of it")
+    DetectorSpec("autoencoder").tell("waiting")
+    assert [record.getMessage() for record in caplog.records] == ["100 % of it", "waiting"]
+    assert {record.name for record in caplog.records} == {"bench"}
+
+
+def test_a_detector_that_the_caller_built_says_what_it_is() -> None:
+    from bench.plugins.origin import origin_of
+
+    origin = origin_of(Linear(3))
+    assert (origin.name, origin.parameters, origin.changed, origin.fit) == ("Linear", {"seed": 3}, {"seed": 3}, None)
+    assert len(origin.code) == 64
