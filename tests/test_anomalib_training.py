@@ -10,7 +10,7 @@ from anomalib_members import MEMBERS, images, member, normal_loader
 from conftest import module, shared
 from torch.utils.data import DataLoader
 
-from bench import Detector, Progress, UserError, load_data
+from bench import Progress, UserError, load_data
 
 
 def test_the_annotated_attributes_are_the_parameters() -> None:
@@ -91,10 +91,10 @@ def test_a_size_that_a_model_cannot_take_is_refused(name: str, size: int, messag
 
 
 def test_images_are_resized_inside() -> None:
-    detector: Detector = member("padim", resize=32)
+    detector = member("padim", resize=32)
     detector.fit(normal_loader(size=64))
     x = images()
-    assert detector.anomaly_map(x).shape == (4, 1, 64, 64)  # type: ignore[operator]
+    assert detector.anomaly_map(x).shape == (4, 1, 64, 64)
     (gradient,) = torch.autograd.grad(detector.score(x.requires_grad_(True)).sum(), x)
     assert gradient.shape == x.shape and float(gradient.abs().amax()) > 0
 
