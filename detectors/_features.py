@@ -146,7 +146,7 @@ class Backbone(nn.Module):
                 f"the weights of {KERAS_BACKBONE} cannot be downloaded; give a file under timm's names for resnet50: "
                 "--param weights=PATH/TO/FILE.safetensors"
             )
-        self._load_state(_hub_state(self.name), f"the hub's {self.name}")
+        self._load_state(hub_state(self.name), f"the hub's {self.name}")
 
     def _load_state(self, state: Mapping[str, Tensor], source: str) -> None:
         wanted = self.model.state_dict()
@@ -166,7 +166,7 @@ _unreachable: dict[str, str] = {}
 """Models whose download failed in this process, and why: a grid must not wait for every retry of every cell."""
 
 
-def _hub_state(name: str) -> dict[str, Tensor]:
+def hub_state(name: str) -> dict[str, Tensor]:
     """The pretrained weights of a model, from timm's or torchvision's hub or from the hub's own cache."""
     import timm
     import torchvision
