@@ -357,7 +357,7 @@ def test_the_median_is_numpys_in_every_resample(n: int) -> None:
         (("--attack", "ddn-linf", "--eps", "1/255"), "attack ddn has no norm linf; it has l2"),
         (("--attack", "autoattack-linf", "--attack-param", "queries=0"), "queries must be at least 1, got 0"),
         (("--attack", "autoattack-linf", "--attack-param", "draws=0"), "draws must be at least 1, got 0"),
-        (("--goal", "accuracy"), "unknown goal 'accuracy'; expected one of rank, threshold"),
+        (("--goal", "accuracy"), "'accuracy' is not one of 'rank', 'threshold'"),
     ],
 )
 def test_bad_input_is_one_line(run_cli: Run, arguments: tuple[str, ...], expected: str) -> None:

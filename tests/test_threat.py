@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.optimize import minimize
 from bench import Rng, ThreatModel, UserError
 from bench.core.norms import NORMS
 from bench.core.threat import eps_text, parse_eps
-from bench.harness.certify import parse_radius, parse_sigma
+from bench.harness.certify import parse_radius
 
 NORM = pytest.mark.parametrize("norm", NORMS)
 
@@ -237,9 +238,12 @@ def test_which_images_the_adversary_controls() -> None:
 
 
 @pytest.mark.parametrize("text", ["0.1 0.2", "1_0", "\uff11", "nan", "inf", "-0.1", "0", "1e400"])
-def test_sigma_is_read_as_strictly(text: str) -> None:
-    with pytest.raises(UserError, match=r"--sigma .* must be a number above 0"):
-        parse_sigma(text)
+@pytest.mark.parametrize(("option", "said"), [("--sigma", "must be a number above 0"), ("--alpha", "between 0 and 1")])
+def test_sigma_and_alpha_are_read_as_strictly(
+    option: str, said: str, text: str, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = run_cli("certify", "--detector", "autoencoder", f"{option}={text}")
+    assert code == 2 and option in err and text in err and said in err and err.count("\n") == 1
 
 
 def test_a_radius_is_read_as_strictly_and_named() -> None:

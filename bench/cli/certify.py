@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ..core.exact import read_number
 from ..errors import UserError
 from .common import known, names, option, whole
 from .grid import (
@@ -137,25 +137,17 @@ def _sigmas(context: click.Context, parameter: click.Parameter, text: str) -> tu
 
 
 def _above_zero(text: str) -> float:
-    sigma = _number(text)
-    if not 0 < sigma < math.inf:
+    sigma = read_number(text)
+    if sigma is None or sigma <= 0:
         raise UserError(f"--sigma {text} must be a number above 0, in pixel units in [0, 1], for example 0.25")
-    return sigma
+    return float(sigma)
 
 
 def _chance(_: click.Context, __: click.Parameter, text: str) -> float:
-    alpha = _number(text)
-    if not 0 < alpha < 1:
+    alpha = read_number(text)
+    if alpha is None or not 0 < alpha < 1:
         raise UserError(f"--alpha must be between 0 and 1 (a chance of error, such as 0.001), got {text}")
-    return alpha
-
-
-def _number(text: str) -> float:
-    """nan where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return float(alpha)
 
 
 @click.command(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from .exact import read_number
 from .norms import NORMS, Norm
 from .rng import Rng
 
@@ -23,29 +24,6 @@ TOLERANCE = 1e-6
 
 EXPECTED = "a number of pixel units in [0, 1], for example 2/255 or 0.2"
 """What eps is, where no norm says it."""
-LONGEST_TEXT = 1000  # characters: room for the exact fraction of any float, and read at once
-PLAIN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
-NUMBER = re.compile(rf"[ \t]*({PLAIN})[ \t]*(?:/[ \t]*({PLAIN})[ \t]*)?")
-
-
-def read_number(value: str | float | Fraction) -> Fraction | None:
-    """A number, or the text of a number or of a fraction of two (`0.5/255`), exactly; None for anything else.
-
-    Text is ASCII and has no spaces inside a number, so that no two numbers are read as one. What is found is finite as
-    a float, and 0 only if it is 0.
-    """
-    if isinstance(value, Fraction):
-        number = value
-    else:
-        text = str(value)
-        match = NUMBER.fullmatch(text) if len(text) <= LONGEST_TEXT else None
-        if match is None or (match[2] and not Fraction(match[2])):
-            return None
-        number = Fraction(match[1]) / Fraction(match[2] or 1)
-    try:
-        return number if bool(number) == bool(float(255 * number)) else None  # as `eps_text` may write it
-    except OverflowError:
-        return None
 
 
 def parse_eps(value: str | float | Fraction, norm: str = "", option: str = "--eps") -> Fraction:
@@ -67,7 +45,9 @@ def parse_eps(value: str | float | Fraction, norm: str = "", option: str = "--ep
 
 
 def _shortened(text: str, to: int = 60) -> str:
-    return text if len(text) <= to else f"{text[:to]}..."
+    """On one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= to else f"{line[:to]}..."
 
 
 def eps_text(eps: Fraction) -> str:

@@ -69,10 +69,11 @@ def with_draws(smoothed: Detector, n: int) -> Detector:
     return type(smoothed)(smoothed.inner, **{**smoothed.parameters_record, "n": n}).eval()
 
 
-def _inside(detector: Detector) -> Iterator[Detector]:
+def nested(detector: Detector) -> Iterator[Detector]:
+    """The detector, what it is around, what that is around, ..."""
     yield detector
     if isinstance(detector, Wrapper):
-        yield from _inside(detector.inner)
+        yield from nested(detector.inner)
 
 
 class Noise(NamedTuple):
@@ -284,7 +285,7 @@ class Certifier:
     def _folder(self) -> Path | None:
         """Where draws are kept: by everything that they depend on, the weights included."""
         origin, detector = self.prepared.origin, self.prepared.detector
-        if any(origin_of(part).code == "unknown" for part in _inside(detector)):  # defined in a notebook
+        if any(origin_of(part).code == "unknown" for part in nested(detector)):  # defined in a notebook
             return None
         state = hashlib.sha256()
         for name, value in sorted(detector.state_dict().items()):

@@ -26,8 +26,8 @@ from ..core.check import Outcome
 from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.progress import Monitor
-from ..core.threat import ThreatModel, eps_text, parse_eps, read_number
-from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, _inside, own_code
+from ..core.threat import ThreatModel, eps_text, parse_eps
+from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, nested, own_code
 from ..engine.worker import Prepared, Work
 from ..errors import UserError
 from ..plugins import registry
@@ -131,7 +131,7 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     changed = parameters.identity(parameters.changed(outer, record))
     own = Origin(OUTER, plugin.sha256, parameters.identity(record), changed)
     smoothed.origin = around_origin(own, origin_of(detector))
-    for part in _inside(detector):
+    for part in nested(detector):
         known = part.noise_parameter
         if known and getattr(part, known) != smoothed.sigma:
             raise UserError(
@@ -145,14 +145,6 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
 def parse_radius(text: str | float) -> Fraction:
     """A length in l2, or a UserError that says what was expected."""
     return parse_eps(text, "l2", "--radius")
-
-
-def parse_sigma(text: str | float) -> float:
-    """Of Gaussian noise, or a UserError that says what was expected."""
-    sigma = read_number(text)
-    if sigma is None or sigma <= 0:
-        raise UserError(f"--sigma {text} must be a number above 0, in pixel units in [0, 1], for example 0.25")
-    return float(sigma)
 
 
 def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
