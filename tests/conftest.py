@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 import bench
-from bench import Data, Detector, Progress, Record, Rng, TestSet, TrainSet
+from bench import Data, Detector, Progress, Purifier, Record, Rng, TestSet, TrainSet
 from bench.cells.result import Result
 from bench.cells.schema import FinishedRecord
 from bench.cli import parse
@@ -156,6 +156,19 @@ class NoisyLinear(Linear):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         noise = torch.randn_like(x) if rng is None else rng.normal(x)
         return (x * (self.weight.to(x) + 0.5 * noise)).flatten(1).sum(1)
+
+
+class Half(Purifier):
+    """Halves every image, and counts its draws."""
+
+    level = "factor"
+
+    def __init__(self, inner: Detector, *, factor: float = 0.5):
+        super().__init__(inner)
+        self.factor = factor
+
+    def purify(self, x: Tensor, rng: Rng | None = None) -> Tensor:
+        return self.factor * x
 
 
 def detector(name: str, **given: Any) -> Any:

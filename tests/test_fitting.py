@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,13 @@ from bench.core.progress import Monitor
 from bench.plugins import kept_fits, registry
 from bench.plugins.fitting import DetectorSpec
 from bench.system.cache import cache_folder
+
+TINY: dict[str, Any] = {
+    "diffpure.steps": 3,
+    "diffpure.batch_size": 4,
+    "diffpure.reverse_steps": 2,
+    "autoencoder.steps": 3,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +58,8 @@ class Drawn(Detector):
 def test_fits_of_two_threads_draw_what_each_draws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's generator is one for the whole process."""
     monkeypatch.setattr(registry, "load", lambda kind, name: registry.Plugin(name, Drawn, "code"))
-    data, found = small_data(), {}
+    data = small_data()
+    found: dict[int, Any] = {}
 
     def fit(number: int) -> None:
         found[number] = DetectorSpec("drawn", {"number": number}, device="cpu").fitted(data)
@@ -65,11 +74,25 @@ def test_fits_of_two_threads_draw_what_each_draws_alone(monkeypatch: pytest.Monk
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
 
 
-def test_a_parameter_of_the_score_fits_nothing_again() -> None:
+def test_every_part_is_fitted_once_and_shared() -> None:
     data = small_data(size=16)
-    for settings in ({}, {"t": 30}, {"solver": "sde"}):
-        fit_or_load("diffpure+autoencoder", data, params={"diffpure.steps": 2, "autoencoder.steps": 2, **settings})
-    assert len(list(cache_folder().rglob("fit.json"))) == 2
+
+    def fits() -> set[str]:
+        return {p.parent.name for p in cache_folder().rglob("fit.json")}
+
+    alone = fit_or_load("autoencoder", data, steps=3)
+    first = fits()
+    purified = fit_or_load("diffpure+autoencoder", data, params=TINY)
+    second = fits()
+    assert first < second and len(second) == 2
+    fit_or_load("diffpure+autoencoder", data, params={**TINY, "t": 30, "solver": "sde"})  # these only change the score
+    fit_or_load("smoothed+diffpure+autoencoder", data, params=TINY)
+    assert fits() == second
+    assert purified.origin is not None and purified.origin.fit is not None
+    assert set(purified.origin.fit["parts"]) == {"diffpure", "autoencoder"}
+    assert purified.origin.parameters["autoencoder.steps"] == 3 and purified.origin.parameters["diffpure.t"] == 100
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, purified.state_dict()[f"inner.{name}"])
 
 
 def test_a_fit_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

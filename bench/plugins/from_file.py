@@ -72,10 +72,9 @@ def _package(own: Sources) -> str:
 def _names(own: Sources) -> Iterator[tuple[str, Path]]:
     """What sys.modules may call the files that a plug-in imports."""
     for file, absolute in own.helpers.items():
-        if absolute:
-            yield absolute, file
         parts = file.relative_to(own.path.parent).with_suffix("").parts
-        yield ".".join([_package(own), *(parts[:-1] if parts[-1] == "__init__" else parts)]), file
+        relative = ".".join([_package(own), *(parts[:-1] if parts[-1] == "__init__" else parts)])
+        yield from ((name, file.resolve()) for name in (absolute, relative) if name)
 
 
 def _file_of(name: str) -> Path | None:

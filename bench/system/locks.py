@@ -36,7 +36,7 @@ def alone(path: Path, doing: str, tell: Callable[[str], None]) -> Iterator[None]
     Waits for as long as it takes, and tells once: "waiting for another process that `doing`". Leaves behind neither
     its file nor a folder that it made and nobody uses. Raises UserError where nothing can be written.
     """
-    file = path.with_name(f".{path.name}.lock")
+    file = path.absolute().with_name(f".{path.name}.lock")
     made = [folder for folder in file.parents if not folder.exists()]  # the innermost first
     with files.says_why(file):
         lock = _locked(file, doing, tell)
