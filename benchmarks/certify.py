@@ -19,10 +19,10 @@ from overhead import timed
 import bench
 from bench.cells.spec import RunSpec
 from bench.core.detector import Origin
+from bench.core.threshold import Threshold
 from bench.engine.certifier import Certificate, Certifier
 from bench.engine.worker import Prepared
 from bench.harness.certify import around
-from bench.plugins.fitting import Threshold
 from bench.system.memory import PeakMemory, keep_freed_memory
 
 BATCH = 32

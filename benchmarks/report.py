@@ -24,7 +24,7 @@ from bench.cells.rows import Row, to_csv
 from bench.cells.schema import SCHEMA
 from bench.cells.spec import RunSpec
 from bench.core.check import Check
-from bench.stats.metrics import threshold_at
+from bench.core.threshold import threshold_at
 from bench.system.provenance import git_state, versions
 
 BUDGETS = ("0.5/255", "1/255", "2/255", "4/255", "8/255")

@@ -35,10 +35,11 @@ from bench import Attack, Attacked, Context, Data, Rng, Score, ThreatModel, User
 from bench.cells.rows import Row as ImageRow
 from bench.cells.spec import RunSpec
 from bench.core.parameters import parse_assignments
+from bench.core.score import RANDOMIZED_DRAWS
 from bench.core.threat import eps_text
 from bench.engine.worker import Prepared, Worker
 from bench.plugins import registry
-from bench.plugins.fitting import RANDOMIZED_DRAWS, DetectorSpec
+from bench.plugins.fitting import DetectorSpec
 from bench.plugins.lookup import make_attack
 from bench.system.memory import PeakMemory, keep_freed_memory
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from bench.core.threshold import threshold_at
 from bench.stats.metrics import (
     FROM_CURVES,
     RESAMPLES,
@@ -20,7 +21,6 @@ from bench.stats.metrics import (
     mean,
     points,
     ranking,
-    threshold_at,
 )
 
 

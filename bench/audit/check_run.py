@@ -15,11 +15,11 @@ from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
 from ..core.attack import Attack
 from ..core.check import Check
+from ..core.data import BATCH_SIZE
 from ..engine.certifier import Certificate, Certifier
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
 from ..errors import UserError
-from ..plugins.fitting import BATCH_SIZE
 from ..stats.metrics import points
 from ..system.cache import cache_folder
 from .rebuild import Overrides, Rebuilt

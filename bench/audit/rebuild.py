@@ -12,11 +12,12 @@ from ..cells.schema import DataRecord, FinishedRecord
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import Data
+from ..core.progress import Tell
 from ..engine.certifier import Certificate, own_code
 from ..engine.worker import Prepared
 from ..errors import UserError
 from ..plugins import registry
-from ..plugins.fitting import DetectorSpec, Tell
+from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import load_data, make_attack
 
 

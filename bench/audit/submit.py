@@ -1,7 +1,7 @@
-"""`bench submit`: finished cells in one file, and how such a file is read again.
+"""`bench submit`: finished cells in one file; `cells/submission.py` reads it again.
 
 A submission is a zip of DATASET/CATEGORY/DETECTOR/ATTACK-NORM-EPS/{run.json, samples.csv, images/*.npz}, as in a
-results folder. The same cells give the same bytes. Of a file that somebody else made nothing is believed.
+results folder. The same cells give the same bytes.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from ..cells.metrics import METRICS
 from ..cells.reader import differ
-from ..cells.record import read_record
+from ..cells.record import cells_below, read_record
 from ..cells.schema import FinishedRecord
 from ..cells.spec import RunSpec
-from ..cells.submission import SUFFIX, cells_below
+from ..cells.submission import SUFFIX
 from ..errors import UserError
 from ..plugins.lookup import default_size
 from ..system import files

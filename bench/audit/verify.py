@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from ..cells.images import ImageRecord, read_image
-from ..cells.record import DamagedRecord, read_finished, read_samples
+from ..cells.record import DamagedRecord, read_finished
 from ..cells.result import metrics_of
-from ..cells.rows import Row, Table
+from ..cells.rows import Row, Table, read_samples
 from ..cells.schema import FinishedRecord, FitRecord, wrong_rows
 from ..cells.spec import RunSpec
+from ..core.data import BATCH_SIZE
 from ..core.rng import Rng
-from ..core.score import Score
+from ..core.score import RANDOMIZED_DRAWS, Score
 from ..core.threat import TOLERANCE
 from ..engine.worker import SAME
 from ..errors import UserError
-from ..plugins.fitting import BATCH_SIZE, RANDOMIZED_DRAWS
 from ..system.provenance import versions
 from .rebuild import Overrides, Rebuilt
 

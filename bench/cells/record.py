@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from ..errors import UserError
 from ..system import files
 from .base import first_problem
-from .rows import Row, from_csv
+from .rows import SAMPLES, Row, from_csv, read_samples
 from .schema import SCHEMA, FinishedRecord, Record
 
 ASIDE = "previous"  # folder below a cell: the finished result that --force is replacing
@@ -57,7 +56,7 @@ def write_record(folder: Path, record: Record) -> None:
 
 def read_rows(folder: Path, record: FinishedRecord) -> list[Row]:
     """The rows of a finished cell."""
-    return from_csv(unchanged_samples(folder, record), folder / "samples.csv")
+    return from_csv(unchanged_samples(folder, record), folder / SAMPLES)
 
 
 def unchanged_samples(folder: Path, record: FinishedRecord) -> str:
@@ -71,13 +70,12 @@ def unchanged_samples(folder: Path, record: FinishedRecord) -> str:
     return text
 
 
-def read_samples(folder: Path) -> tuple[str, str]:
-    """samples.csv as it is, and its sha256; UserError if it is not there or not UTF-8."""
-    path = folder / "samples.csv"
-    try:
-        content = path.read_bytes()
-        return content.decode("utf-8"), hashlib.sha256(content).hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is damaged: it is not a table in UTF-8") from None
+def cells_below(path: Path) -> list[Path]:
+    """The folder itself if it is a cell, else those below it."""
+    path = path.parent if path.name == "run.json" else path
+    if not path.exists():
+        raise UserError(f"no {path}; expected a cell's folder (with run.json), or a folder of cells")
+    found = sorted(p.parent for p in path.rglob("run.json") if p.parent.name != ASIDE)
+    if not found:
+        raise UserError(f"{path} is no cell and holds none: there is no run.json in it")
+    return found

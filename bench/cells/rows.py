@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..system import files
 
 
 class Row(NamedTuple):
@@ -35,6 +37,46 @@ class Row(NamedTuple):
 
 COLUMNS = Row._fields[:-1]
 """Of samples.csv, before those that depend on the attack."""
+SAMPLES = "samples.csv"
+
+
+def begin_samples(folder: Path) -> None:
+    """samples.csv without a row."""
+    files.write_text(folder / SAMPLES, "")
+
+
+def append_samples(folder: Path, rows: Sequence[Row], first: bool) -> None:
+    """Rows on the disk when this returns; below the header, which comes with the first ones."""
+    files.append(folder / SAMPLES, to_csv(rows, header=first))
+
+
+def resume_samples(folder: Path, count: int) -> list[Row]:
+    """The first `count` rows. Further ones were being written when the process died, and are cut off."""
+    path = folder / SAMPLES
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; --force starts over") from None
+    lines = content.splitlines(keepends=True)
+    try:
+        kept = b"".join(lines[: count + 1] if count else []).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is no text; --force starts over") from None
+    if kept.encode() != content:
+        files.write_text(path, kept)
+    return from_csv(kept, path) if kept else []
+
+
+def read_samples(folder: Path) -> tuple[str, str]:
+    """samples.csv as it is, and its sha256; UserError if it is not there or not UTF-8."""
+    path = folder / SAMPLES
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8"), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not a table in UTF-8") from None
 
 
 def to_csv(rows: Sequence[Row], header: bool = True) -> str:
@@ -48,7 +90,6 @@ def to_csv(rows: Sequence[Row], header: bool = True) -> str:
 
 def from_csv(text: str, path: Path) -> list[Row]:
     """Raises UserError for a table that is not whole; see `Table.from_csv`."""
-
     return Table.from_csv(text, path).rows
 
 

@@ -21,7 +21,7 @@ from ..system import files
 from ..system.cache import cache_folder
 from ..system.files import file_sha256
 from .images import IMAGE
-from .record import ASIDE
+from .record import cells_below
 
 
 class CellLocation(NamedTuple):
@@ -42,17 +42,6 @@ class CellLocation(NamedTuple):
 def submissions_below(root: Path) -> list[Path]:
     """The submissions that lie below a folder."""
     return sorted(path for path in root.rglob("*.zip") if path.is_file())
-
-
-def cells_below(path: Path) -> list[Path]:
-    """The folder itself if it is a cell, else those below it."""
-    path = path.parent if path.name == "run.json" else path
-    if not path.exists():
-        raise UserError(f"no {path}; expected a cell's folder (with run.json), or a folder of cells")
-    found = sorted(p.parent for p in path.rglob("run.json") if p.parent.name != ASIDE)
-    if not found:
-        raise UserError(f"{path} is no cell and holds none: there is no run.json in it")
-    return found
 
 
 SUFFIX = ".zip"

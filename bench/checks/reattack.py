@@ -21,11 +21,10 @@ from ..cells.spec import RunSpec
 from ..core.attack import Attack, Attacked, Trace
 from ..core.data import Data
 from ..core.rng import Rng, probe_lot
-from ..core.score import Passes, Score
+from ..core.score import RANDOMIZED_DRAWS, Passes, Score
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import Prepared, Worker
-from ..plugins.fitting import RANDOMIZED_DRAWS
 from ..stats.metrics import Bootstrap, accuracy, auroc_of
 from ..system.memory import free_memory
 from .of_detector import generator_states

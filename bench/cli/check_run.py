@@ -21,7 +21,7 @@ class CheckRunRequest(StoredRequest):
     def carry_out(self) -> int:
         """1 if a check fails or its verdict is not the stored one."""
         from ..audit.check_run import check_run
-        from ..cells.submission import cells_below
+        from ..cells.record import cells_below
 
         overrides = self.overrides(self.attack_params)
         return each_cell(

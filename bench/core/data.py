@@ -17,6 +17,9 @@ from ..errors import UserError
 from .images import Source, to_tensor
 from .rng import held_out_lot
 
+BATCH_SIZE = 32
+"""Images at a time where nobody has asked for another number."""
+
 # Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
 # memory of a run does not grow with the data set.
 CACHE_BYTES = 256 * 2**20

@@ -192,6 +192,13 @@ class Wrapper(Detector):
         return {name: value for name, value in self.state_dict().items() if not name.startswith("inner.")}
 
 
+def parts_of(detector: Detector) -> Iterator[Detector]:
+    """Outermost first; the last is around nothing."""
+    yield detector
+    if isinstance(detector, Wrapper):
+        yield from parts_of(detector.inner)
+
+
 class Purifier(Wrapper):
     """Cleans an image before the inner detector scores it: score(x) = inner.score(purify(x)).
 

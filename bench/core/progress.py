@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+Tell = Callable[[str], None]
+"""Receives a sentence that a person should read."""
+
 
 def to_log(message: str) -> None:
     """Where sentences go that nobody asked to hear: to the logger `bench`, which shows them on stderr unless it is
@@ -29,5 +32,5 @@ class Monitor:
 
     on_rows: Callable[[int, int], None] = lambda done, total: None
     """After every batch, and once before the first: images that are done, of how many."""
-    tell: Callable[[str], None] = to_log
+    tell: Tell = to_log
     """Receives a sentence when something worth knowing happens."""

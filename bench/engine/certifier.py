@@ -7,7 +7,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..core.attack import Method
 from ..core.data import Data
-from ..core.detector import Detector, Wrapper
+from ..core.detector import Detector, Wrapper, parts_of
+from ..core.progress import Tell
 from ..core.rng import Rng
 from ..core.score import Score
 from ..errors import UserError
-from ..plugins.fitting import Tell
 from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..stats.smoothing import Floats
@@ -67,13 +67,6 @@ def with_draws(smoothed: Detector, n: int) -> Detector:
     """The same smoothed detector, its score estimated from n draws."""
     assert isinstance(smoothed, Wrapper)
     return type(smoothed)(smoothed.inner, **{**smoothed.parameters_record, "n": n}).eval()
-
-
-def nested(detector: Detector) -> Iterator[Detector]:
-    """The detector, what it is around, what that is around, ..."""
-    yield detector
-    if isinstance(detector, Wrapper):
-        yield from nested(detector.inner)
 
 
 class Noise(NamedTuple):
@@ -285,7 +278,7 @@ class Certifier:
     def _folder(self) -> Path | None:
         """Where draws are kept: by everything that they depend on, the weights included."""
         origin, detector = self.prepared.origin, self.prepared.detector
-        if any(origin_of(part).code == "unknown" for part in nested(detector)):  # defined in a notebook
+        if any(origin_of(part).code == "unknown" for part in parts_of(detector)):  # defined in a notebook
             return None
         state = hashlib.sha256()
         for name, value in sorted(detector.state_dict().items()):

@@ -16,9 +16,9 @@ from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.rng import Rng
-from ..core.score import Score, where_it_failed
+from ..core.score import RANDOMIZED_DRAWS, Score, where_it_failed
+from ..core.threshold import Threshold
 from ..errors import UserError
-from ..plugins.fitting import RANDOMIZED_DRAWS, Threshold
 from .warm_starts import WarmStarts
 
 PROBE_IMAGES = 4  # of each class, scored before the work

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import torch
 
 from ..cells.record import ASIDE, SAVED, read_record, read_rows, write_record
 from ..cells.result import metrics_of
-from ..cells.rows import Row, from_csv, to_csv
+from ..cells.rows import SAMPLES, Row, append_samples, begin_samples, read_samples, resume_samples, to_csv
 from ..cells.schema import (
     SCHEMA,
     AttackRecord,
@@ -170,7 +169,7 @@ class Cell:
             peak = memory.mebibytes()
             record.peak_memory = None if peak is None else max(peak, peak_before)
             if self.folder is not None:
-                files.append(self.folder / "samples.csv", to_csv(new, header=len(rows) == len(new)))
+                append_samples(self.folder, new, first=len(rows) == len(new))
                 write_record(self.folder, record)
             monitor.on_rows(len(rows), total)
 
@@ -235,7 +234,7 @@ class Cell:
             peak_memory=None,
         )
         if self.folder is not None:
-            files.write_text(self.folder / "samples.csv", "")
+            begin_samples(self.folder)
             write_record(self.folder, record)
         return record
 
@@ -248,21 +247,12 @@ class Cell:
         self._same_sources(record, data)
         if isinstance(record, FinishedRecord):
             return read_rows(self.folder, record), record
-        samples = self.folder / "samples.csv"
-        try:
-            text = samples.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {samples}: {error.strerror}; --force starts over") from None
-        lines = text.splitlines(keepends=True)
-        try:
-            kept = b"".join(lines[: record.rows + 1] if record.rows else []).decode("utf-8")
-        except UnicodeDecodeError:
-            raise UserError(f"{samples} is damaged: it is no text; --force starts over") from None
-        if kept.encode() != text:
-            files.write_text(samples, kept)
-        rows = from_csv(kept, samples) if kept else []
+        rows = resume_samples(self.folder, record.rows)
         if [row.id for row in rows] != data.test.ids[: record.rows]:
-            raise UserError(f"{samples} does not hold the {record.rows} rows that run.json counts; --force starts over")
+            raise UserError(
+                f"{self.folder / SAMPLES} does not hold the {record.rows} rows that run.json counts; "
+                "--force starts over"
+            )
         return rows, record
 
     def _same_sources(self, record: Record, data: Data) -> None:
@@ -284,8 +274,8 @@ class Cell:
 
     def _finish(self, rows: list[Row], record: Record) -> FinishedRecord:
         refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
-        samples = to_csv(rows).encode() if self.folder is None else (self.folder / "samples.csv").read_bytes()
-        finished = FinishedRecord.of(record, _now(), hashlib.sha256(samples).hexdigest())
+        digest = files.digest(to_csv(rows), 64) if self.folder is None else read_samples(self.folder)[1]
+        finished = FinishedRecord.of(record, _now(), digest)
         finished.metrics = metrics_of(self.folder or Path(), finished, rows)
         if self.folder is not None:
             write_record(self.folder, finished)
@@ -300,7 +290,7 @@ def _set_aside(folder: Path) -> Iterator[None]:
 
     After a kill or Ctrl-C it is still there, and the next run of the same cell goes on with the new one.
     """
-    names = ("run.json", "samples.csv", SAVED)
+    names = ("run.json", SAMPLES, SAVED)
     aside = folder / ASIDE
     present = (folder / "run.json").exists()
     if present:

@@ -24,10 +24,10 @@ from ..core import parameters
 from ..core.attack import Method
 from ..core.check import Outcome
 from ..core.data import Data
-from ..core.detector import Detector, Origin
+from ..core.detector import Detector, Origin, parts_of
 from ..core.progress import Monitor
 from ..core.threat import ThreatModel, eps_text, parse_eps
-from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, nested, own_code
+from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, own_code
 from ..engine.worker import Prepared, Work
 from ..errors import UserError
 from ..plugins import registry
@@ -131,7 +131,7 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     changed = parameters.identity(parameters.changed(outer, record))
     own = Origin(OUTER, plugin.sha256, parameters.identity(record), changed)
     smoothed.origin = around_origin(own, origin_of(detector))
-    for part in nested(detector):
+    for part in parts_of(detector):
         known = part.noise_parameter
         if known and getattr(part, known) != smoothed.sigma:
             raise UserError(

@@ -14,13 +14,14 @@ from ..cells.spec import RunSpec
 from ..checks.of_detector import OF_A_RUN, checks_of_run
 from ..core import parameters
 from ..core.attack import Method
-from ..core.data import Data
+from ..core.data import BATCH_SIZE, Data
 from ..core.detector import Detector, Origin
 from ..core.score import GOALS
 from ..core.threat import ThreatModel, eps_text
+from ..core.threshold import held_out_threshold
 from ..engine.worker import Prepared
 from ..errors import UserError
-from ..plugins.fitting import BATCH_SIZE, DetectorSpec, held_out_threshold
+from ..plugins.fitting import DetectorSpec
 from ..plugins.origin import origin_of
 from ..system.provenance import choose_device
 

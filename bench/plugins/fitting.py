@@ -6,45 +6,30 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from ..core import parameters
-from ..core.data import Data, TrainSet
+from ..core.data import BATCH_SIZE, Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
-from ..core.progress import Progress, to_log
-from ..core.rng import Rng, fit_seed
-from ..core.score import Score, where_it_failed
+from ..core.progress import Progress, Tell, to_log
+from ..core.rng import fit_seed
+from ..core.score import where_it_failed
+from ..core.threshold import Threshold, held_out_threshold
 from ..errors import UserError, unknown
-from ..stats.metrics import threshold_at
 from ..system import locks
-from ..system.memory import free_memory
 from ..system.provenance import choose_device, versions
 from . import kept_fits, registry
 from .origin import around
 
-BATCH_SIZE = 32
-RANDOMIZED_DRAWS = 8  # noise draws whose mean is the reported score of a randomized detector
-FALSE_ALARMS = 0.05
-
-Tell = Callable[[str], None]
-
 _one_at_a_time = threading.RLock()
 """Of this process: a fit draws from torch's global generator, and there is one for all threads."""
-
-
-class Threshold(NamedTuple):
-    """A decision threshold from held-out normal training images."""
-
-    value: float
-    held_out: int
-    false_alarms: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,23 +273,3 @@ def split(name: str) -> tuple[str, str | None]:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest
     return name, None
-
-
-def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:
-    """Scores the normal images that were not fitted on, as test images are scored."""
-    _, held = data.train.split(seed)
-    score = Score(detector, name)
-    draws = RANDOMIZED_DRAWS if detector.randomized else 1
-    scores: list[float] = []
-    batch_size = BATCH_SIZE
-    while len(scores) < len(held):
-        rows = range(len(scores), min(len(scores) + batch_size, len(held)))
-        rng = Rng.held_out(seed, [held.records[i].id for i in rows])
-        try:
-            scores += score.mean(held.images(rows).to(detector.device), rng, draws).tolist()
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            free_memory()
-    return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)

@@ -210,19 +210,6 @@ def median(values: npt.ArrayLike, salt: str = "") -> Bootstrap:
     return Bootstrap(float(np.median(v)), np.concatenate(found))
 
 
-def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> float:
-    """The score that a new normal image exceeds with at most this probability (split conformal quantile).
-
-    With n held-out images that is the ceil((n + 1)(1 - rate))-th smallest score; where n is too small for any
-    such score (fewer than 19 at 5 %), the largest one, which promises only 1 / (n + 1).
-    """
-    ordered = np.sort(np.asarray(normal_scores, dtype=np.float64))
-    if not len(ordered):
-        return float("nan")
-    rank = int(np.ceil((len(ordered) + 1) * (1 - false_alarms) - 1e-9))
-    return float(ordered[min(rank, len(ordered)) - 1])
-
-
 def _weights(labels: npt.NDArray[np.bool_], salt: str) -> Iterator[Floats]:
     """How often each image is in each resample (images, resamples), in chunks; both classes keep their sizes."""
     if RESAMPLES * len(labels) <= CHUNK:
