@@ -1,66 +1,22 @@
-"""Cells as they are read: whatever is damaged is one sentence, and what a filter leaves out still counts."""
+"""Cells as they are read: whatever is damaged is one sentence, and what is whole fits a screen."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
-import shutil
-import sys
-import zipfile
 from collections.abc import Callable
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import asked_for, respec
-from test_page import unpacked
+from conftest import respec
+from stored_cells import Change, Run, first, rewrite, three_cells, with_rows, write_cells
 
-from bench import UserError, load_results
-from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.result import Result
 from bench.cells.rows import Row, Table, from_csv, to_csv
-from bench.cli.certify import CertifyRequest
-from bench.cli.run import RunRequest
-from bench.engine.certifier import Certificate
-from bench.harness.certify import candidate
-from bench.report.commands import balls_of, checking, command_of
-from bench.report.page import page
-from bench.system.cache import cache_folder
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from report import write_cells
-
-PLACE = "made_up/category_0/detector_00-5e21f9ab/apgd-linf-0.5_255"
-"""Of the first cell in a submission, which names the size of images of a data set that is not installed."""
-Run = Callable[..., tuple[int, str, str]]
-Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Three cells of 12 images."""
-    folder = tmp_path / "results"
-    write_cells(folder, 3, 12)
-    return folder
-
-
-def rewrite(folder: Path, change: Change) -> None:
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    change(record)
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def with_rows(folder: Path, content: bytes) -> None:
-    """samples.csv of that content, with its hash in run.json."""
-    (folder / "samples.csv").write_bytes(content)
-    rewrite(folder, lambda record: record.update(samples_sha256=hashlib.sha256(content).hexdigest()))
-
-
-def first(results: Path) -> Path:
-    return min(results.rglob("run.json")).parent
+    return three_cells(tmp_path / "results")
 
 
 def left_out(results: Path, run_cli: Run) -> str:
@@ -73,9 +29,6 @@ def left_out(results: Path, run_cli: Run) -> str:
     assert sentence.startswith("left out: ") and str(first(results)) in sentence and "\n" not in sentence
     assert sentence in (results / "LEADERBOARD.md").read_text(encoding="utf-8")
     return sentence
-
-
-# --- damaged cells
 
 
 @pytest.mark.parametrize(
@@ -150,196 +103,6 @@ def test_bounds_may_be_infinite_and_never_nan(results: Path) -> None:
 def test_rows_are_the_table_again() -> None:
     rows = [Row("a", 0, 1.0, 2.0, 0.1, 2.5, {"apgd": float("inf")}), Row("b", 1, 3.0, 0.5, 0.2, 0.25, {"apgd": 0.5})]
     assert Table.of(rows).rows == from_csv(to_csv(rows), Path("samples.csv")) == rows
-
-
-# --- submissions
-
-
-def packed(results: Path, run_cli: Run, name: str) -> Path:
-    """All cells of the folder, with their metrics, in a submission beside it."""
-    for r in find_cells(results).results:
-        record = r.record.as_json() | {"metrics": {name: metric.value for name, metric in r.metrics.items()}}
-        (r.folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    code, _, err = run_cli("submit", results, "--out", results.parent / name)
-    assert code == 0, err
-    return results.parent / name
-
-
-def with_other_rows(submission: Path, worst: str = "0.5") -> None:
-    """The first cell of a submission says something else, hash and all."""
-    with zipfile.ZipFile(submission) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    place = min(name for name in content if name.endswith("run.json")).removesuffix("/run.json")
-    header, line, *rest = content[f"{place}/samples.csv"].decode().splitlines()
-    content[f"{place}/samples.csv"] = "\n".join([header, f"{line.rpartition(',')[0]},{worst}", *rest, ""]).encode()
-    record = json.loads(content[f"{place}/run.json"])
-    record["samples_sha256"] = hashlib.sha256(content[f"{place}/samples.csv"]).hexdigest()
-    content[f"{place}/run.json"] = json.dumps(record).encode()
-    with zipfile.ZipFile(submission, "w") as archive:
-        for name, text in content.items():
-            archive.writestr(name, text)
-
-
-def test_a_submission_is_told_from_our_own(results: Path, run_cli: Run) -> None:
-    submission = packed(results, run_cli, "theirs.zip")
-    assert [r.source for r in read_results(results).results] == ["", "", ""]
-    shutil.rmtree(results)
-    (results / "team").mkdir(parents=True)
-    submission.rename(results / "team" / "theirs.zip")
-    found = read_results(results).results
-    assert [r.source for r in found] == ["team/theirs.zip"] * 3
-    assert found[0].name == f"team/theirs.zip: {PLACE}"
-    assert load_results(results)["source"].tolist() == ["team/theirs.zip"] * 3
-
-
-def test_our_own_cell_is_kept_beside_a_submission_that_says_something_else(results: Path, run_cli: Run) -> None:
-    submission = packed(results, run_cli, "theirs.zip")
-    with_other_rows(submission)
-    submission.rename(results / "theirs.zip")
-    found = find_cells(results)
-    assert [r.source for r in found.results] == ["", "", ""]
-    assert found.damaged == [f"left out: theirs.zip: {PLACE}: the same cell as {first(results)} with different rows"]
-
-
-def test_two_submissions_that_differ_are_both_left_out(results: Path, run_cli: Run) -> None:
-    for name in ("a.zip", "b.zip"):
-        packed(results, run_cli, name)
-    shutil.rmtree(results)
-    results.mkdir()
-    with_other_rows(results.parent / "b.zip")
-    for name in ("a.zip", "b.zip"):
-        (results.parent / name).rename(results / name)
-    found = find_cells(results)
-    assert [r.source for r in found.results] == ["a.zip", "a.zip"]
-    assert found.damaged == [
-        f"left out: b.zip: {PLACE}: the same cell as a.zip: {PLACE} with different rows",
-        f"left out: a.zip: {PLACE}: the same cell as b.zip: {PLACE} with different rows",
-    ]
-
-
-def test_two_cells_of_our_own_that_differ_are_an_error_that_names_both(results: Path) -> None:
-    twin = Path(shutil.copytree(first(results), results / "twin"))
-    with_rows(twin, (twin / "samples.csv").read_bytes().replace(b"0.001", b"0.0011"))
-    for filters in (None, Filters(["attack=square"])):
-        with pytest.raises(UserError, match="with different rows") as raised:
-            read_results(results, filters)
-        assert str(twin) in str(raised.value) and str(first(results)) in str(raised.value)
-
-
-def test_what_is_damaged_in_a_submission_is_said_by_its_name(results: Path, run_cli: Run) -> None:
-    submission = packed(results, run_cli, "theirs.zip")
-    with_other_rows(submission, worst="nan")
-    submission.rename(results / "theirs.zip")
-    (sentence,) = find_cells(results).damaged
-    assert sentence.startswith(f"left out: theirs.zip: {PLACE}: test/0000.png has the value nan in column rounded")
-
-
-# --- filters
-
-
-def test_a_detector_with_its_parameters_is_one_value(results: Path) -> None:
-    rewrite(
-        first(results), lambda record: record["spec"].update(detector_parameters={"backbone": "x", "layers": [2, 3]})
-    )
-    for text in ("detector=detector_00 (backbone=x, layers=2,3),eps=0.5/255", "detector=* (*layers=2,3)"):
-        assert [r.folder for r in read_results(results, Filters([text])).results] == [first(results)]
-    for text in ("colour=red", "detector=detector_00 (backbone=x, layers=2,3),colour=red"):
-        with pytest.raises(UserError, match="no --filter named 'colour'"):
-            Filters([text])
-
-
-def test_a_filter_leaves_a_contradicted_attack_without_its_rank(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = first(results)
-    rewrite(folder, lambda record: record["spec"].update(norm="l2", eps="0.1", detector="smoothed+mean"))
-    rewrite(folder, lambda record: record["detector"].update(parameters={"smoothed.n": 15}))
-    (attack,) = (r for r in find_cells(results).results if r.folder == folder)
-    labels = attack.table.anomalous
-    rows = [
-        Row(name, int(label), float(label), float(label), 0.1, float("nan"),
-            {"low": float(label), "high": float(label), "low_0": 0.0, "high_0": 1.0, "certified_radius": 0.0})
-        for name, label in zip(attack.table.ids, labels, strict=True)
-    ]  # fmt: skip
-    certificate = Path(shutil.copytree(folder, results / "certificate"))
-    with_rows(certificate, to_csv(rows).encode())
-    rewrite(certificate, lambda record: record.update(kind="certificate"))
-    rewrite(certificate, lambda record: record["spec"].update(attack="certificate"))
-    (alone,) = read_results(results, Filters(["attack=apgd,norm=l2"])).results
-    assert alone.metrics["robust_auroc"].value < 1
-    assert any("certified AUROC 1.0000 at l2 0.1 is above" in why for why in alone.unranked)
-
-
-# --- the command that makes a cell again
-
-
-def test_the_command_of_a_sweep_has_its_smaller_balls(tmp_path: Path, run_cli: Run) -> None:
-    small = ("--category", "brick", "--limit", 4, "--image-size", 16, "--targets", "normal", "--seed", 3)
-    given = ("--param", "steps=2", "--attack", "noise-linf", "--attack-param", "tries=2", "--results", tmp_path)
-    code, _, err = run_cli("run", "--detector", "autoencoder", *small, *given, "--eps", "4/255,1/255,2/255")
-    assert code == 0, err
-    found = read_results(tmp_path).results
-    balls = balls_of(found)
-    expected = {"1/255": "1/255", "2/255": "1/255,2/255", "4/255": "1/255,2/255,4/255"}
-    for r in found:
-        asked = asked_for(command_of(r, balls=balls), RunRequest)
-        assert ",".join(asked.eps) == expected[r.spec.eps] and asked.data_root is None
-        assert (asked.detectors, asked.attacks, asked.targets) == (("autoencoder",), ("noise-linf",), "normal")
-        assert (asked.categories, asked.limit, asked.image_size, asked.seed) == (("brick",), 4, 16, 3)
-        assert asked.params == {"steps": "2"} and asked.attack_params == {"tries": "2"}
-        assert asked_for(command_of(r), RunRequest).eps == (r.spec.eps,)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    words = shlex.split(command_of(max(found, key=lambda r: r.eps), balls=balls))
-    assert run_cli(*words[1:], "--results", tmp_path)[0] == 0  # finds every cell finished
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-
-
-def test_balls_that_lead_in_a_circle_end(results: Path) -> None:
-    one, *_ = found = read_results(results).results
-    for r in found:
-        r.record.smaller_ball = next(iter(balls_of([one])))
-    assert command_of(one, balls=balls_of(found)).count("/255") == 1
-
-
-def test_the_command_of_a_certificate_is_exact(results: Path) -> None:
-    given = {"smoothed.n": 21, "smoothed.center": "0.4", "denoised.steps": 2, "autoencoder.error": "ssim"}
-    asked = candidate("denoised+autoencoder", 0.123456789, given)
-    (r, *_) = read_results(results).results
-    r.record.kind = "certificate"
-    r.record.attack.parameters = vars(Certificate(60, 0.00012345678))
-    r.record.detector.parameters = dict(asked.changed)
-    respec(r, detector=asked.label, detector_parameters=asked.changed, attack="certificate", norm="l2", eps="0.05")
-    assert asked.changed["denoised.sigma"] == asked.changed["smoothed.sigma"] == 0.123456789
-    request = asked_for(command_of(r), CertifyRequest)
-    (name,), (sigma,) = request.detectors, request.sigmas
-    again = candidate(name, sigma, {**request.params, "smoothed.center": request.center})
-    assert (again.label, again.changed) == (asked.label, asked.changed)
-    assert Certificate(request.samples, request.alpha) == Certificate(60, 0.00012345678)
-    assert (request.radii, request.categories, request.image_size) == (("0.05",), (r.category,), 64)
-
-
-def test_where_images_must_be_had_the_command_says_so(results: Path) -> None:
-    for r in read_results(results).results:
-        assert asked_for(command_of(r), RunRequest).data_root == Path("DIR")
-
-
-def test_the_page_names_a_submission_and_not_where_it_was_unpacked(results: Path, run_cli: Run) -> None:
-    spaced = results.rename(results.parent / "our results")
-    own = read_results(spaced)
-    for r in own.results:
-        assert checking(r) == [f"bench check-run '{r.folder}'", f"bench verify '{r.folder}'"]
-    submission = packed(spaced, run_cli, "their cells.zip")
-    shutil.rmtree(spaced)
-    spaced.mkdir()
-    submission.rename(spaced / submission.name)
-    theirs = read_results(spaced)
-    for found, source in ((own, "our own"), (theirs, "submission their cells.zip")):
-        for r, text in zip(found.results, unpacked(page(found))["cells"], strict=True):
-            assert all(line in unescape(text) for line in checking(r))
-            assert f'<th scope="row">source</th><td>{source}</td>' in text
-    assert checking(theirs.results[0]) == ["bench verify 'their cells.zip'"]
-    assert not any(str(cache_folder()) in text for text in unpacked(page(theirs))["cells"])
-
-
-# --- shown
 
 
 def test_what_is_read_fits_a_screen(results: Path) -> None:

@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import PLUGIN
-
-Run = Callable[..., tuple[int, str, str]]
+from stored_cells import Run, Verify, cell, change_rows, failed, index_of, record_of, rewrite, verifier
 
 
 @pytest.fixture
-def verified(run_cli: Run, ran: Path) -> Callable[..., tuple[int, dict[str, str]]]:
-    """Runs `bench verify` with what lies in `ran`: the exit code, and by test the line without its name."""
-
-    def verify(path: Path, *more: object, detector: str = "Mean") -> tuple[int, dict[str, str]]:
-        options = ("--data-root", ran / "images/widget", "--detector", f"{ran}/mine.py:{detector}", *more)
-        code, out, err = run_cli("verify", path, *options)
-        lines = [line.split(maxsplit=1) for line in out.splitlines()]
-        found = {rest.partition(": ")[0]: f"{status} {rest.partition(': ')[2]}" for status, rest in lines}
-        return code, found | ({"error": err} if err else {})
-
-    return verify
-
-
-Verify = Callable[..., tuple[int, dict[str, str]]]
-
-
-def cell(published: Path, name: str = "Mean") -> Path:
-    (found,) = published.rglob(f"{name}*/pgd-linf-4_255")
-    return found
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return record
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    record = record_of(folder)
-    change(record)
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-
-
-def change_rows(folder: Path, change: Callable[[list[dict[str, str]]], object], hide: bool = True) -> None:
-    """Change samples.csv; `hide` gives run.json the new hash, as who wants to be believed would."""
-    path = folder / "samples.csv"
-    header, *lines = path.read_text(encoding="utf-8").splitlines()
-    rows = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
-    change(rows)
-    path.write_text("\n".join([header, *(",".join(row.values()) for row in rows)]) + "\n", encoding="utf-8")
-    if hide:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rewrite(folder, lambda record: record.update(samples_sha256=digest))
-
-
-def failed(found: dict[str, str]) -> list[str]:
-    return [name for name, line in found.items() if line.startswith("FAIL")]
+def verified(run_cli: Run, ran: Path) -> Verify:
+    return verifier(run_cli, ran)
 
 
 @pytest.mark.parametrize("name", ["Mean", "Noisy"])
@@ -173,10 +125,6 @@ def test_rows_that_break_the_budget(published: Path, verified: Verify, column: s
     assert code == 1 and "budget" in failed(found) and says in found["budget"]
 
 
-def index_of(rows: list[dict[str, str]], name: str) -> int:
-    return next(i for i, row in enumerate(rows) if name in row["id"])
-
-
 def test_images_that_nobody_may_move(published: Path, verified: Verify) -> None:
     folder = cell(published)
     rewrite(folder, lambda record: record["spec"].update(targets="anomalous"))
@@ -268,91 +216,6 @@ def test_other_code_and_versions_are_notes(published: Path, verified: Verify, tm
     assert "skip    data: not compared with the images of folder/widget" in out
 
 
-def rewrite_image(folder: Path, **change: Callable[[np.ndarray], np.ndarray]) -> str:
-    """Change arrays of the first stored image, and its hash in run.json; the id of its row."""
-    record = record_of(folder)
-    entry = record["images"][0]
-    path = folder / entry["file"]
-    with np.load(path) as arrays:
-        found = dict(arrays)
-    np.savez(path, **{name: change.get(name, lambda array: array)(found.get(name)) for name in {*found, *change}})
-    entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    return str(entry["id"])
-
-
-def test_stored_images_that_are_not_what_their_row_says(published: Path, verified: Verify) -> None:
-    folder = cell(published)
-
-    def first(change: Callable[[np.ndarray], np.ndarray]) -> tuple[int, str]:
-        rewrite_image(folder, attacked=change)
-        code, found = verified(folder)
-        assert "scores" not in found
-        return code, found["images"]
-
-    with np.load(folder / record_of(folder)["images"][0]["file"]) as arrays:
-        clean, attacked = arrays["clean"], arrays["attacked"]
-    assert "expected float32 (3, 16, 16)" in first(lambda a: a.astype(np.float64))[1]
-    assert "expected float32 (3, 16, 16)" in first(lambda a: attacked[:, :8])[1]
-    assert "not finite" in first(lambda a: np.full_like(attacked, np.nan))[1]
-    assert "leaves the pixel range" in first(lambda a: attacked + 2)[1]
-    assert "more than the budget" in first(lambda a: np.clip(attacked + 0.1, 0, 1))[1]
-    code, line = first(lambda a: clean + (attacked - clean) / 2)
-    assert code == 1 and line.startswith("FAIL") and "is moved by" in line and "and its row says" in line
-
-
-def test_stored_files_that_are_damaged(published: Path, verified: Verify) -> None:
-    folder = cell(published)
-    rewrite_image(folder, other=lambda a: np.zeros(3))
-    assert "holds the arrays attacked, clean, other" in verified(folder)[1]["images"]
-    path = folder / record_of(folder)["images"][0]["file"]
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert "its sha256 is not the one in run.json" in verified(folder)[1]["images"]
-    for damaged in (content[: len(content) // 2], b"", b"\x80\x04N."):
-        path.write_bytes(damaged)
-        digest = hashlib.sha256(damaged).hexdigest()
-        rewrite(folder, lambda record, digest=digest: record["images"][0].update(sha256=digest))  # type: ignore[misc]
-        assert "is not a whole npz file" in verified(folder)[1]["images"]
-    path.unlink()
-    code, found = verified(folder)
-    assert code == 1 and "cannot be read" in found["images"]
-
-
-def test_an_image_of_the_right_distance_that_is_not_the_attack(published: Path, verified: Verify) -> None:
-    """The mirror image of the perturbation: as far away, and its score is another."""
-    folder = cell(published)
-    with np.load(folder / record_of(folder)["images"][0]["file"]) as arrays:
-        clean = arrays["clean"]
-        mirrored = clean - (arrays["attacked"] - clean)
-    name = rewrite_image(folder, attacked=lambda array: mirrored)
-    distance = float(np.abs(mirrored.astype(np.float64) - clean.astype(np.float64)).max())
-
-    def change(rows: list[dict[str, str]]) -> None:
-        rows[index_of(rows, name)]["distance"] = repr(distance)
-
-    change_rows(folder, change)
-    code, found = verified(folder)
-    assert code == 1 and failed(found) == ["scores"] and f"({name}, attacked)" in found["scores"]
-    assert verified(folder, "--no-scores")[0] == 0
-
-
-def test_a_clean_image_that_is_not_of_the_data_set(published: Path, verified: Verify) -> None:
-    folder = cell(published)
-    rewrite_image(folder, clean=lambda a: a[..., ::-1], attacked=lambda a: a[..., ::-1])
-    code, found = verified(folder)
-    assert code == 1 and failed(found) == ["data"] and "scores" not in found
-
-
-def test_without_the_data_set_scores_cannot_be_had(published: Path, run_cli: Run, ran: Path, tmp_path: Path) -> None:
-    detector = ("--detector", f"{ran}/mine.py:Mean")
-    for more in ((), ("--data-root", tmp_path / "nowhere")):
-        code, out, err = run_cli("verify", cell(published), *detector, *more)
-        assert code == 2 and len(err.splitlines()) == 1 and "skip    data: " in out
-        code, out, err = run_cli("verify", cell(published), *detector, *more, "--no-scores")
-        assert (code, err) == (0, "") and "pass    images: " in out
-
-
 def test_what_cannot_be_verified_is_said_in_one_line(published: Path, run_cli: Run, tmp_path: Path) -> None:
     def refused(path: Path) -> str:
         code, out, err = run_cli("verify", path)
@@ -367,50 +230,3 @@ def test_what_cannot_be_verified_is_said_in_one_line(published: Path, run_cli: R
     assert "written by another version" in refused(folder)
     (folder / "run.json").write_text("{", encoding="utf-8")
     assert "is not JSON" in refused(folder)
-
-
-@pytest.fixture(scope="module")
-def certified(ran: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from bench.cli import main
-
-    results = tmp_path_factory.mktemp("certified")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ran)
-        for goal in ("rank", "threshold"):
-            code = main([
-                "certify", "--detector", "mine.py:Mean", "--dataset", "folder", "--data-root", "images/widget",
-                "--image-size", "16", "--radius", "0.05", "--samples", "150", "--alpha", "0.05", "--goal", goal,
-                "--results", str(results),
-            ])  # fmt: skip
-            assert code == 0
-    return results
-
-
-def test_certificates_are_verified_too(
-    certified: Path, run_cli: Run, ran: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ran)
-    code, out, err = run_cli("verify", certified, "--detector", "smoothed+mine.py:Mean")
-    assert (code, err) == (0, ""), out
-    assert "pass    bounds: 12 bounds are in order" in out and "pass    bounds: 12 verdicts are verdicts" in out
-    assert out.count("pass    metrics: ") == out.count("pass    code: ") == 2
-
-
-def test_bounds_that_cannot_be(certified: Path, run_cli: Run, tmp_path: Path) -> None:
-    import shutil
-
-    def bounds(goal: str, **change: str) -> str:
-        shutil.rmtree(tmp_path / "changed", ignore_errors=True)
-        (source,) = (p.parent for p in certified.rglob("run.json") if record_of(p.parent)["spec"]["goal"] == goal)
-        folder = Path(shutil.copytree(source, tmp_path / "changed"))
-        change_rows(folder, lambda rows: rows[0].update(change))
-        code, out, _ = run_cli("verify", folder)
-        assert code == 1
-        (line,) = [line for line in out.splitlines() if " bounds: " in line]
-        return line
-
-    assert "out of order" in bounds("rank", low="1000.0")
-    assert "which is not its bound" in bounds("rank", worst="1000.0")
-    assert "has radius 0.1, not 0.05" in bounds("rank", distance="0.1")
-    assert "has the radius -1" in bounds("rank", certified_radius="-1.0")
-    assert "which is none" in bounds("threshold", worst=repr(math.pi))
