@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import asked_for, respec
-from test_page import unpacked
+from made_up import unpacked
 
 from bench import UserError, load_results
 from bench.cells.filters import Filters
