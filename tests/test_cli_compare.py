@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Run, one_line
-from test_compare import many
+from made_up import many
 
 from bench.cells.reader import Results
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import asked_for, respec
+from made_up import unpacked
 from stored_cells import Run, packed, three_cells
-from test_page import unpacked
 
 from bench.cells.reader import read_results
 from bench.cli.certify import CertifyRequest

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Linear, made_record, respec, small_data
-from rich.console import Console
+from conftest import Linear, respec, small_data
+from made_up import many, random_scores, scored
 from scipy import stats
 
 from bench import Data, ThreatModel, UserError, evaluate
-from bench.analysis.boards import boards
 from bench.analysis.compare import (
     FEWEST_BLOCKS,
     LEVEL,
@@ -24,35 +23,14 @@ from bench.analysis.compare import (
     over_data_sets,
     paired,
 )
-from bench.cells.reader import Results, load_results, read_results
-from bench.cells.result import Result
-from bench.cells.rows import Row, Table
-from bench.cells.schema import CheckRecord
-from bench.report.figures.ranks import RanksDiagram
-from bench.report.terminal import rich_table
+from bench.cells.reader import load_results, read_results
 from bench.stats.metrics import _weights
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def result(scores: np.ndarray, name: str, category: str = "one", eps: str = "2/255", **more: np.ndarray) -> Result:
-    """A cell with these robust scores, and more columns; the first half of the images is normal."""
-    half = len(scores) // 2
-    rows = tuple(Row(f"{i}", int(i >= half), float(s), float(s), 0.0, float(s)) for i, s in enumerate(scores))
-    record = made_record(spec={"eps": eps})
-    table = Table.of(rows)
-    found = Result(Path(f"{name}-{category}-{eps}"), record, table._replace(columns=table.columns | more))
-    respec(found, detector=name, category=category)  # names that no file could have as well
-    return found
-
-
-def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
-    labels = np.arange(n) >= n // 2
-    return np.asarray(np.random.default_rng(seed).normal(size=n) + gap * labels)
-
-
 def test_a_detector_is_as_good_as_itself() -> None:
-    found = paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroc")
+    found = paired([scored(random_scores(0), "a")], [scored(random_scores(0), "b")], "robust_auroc")
     assert list(found.difference) == [0, 0, 0]
     assert found.p == 1 and found.errors == 0
 
@@ -60,11 +38,11 @@ def test_a_detector_is_as_good_as_itself() -> None:
 def test_pairing_tells_apart_what_the_intervals_do_not() -> None:
     a, b = random_scores(0), random_scores(0)
     b[-30:] -= 0.25  # the same luck, a little worse
-    found = paired([result(a, "a")], [result(b, "b")], "robust_auroc")
+    found = paired([scored(a, "a")], [scored(b, "b")], "robust_auroc")
     assert found.a.low < found.b.high  # the intervals overlap
     assert found.difference.low > 0 and found.p < 0.01 and found.errors > 2
     assert found.difference.value == pytest.approx(found.a.value - found.b.value)
-    other = paired([result(b, "b")], [result(a, "a")], "robust_auroc")
+    other = paired([scored(b, "b")], [scored(a, "a")], "robust_auroc")
     assert other.p == found.p and other.difference.value == -found.difference.value
 
 
@@ -76,19 +54,19 @@ def radii(share: float, seed: int = 0) -> np.ndarray:
 
 def test_infinite_medians_that_are_equal_do_not_differ() -> None:
     for share in (0.5, 0.9, 1.0):  # some, most and all resamples have an infinite median
-        a, b = (result(random_scores(0), name, radius=radii(share)) for name in "ab")
+        a, b = (scored(random_scores(0), name, radius=radii(share)) for name in "ab")
         found = paired([a], [b], "median_radius_normal")
         assert list(found.difference) == [0, 0, 0] and found.p == 1 and found.errors == 0
 
 
 def test_an_infinite_median_is_more_than_any_other() -> None:
-    a, b = (result(random_scores(0), name, radius=radii(share)) for name, share in (("a", 1.0), ("b", 0.1)))
+    a, b = (scored(random_scores(0), name, radius=radii(share)) for name, share in (("a", 1.0), ("b", 0.1)))
     for found, sign in ((paired([a], [b], "median_radius_normal"), 1), (paired([b], [a], "median_radius_normal"), -1)):
         assert list(found.difference) == [sign * np.inf] * 3 and found.p < 0.01
 
 
 def test_what_is_undefined_has_no_p() -> None:
-    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    a, b = scored(random_scores(0), "a"), scored(random_scores(0), "b")
     b.record.threshold.value = np.nan
     found = paired([a], [b], "robust_accuracy")
     assert np.isnan([found.p, found.errors, *found.difference]).all()
@@ -98,34 +76,34 @@ def test_what_is_undefined_has_no_p() -> None:
 def test_medians_are_paired_by_image() -> None:
     """The images of one are those of the other, each a little harder: in every resample its median is less."""
     first = radii(0)
-    a, b = (result(random_scores(0), name, radius=r) for name, r in (("a", first), ("b", first - 0.05)))
+    a, b = (scored(random_scores(0), name, radius=r) for name, r in (("a", first), ("b", first - 0.05)))
     alone = b.metrics["median_radius_normal"].estimate()
     found = paired([a], [b], "median_radius_normal")
     assert found.difference == pytest.approx((0.05, 0.05, 0.05), abs=1e-6) and alone.high - alone.low > 0.05
     other = radii(0, seed=1)
-    unlike = paired([a], [result(random_scores(0), "c", radius=other)], "median_radius_normal")
+    unlike = paired([a], [scored(random_scores(0), "c", radius=other)], "median_radius_normal")
     weights = np.concatenate(list(_weights(np.zeros(30, bool), "d/one")), axis=1).T.astype(int)
     apart = [np.median(np.repeat(first[:30], w)) - np.median(np.repeat(other[:30], w)) for w in weights]
     assert unlike.difference[1:] == pytest.approx(np.percentile(apart, [2.5, 97.5]))
 
 
 def test_equal_detectors_are_seldom_told_apart() -> None:
-    cells = [(result(random_scores(2 * i), "a"), result(random_scores(2 * i + 1), "b")) for i in range(150)]
+    cells = [(scored(random_scores(2 * i), "a"), scored(random_scores(2 * i + 1), "b")) for i in range(150)]
     below = sum(paired([a], [b], "robust_auroc").p < 0.05 for a, b in cells)
     assert below > 0 and stats.binomtest(below, len(cells), 0.05, alternative="greater").pvalue > 1e-3
 
 
 def test_other_images_are_refused() -> None:
     with pytest.raises(UserError, match="hold different images"):
-        paired([result(random_scores(0), "a")], [result(random_scores(1, n=40), "b")], "robust_auroc")
+        paired([scored(random_scores(0), "a")], [scored(random_scores(1, n=40), "b")], "robust_auroc")
     with pytest.raises(UserError, match="no category in common"):
-        paired([result(random_scores(0), "a", "one")], [result(random_scores(0), "b", "two")], "robust_auroc")
+        paired([scored(random_scores(0), "a", "one")], [scored(random_scores(0), "b", "two")], "robust_auroc")
     with pytest.raises(UserError, match="robust_auroc"):
-        paired([result(random_scores(0), "a")], [result(random_scores(0), "b")], "robust_auroch")
+        paired([scored(random_scores(0), "a")], [scored(random_scores(0), "b")], "robust_auroch")
 
 
 def test_other_images_under_the_same_ids_are_refused() -> None:
-    a, b = result(random_scores(0), "a"), result(random_scores(0), "b")
+    a, b = scored(random_scores(0), "a"), scored(random_scores(0), "b")
     b.record.data.test = "5" * 64
     with pytest.raises(UserError, match="a-one-2/255 and b-one-2/255 hold different images"):
         paired([a], [b], "robust_auroc")
@@ -135,7 +113,7 @@ def test_other_images_under_the_same_ids_are_refused() -> None:
 
 
 def test_boards_without_the_metric_are_left_out() -> None:
-    cells = [result(random_scores(i), name, eps=eps) for i, (name, eps) in enumerate(
+    cells = [scored(random_scores(i), name, eps=eps) for i, (name, eps) in enumerate(
         (n, e) for n in "ab" for e in ("1/255", "2/255"))]  # fmt: skip
     for r in cells:
         r.record.kind = "certificate" if r.spec.eps == "1/255" else "attack"
@@ -148,25 +126,12 @@ def test_boards_without_the_metric_are_left_out() -> None:
         compare("a", "b", cells, "fame")
 
 
-def test_bold_is_the_best_and_what_is_not_worse() -> None:
-    good, close, bad = random_scores(0, 3), random_scores(1, 3), random_scores(2, 0)
-    cells = [result(good, "good"), result(close, "close"), result(bad, "bad"), result(good + 0, "failed")]
-    cells[-1].checks.append(CheckRecord(name="gradient", passed=False, sentence="no"))
-    (board,) = boards(cells)
-    ranked = {name: own for name, own in board.entries if name not in board.unranked}
-    assert not_worse(ranked, "robust_auroc") == {"good", "close"}
-
-
 def test_less_is_better_of_a_false_positive_rate() -> None:
     cells = many("abc", 6, {"a": 4, "b": 1, "c": 0})
     found = over_data_sets(list("abc"), cells, "robust_fpr95")
     assert found is not None and list(found.ranks) == sorted(found.ranks, key=found.ranks.__getitem__) == list("abc")
     own = {name: [r for r in cells if r.detector == name] for name in "abc"}
     assert not_worse(own, "robust_fpr95") == not_worse(own, "robust_auroc") == {"a"}
-
-
-def many(names: str, blocks: int, gaps: dict[str, float]) -> list[Result]:
-    return [result(random_scores(97 * i + ord(n), gaps[n]), n, f"c{i}") for n in names for i in range(blocks)]
 
 
 def test_ranks_over_data_sets_are_those_of_the_literature() -> None:
@@ -194,7 +159,7 @@ def test_the_fewest_data_sets_are_those_that_can_tell_two_detectors_apart(metric
 def test_budgets_and_seeds_of_a_category_are_one_data_set() -> None:
     """They share images and clean scores: more of them are no further evidence."""
     budgets = [f"{i}/255" for i in range(1, 8)]
-    one = [result(random_scores(ord(n)), n, eps=eps) for n in "ab" for eps in budgets]
+    one = [scored(random_scores(ord(n)), n, eps=eps) for n in "ab" for eps in budgets]
     for i, r in enumerate(one):
         respec(r, seed=i % 2)
     assert over_data_sets(["a", "b"], one) is None
@@ -209,7 +174,7 @@ def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
     first, second = many("ab", 8, {"a": 1, "b": 0.5}), many("ab", 8, {"a": 0, "b": 1})
     for r in second:
         respec(r, eps="4/255")
-    third = [result(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
+    third = [scored(random_scores(5, 3), "a", f"c{i}", "8/255") for i in range(8)]  # b was never run with it
     found = over_data_sets(["a", "b"], [*first, *second, *third])
     both = {n: {f"c{i}": list[float]() for i in range(8)} for n in "ab"}
     for r in (*first, *second):
@@ -221,7 +186,7 @@ def test_a_data_set_counts_by_the_mean_of_the_boards_that_all_have() -> None:
 
 
 def test_undefined_metrics_are_no_data_set_and_infinite_ones_are() -> None:
-    cells = [result(random_scores(i), n, f"c{i}", radius=radii(1.0 if i < 3 else 0.1, i + 9 * (n == "b")))
+    cells = [scored(random_scores(i), n, f"c{i}", radius=radii(1.0 if i < 3 else 0.1, i + 9 * (n == "b")))
              for n in "ab" for i in range(9)]  # fmt: skip
     cells[0].record.threshold.value = np.nan
     found = over_data_sets(["a", "b"], cells, "median_radius_normal")
@@ -235,57 +200,18 @@ def test_cliques_are_as_large_as_they_can_be() -> None:
     assert found == [("a", "b"), ("b", "c")]
 
 
-def test_the_diagram_shows_every_rank_and_group() -> None:
-    from matplotlib.figure import Figure
-
-    ranks = Ranks(10, {"a": 1.0, "b": 1.5, "c": 2.2, "d": 4.0}, 0.01, 1.0)
-    axes = Figure().add_subplot()
-    RanksDiagram(ranks, "robust_auroc").draw(axes)
-    texts = {t.get_text().strip() for t in axes.texts}
-    assert {"a (1.00)", "b (1.50)", "c (2.20)", "d (4.00)", "critical difference 1.00"} == texts
-    bars = [tuple(np.asarray(line.get_xdata())) for line in axes.lines if line.get_linewidth() == 3]
-    assert bars == [(1.0, 1.5), (1.5, 2.2)]
-
-
 def test_names_are_found_as_people_write_them(tmp_path: Path) -> None:
-    cells = [result(random_scores(0), name) for name in ("advrad", "patchcore")]
+    cells = [scored(random_scores(0), name) for name in ("advrad", "patchcore")]
     assert list(chosen(["advrad"], cells)) == ["advrad"]
     with pytest.raises(UserError, match="patchcore"):
         chosen(["patchcor"], cells)
-    cells = [result(random_scores(0), name) for name in ("advrad", "patchcore")]
-    twice = [*cells, result(random_scores(0), "advrad", eps="1/255")]
+    cells = [scored(random_scores(0), name) for name in ("advrad", "patchcore")]
+    twice = [*cells, scored(random_scores(0), "advrad", eps="1/255")]
     respec(twice[-1], detector_parameters={"k": 9})
     respec(twice[0], detector_parameters={"k": 7})
     with pytest.raises(UserError, match="may be any of"):
         chosen(["advrad"], twice)
     assert len(chosen(["advrad (k=9)"], twice)["advrad (k=9)"]) == 1
-
-
-HARD = "bold] a[b=5] [/x] [nan, 1] :smile:"
-"""What Rich's markup would swallow, take for a style, or refuse."""
-
-
-def test_terminals_show_names_as_they_are(tmp_path: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    cells = [result(random_scores(0), name, category) for name in (f"[{HARD}", "b") for category in (HARD, "two")]
-    for r in cells:
-        respec(r, attack=f"worst {HARD}", dataset=f"d {HARD}")
-    cells[0].checks.append(CheckRecord(name="gradient", passed=False, sentence=HARD))
-    found = Results(cells, [f"note {HARD}"], [f"damaged {HARD}"])
-    console = Console(width=400)
-    with console.capture() as captured:
-        console.print(found, cells[0], *map(rich_table, boards(cells)))
-    for text in (f"[{HARD} (not ranked)", f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"failed: {HARD}"):
-        assert text in captured.get()
-    monkeypatch.setattr("bench.report.write.write_report", lambda *_: (found, [Path("/[red]out")]))
-    monkeypatch.setattr("bench.cells.reader.read_results", lambda *_: found)
-    monkeypatch.setattr("bench.cells.bracket.broken_brackets", lambda _: [f"violation {HARD}"])
-    code, out, err = run_cli("report", "--results", tmp_path)
-    assert code == 1, err
-    for text in (f"worst {HARD}", f"note {HARD}", f"damaged {HARD}", f"impossible: violation {HARD}", "/[red]out"):
-        assert text in out
-    code, out, err = run_cli("compare", f"[{HARD}", "b", "--results", tmp_path)
-    assert code == 0 and f"[{HARD} - b" in out and f"worst {HARD}, linf 2/255 (mean of 2)" in out, err
 
 
 def test_the_command(tmp_path: Path, run_cli: Run) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
-import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import asked_for
+from made_up import unpacked, write_cells
 
 from bench.analysis.overview import overviews
 from bench.cells.filters import Filters
@@ -31,17 +28,7 @@ from bench.report.page_table import COLUMNS
 from bench.report.write import write_report
 from bench.stats.metrics import Estimate
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from report import write_cells
-
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def unpacked(text: str) -> dict[str, Any]:
-    """What lies compressed in a page."""
-    (packed,) = re.findall(r'<script type="application/gzip" id="data">([^<]*)</script>', text)
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(packed)))
-    return found
 
 
 @pytest.fixture(scope="module")

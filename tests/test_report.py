@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import respec
+from made_up import write_cells
 
 from bench import UserError, load_results
-from bench.analysis.boards import boards, order, refuse_unknown_column
-from bench.analysis.overview import overviews
-from bench.analysis.table import table
 from bench.cells.filters import Filters
 from bench.cells.reader import find_cells, read_results
 from bench.cells.rows import Row, Table, to_csv
 from bench.cells.schema import CheckRecord
 from bench.report.leaderboard import markdown
 from bench.report.write import write_report
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from report import write_cells
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -122,76 +115,6 @@ def test_nothing_but_damaged_cells_is_an_error_that_says_the_first(tmp_path: Pat
     assert code == 2 and "no finished results" in err and "schema 1" in err
 
 
-def test_versions_that_differ_are_said_below_the_table(results: Path) -> None:
-    found = read_results(results).results
-    assert "different versions" not in markdown(found, [])
-    found[0].record.versions = found[0].record.versions | {"torch": "1.0"}
-    said = [line for line in markdown(found, []).splitlines() if "different versions of torch" in line]
-    assert len(said) == 2 and all("1.0 (1 cells)" in line for line in said)  # of the overview and of one board
-
-
-def test_sorting_goes_by_the_best_of_a_column(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
-    entries = dict(boards(found)[0].entries)
-    for r in entries["detector_01"]:
-        r.record.seconds = 1.0
-    assert order(entries, "seconds") == order(entries, "-detector") == ["detector_01", "detector_00"]
-    assert order(entries, "-seconds") == order(entries, "detector") == ["detector_00", "detector_01"]
-    by = {name: sum(r.metrics["clean_auroc"].value for r in cells) for name, cells in entries.items()}
-    assert order(entries, "clean_auroc")[0] == max(by, key=lambda name: by[name])
-    fpr = {name: sum(r.metrics["clean_fpr95"].value for r in cells) for name, cells in entries.items()}
-    assert order(entries, "clean_fpr95")[0] == min(fpr, key=lambda name: fpr[name])
-    assert order(entries, "certified_auroc", "detector") == order(entries, "detector")  # which none of them has
-    with pytest.raises(UserError, match="no column for --sort named 'beauty'"):
-        refuse_unknown_column("beauty", found)
-
-
-def test_a_rank_is_a_rank_in_whatever_order(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
-    (board,) = boards(found)
-    (other,) = boards(found, f"-{board.ranked_by}")
-    assert [name for name, _ in other.entries] == [name for name, _ in board.entries][::-1]
-    assert [line.rank for line in table(board)] == [1, 2] and [line.rank for line in table(other)] == [2, 1]
-    (overview,) = overviews(found, f"-{board.ranked_by}")
-    assert [line.rank for line in overview.lines] == [2, 1]
-
-
-def test_a_mean_over_fewer_categories_is_not_ranked(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
-    some = [r for r in found if r.detector == "detector_00" or r.category == "category_0"]
-    (board,), (overview,) = boards(some), overviews(some)
-    assert list(board.ranks) == ["detector_00"]
-    assert "1 of 10 categories" in board.unranked["detector_01"][0]
-    first, last = overview.lines
-    assert (first.rank, last.rank, last.place) == (1, None, "–")  # noqa: RUF001
-    assert last.values["clean AUROC"].scope == "1 of 10 categories" and not last.values["clean AUROC"].best
-
-
-def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
-    for r in found:
-        respec(r, limit=12)
-        if r.spec.attack == "square":
-            respec(r, attack="standard")
-    (overview,) = overviews(found)
-    title = "robust AUROC linf 2/255"
-    assert {r.spec.attack for own in overview.columns[title].cells.values() for r in own} == {"standard"}
-    assert all("apgd (limit=12) reached" in text for text in overview.footnotes.values())  # and went further
-    for r in found:
-        if r.spec.attack == "standard":
-            respec(r, attack_parameters={"steps": 3})
-    (overview,) = overviews(found)
-    assert any("not the standard evaluation" in text for text in overview.footnotes.values())
-
-
-def test_small_categories_belong_to_a_limited_table(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
-    for r in found:
-        respec(r, limit=20 if r.category != "category_0" else None)  # which has 12 images
-    (overview,) = overviews(found)
-    assert "mean of 10 categories" in overview.title and "20 images" in overview.title
-
-
 def test_foreign_text_is_text(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,category=category_0"])).results
     found[0].checks.append(CheckRecord(name="x", passed=False, sentence="a\n# b </details><img src=x>"))
@@ -239,38 +162,6 @@ def test_what_cannot_be_written_costs_nothing(
     assert code == 2 and why in err and err.count("\n") == 1
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
     assert file.read_text() == "mine"
-
-
-def test_the_overview_takes_the_standard_evaluation_or_else_the_strongest(results: Path) -> None:
-    found = read_results(results).results
-    (overview,) = overviews(found)
-    assert list(overview.columns)[:2] == ["clean AUROC", "robust AUROC linf 0.5/255"]
-    cells = overview.columns["robust AUROC linf 2/255"].cells["detector_00"]
-    for r in cells:
-        both = [o for o in found if (o.detector, o.category, o.eps) == (r.detector, r.category, r.eps)]
-        assert len(both) == 2 and r.metrics["robust_auroc"].value == min(o.metrics["robust_auroc"].value for o in both)
-    found = read_results(results).results
-    for r in found:
-        if r.spec.attack == "square":
-            respec(r, attack="standard")
-    (overview,) = overviews(found)
-    assert {r.attack for column in overview.columns.values() for own in column.cells.values() for r in own} == {
-        "standard"
-    }
-    assert not any("not the standard evaluation" in text for text in overview.footnotes.values())
-
-
-def test_what_is_not_ranked_has_no_rank_and_no_bold(results: Path) -> None:
-    found = read_results(results, Filters(["eps=2/255,attack=apgd,category=category_0"])).results
-    best = max(found, key=lambda r: r.metrics["robust_auroc"].value)
-    best.checks.append(CheckRecord(name="gradient", passed=False, sentence="points elsewhere"))
-    (overview,) = overviews(found)
-    assert overview.detectors[-1] == best.detector
-    text = markdown(found, [])
-    lines = [line for line in text.splitlines() if line.startswith(f"| – | {best.detector}")]  # noqa: RUF001
-    assert len(lines) == 2 and not any("**" in line for line in lines)
-    assert "points elsewhere" in text and "**" in next(line for line in text.splitlines() if line.startswith("| 1 |"))
-    assert [line.costs["M weights"] for line in table(boards(found)[0])] == ["0.60", "0.60"]
 
 
 def test_cells_of_unfinished_runs_are_notes(results: Path) -> None:

@@ -128,10 +128,18 @@ def _check(row: dict[str, str], where: str) -> None:
     if row["image_size"] and not (row["image_size"].isdecimal() and int(row["image_size"]) > 0):
         raise UserError(f"{where}: image_size {row['image_size']} is not a number of pixels; leave it empty if unknown")
     if known[row["metric"]].column == "clean":
-        for column in ("norm", "eps", "attack"):
-            if row[column]:
-                raise UserError(f"{where}: {row['metric']} has no {column}, got {row[column]}")
-        return
+        _refuse_budget(row, where)
+    else:
+        _check_budget(row, where)
+
+
+def _refuse_budget(row: dict[str, str], where: str) -> None:
+    for column in ("norm", "eps", "attack"):
+        if row[column]:
+            raise UserError(f"{where}: {row['metric']} has no {column}, got {row[column]}")
+
+
+def _check_budget(row: dict[str, str], where: str) -> None:
     if row["norm"] not in NORMS:
         raise UserError(f"{where}: {unknown('norm', row['norm'], NORMS)}")
     if not row["eps"]:

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.boards import Board, boards
 from ..analysis.table import Cost, Value, columns_of, table, value_of
+from ..cells.metrics import METRICS, Metric
 from ..cells.result import Result
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
-
-OF_SCORES = ("clean_auroc", "robust_auroc", "certified_auroc", "normal_only_auroc", "anomalous_only_auroc")
-OF_DECISIONS = (
-    "clean_accuracy", "robust_accuracy", "certified_accuracy", "robust_normal_right", "robust_anomalous_right",
-    "certified_normal_right", "certified_anomalous_right",
-)  # fmt: skip
 
 
 def rich_table(board: Board) -> Table:
@@ -27,14 +22,20 @@ def rich_table(board: Board) -> Table:
     scope = f"mean over {count} categories" if count > 1 else board.categories[0]
     found = _table(f"{board.title} ({scope})")
     found.add_column("detector", overflow="fold")
-    about = OF_DECISIONS if board.stops_at_threshold else OF_SCORES
-    titles = [title for title, metric in columns_of(board).items() if metric in about]
+    titles = [title for title, name in columns_of(board).items() if _fits(METRICS[name], board)]
     for title in titles:
         found.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for line in table(board):
         name = f"{line.detector} (not ranked)" if line.rank is None else line.detector
         found.add_row(_text(name), *(_text(line.values[title].stacked) for title in titles))
     return found
+
+
+def _fits(metric: Metric, board: Board) -> bool:
+    """Whether there is room for it: of scores what has an interval, of decisions what is about them."""
+    if board.stops_at_threshold:
+        return not metric.measure.ranks and not metric.interval
+    return metric.interval
 
 
 class Run(NamedTuple):
@@ -51,7 +52,7 @@ class Run(NamedTuple):
     """Why it would have no rank; empty where it would."""
 
 
-WIDEST_WORD = 14  # that is never broken, however narrow the terminal
+WIDEST_WORD = 12  # that is never broken, however narrow the terminal
 
 
 def run_table(cells: Sequence[Result]) -> Group:

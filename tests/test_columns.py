@@ -1,0 +1,42 @@
+"""Every column of a table of results is documented, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from conftest import Linear, small_data
+from made_up import moved, random_scores
+
+import bench
+from bench import evaluate
+from bench.cells.reader import tidy
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs/results.md"
+
+
+def documented() -> set[str]:
+    """Every column of docs/results.md, with those of the intervals of its metrics; PART is one called `apgd`."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found: set[str] = set()
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        names = [name.replace("PART", "apgd") for name in re.findall(r"^\| `(\w+)` \|", section, re.M)]
+        found |= set(names)
+        if section.startswith("Metrics"):
+            found |= {f"{name}_{end}" for name in names for end in ("low", "high")}
+    return found
+
+
+def test_every_column_is_documented_and_no_other(tmp_path: Path) -> None:
+    evaluate(Linear(), small_data(), results=tmp_path, attack_params={"steps": 2})
+    real = bench.load_results(tmp_path)
+    assert set(real.columns) <= documented()
+    half = np.where(np.arange(60) % 2, 0.3, np.nan)
+    scores = random_scores(1)
+    kinds = [
+        moved("a", apgd=scores, parts=["apgd"], worst_draw=scores, known_noise=scores, broken=half),
+        moved("a", radius=np.abs(scores)),
+        moved("a", kind="certificate", low_0=scores, high_0=scores, certified_radius=np.abs(scores)),
+    ]
+    assert set(real.columns) | set(tidy(kinds).columns) == documented()
