@@ -1,14 +1,14 @@
-"""What every attack keeps to, and what the composed ones promise."""
+"""What every attack keeps to, and what a climb does on its way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import Linear, NoisyLinear, small_data
+from attacked import EPS, IDS, SIGN, SMALL, Blocked, Peaks, Rounding, attacked, images
+from conftest import Linear, small_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,81 +18,17 @@ from bench import (
     Context,
     Data,
     Detector,
-    Hints,
     Rng,
     Score,
     ThreatModel,
     UserError,
-    bpda,
     evaluate,
     identity_backward,
 )
 from bench.plugins import registry
 from bench.plugins.lookup import make_attack
 
-IDS = [f"image {i}" for i in range(5)]
-SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
-SMALL: dict[str, dict[str, Any]] = {
-    "transfer": {"source": "autoencoder", "steps": 4},
-    "standard": {"steps": 4, "queries": 6, "transfer": False},
-    "worst": {"attacks": "pgd[steps=3],square[queries=5]"},
-    "bpda-pgd": {"steps": 4},
-    "eot-pgd": {"steps": 4, "draws": 3},
-    "square": {"queries": 8},
-    "noise": {"tries": 3},
-}
 EVERY = [(name, norm) for name in registry.names("attacks") for norm in registry.load("attacks", name).target.norms]
-BUDGETS = {"linf": "4/255", "l2": "0.5", "l1": "3", "l0": "4"}
-
-
-class Peaks(Detector):
-    """score = the highest of a few linear functions: its gradient is that of one of them."""
-
-    def __init__(self, functions: int = 6):
-        super().__init__()
-        self.functions = functions
-        weight = torch.randn(functions, 3 * 8 * 8, generator=torch.Generator().manual_seed(2))
-        self.register_buffer("weight", weight)
-        self.weight: Tensor
-
-    def fit(self, normal: object) -> None:
-        pass
-
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return self.score_with_evidence(x)[0]
-
-    def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor]:
-        # not a matrix product: its rounding depends on the batch, and attacks on a maximum are chaotic
-        local = ((x.flatten(1) - 0.5)[:, None] * self.weight.to(x)).sum(2)
-        return local.amax(1), local
-
-
-class Rounding(Linear):
-    """Linear behind a block whose own gradient is zero everywhere, and declared."""
-
-    def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
-        return super().score(bpda(lambda image: (image * 64).round() / 64, x))
-
-    def attack_hints(self) -> Hints:
-        return Hints(bpda=True)
-
-
-def images() -> Tensor:
-    return (1.4 * torch.rand(len(IDS), 3, 8, 8, generator=torch.Generator().manual_seed(5)) - 0.2).clamp(0, 1)
-
-
-def attacked(name: str, norm: str, detector: Detector, x: Tensor, rows: list[int], **given: Any) -> dict[str, Tensor]:
-    """The candidates for these rows, of an attack that was prepared as the harness does."""
-    settings_ = {**SMALL.get(name, {"steps": 4}), **given}
-    attack = make_attack(name, settings_)[2]
-    score = Score(detector, threshold=0.5)
-    if name == "transfer":
-        attack._scores[:] = [Score(Peaks())]  # type: ignore[attr-defined]
-    else:
-        attack.prepare(Context(small_data(), "mine", score, 0))
-    rng = Rng(0, [IDS[i] for i in rows], "attack")
-    found = attack(score, x[rows], SIGN[rows], ThreatModel(norm, BUDGETS[norm]), rng)
-    return dict(found.images) if isinstance(found, Attacked) else {name: found}
 
 
 def target_of(name: str) -> Detector:
@@ -111,7 +47,7 @@ def test_an_attack_is_fixed_by_the_image_and_keeps_the_budget(name: str, norm: s
     alone = attacked(name, norm, detector, x, [1])
     assert torch.equal(x, before)
     for part, image in together.items():
-        assert ThreatModel(norm, BUDGETS[norm]).violation(image, x) is None
+        assert ThreatModel(norm, EPS[norm]).violation(image, x) is None
         torch.testing.assert_close(some[part], image[[3, 1]])
         torch.testing.assert_close(alone[part], image[[1]])
 
@@ -132,36 +68,6 @@ def test_the_budget_holds_for_any_radius(name: str, norm: str, eps: float, seed:
     found = attack(score, x, SIGN[:3], threat, Rng(seed, IDS[:3]))
     for image in found.images.values() if isinstance(found, Attacked) else [found]:
         assert threat.violation(image, x) is None
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_maximum_of_linear_functions_is_attacked_to_its_optimum(norm: str) -> None:
-    """Up: the best of the functions, each with its own optimum. Down: at least what one linear program allows."""
-    from scipy.optimize import linprog
-
-    detector, x = Peaks(), 0.3 + 0.4 * images()
-    threat = ThreatModel(norm, BUDGETS[norm])
-    attack = make_attack("standard", {"transfer": False, "queries": 1, "steps": 60})[2]
-    score = Score(detector)
-    attack.prepare(Context(small_data(), "mine", score, 0))
-    found = attack(score, x, SIGN, threat, Rng(0, IDS))
-    assert isinstance(found, Attacked)
-    reached = torch.stack([SIGN * detector.score(image) for image in found.images.values()]).amax(0)
-    dual = detector.weight.abs().sum(1) if norm == "linf" else detector.weight.norm(dim=1)
-    local = (x.flatten(1) - 0.5) @ detector.weight.mT
-    highest = (local + threat.radius * dual).amax(1)
-    up, down = SIGN > 0, SIGN < 0
-    gain = highest[up] - detector.score(x)[up]
-    assert (reached[up] - detector.score(x)[up] >= 0.99 * gain).all()
-    if norm == "linf":  # min over delta of a maximum, exactly
-        for i in down.nonzero().flatten().tolist():
-            n = detector.weight.shape[1]
-            w = detector.weight.double().numpy()
-            rows = [[*w[k], -1.0] for k in range(detector.functions)]
-            bounds = [(-threat.radius, threat.radius)] * n + [(None, None)]
-            lowest = linprog([0.0] * n + [1.0], rows, (-local[i]).double().numpy(), bounds=bounds).fun
-            room = float(detector.score(x)[i]) - lowest
-            assert float(detector.score(x)[i] + reached[i]) >= 0.97 * room
 
 
 def test_local_scores_reach_further_than_the_score_alone() -> None:
@@ -217,77 +123,11 @@ def test_bpda_on_a_detector_without_a_block_is_refused(data: Data) -> None:
         evaluate(Linear(), data, "bpda-pgd-linf")
 
 
-class Blocked(Rounding):
-    differentiable = False
-
-
 def test_bpda_attacks_a_detector_that_has_no_gradient_of_its_own(data: Data) -> None:
     frame = evaluate(Blocked(), data, "bpda-pgd-linf", attack_params={"steps": 5})
     assert (frame["worst"] != frame["clean"]).all()
     with pytest.raises(UserError, match="not differentiable"):
         evaluate(Blocked(), data, "apgd-linf")
-
-
-def test_standard_attacks_what_has_no_gradient(data: Data) -> None:
-    frame = evaluate(Blocked(), data, "standard-linf", attack_params=SMALL["standard"])
-    assert list(frame.columns[6:]) == ["bpda", "square"]
-
-
-def test_the_worst_of_a_list_is_no_better_than_any_part(data: Data) -> None:
-    frame = evaluate(Peaks(), data, "worst-linf", attack_params=SMALL["worst"])
-    sign = 1 - 2 * frame["label"]
-    for part in ("pgd[steps=3]", "square[queries=5]"):
-        assert (sign * frame["worst"] >= sign * frame[part]).all()
-        assert (sign * frame[part] >= sign * frame["clean"]).all()
-
-
-def test_a_randomized_detector_is_reported_three_ways(data: Data) -> None:
-    """The mean over draws; the worst of them; and the draw that the adversary knows, which hurts at least as much."""
-    frame = evaluate(NoisyLinear(), data, "apgd-linf", attack_params={"steps": 10}, draws=6)
-    sign = 1 - 2 * frame["label"]
-    assert (sign * frame["worst_draw"] >= sign * frame["worst"]).all()
-    gain_known = (sign * frame["known_noise"]).mean() - (sign * frame["worst"]).mean()
-    assert gain_known > 0
-
-
-def test_known_noise_is_one_draw(data: Data) -> None:
-    score = Score(NoisyLinear()).with_known_noise()
-    x, rng = images(), Rng(0, IDS)
-    assert torch.equal(score(x, rng), score(x, rng))
-    assert torch.equal(score(x[[2]], rng.rows([2])), score(x, rng)[[2]])
-    assert score.with_known_noise().randomized is False
-
-
-def test_a_larger_ball_starts_from_the_smaller_one(data: Data, tmp_path: Path) -> None:
-    """So that a curve over eps cannot rise, whatever the larger attack is worth."""
-    balls = [ThreatModel("linf", eps) for eps in ("4/255", "8/255")]
-    first = evaluate(Peaks(), data, "apgd-linf", balls[0], attack_params={"steps": 30}, keep_images=True)
-    weak = {"attack": "noise-linf", "threat": balls[1], "attack_params": {"tries": 1}}
-    evaluate(Peaks(), data, "noise-linf", balls[0], attack_params={"tries": 1}, keep_images=True)
-    alone = evaluate(Peaks(), data, **weak)  # type: ignore[arg-type]
-    swept = evaluate(Peaks(), data, **weak, smaller=balls[:1])  # type: ignore[arg-type]
-    second = evaluate(Peaks(), data, "apgd-linf", balls[1], attack_params={"steps": 1}, smaller=balls[:1])
-    sign = 1 - 2 * first["label"]
-    # images are kept under the attack that made them: a weak one does not inherit from a strong one
-    assert (sign * swept["worst"] >= sign * alone["worst"] - 1e-9).all()
-    assert len(second) == len(first)
-    strong = evaluate(
-        Peaks(), data, "apgd-linf", balls[1], attack_params={"steps": 30}, smaller=balls[:1], results=tmp_path
-    )
-    assert (sign * strong["worst"] >= sign * first["worst"]).all()
-
-
-def test_transfer_attacks_through_its_source(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Linear()
-    transfer = registry.load("attacks", "transfer").target
-    monkeypatch.setattr(transfer.prepare.__globals__["DetectorSpec"], "fitted", lambda *_: source)
-    target = Linear(seed=1)
-    frame = evaluate(target, data, "transfer-linf", attack_params={"source": "autoencoder", "steps": 5})
-    moved = evaluate(source, data, "apgd-linf", attack_params={"steps": 5})
-    assert (frame["distance"] <= 2 / 255 + 1e-6).all()
-    gain = (1 - 2 * frame["label"]) * (frame["worst"] - frame["clean"])
-    own = (1 - 2 * moved["label"]) * (moved["worst"] - moved["clean"])
-    assert (gain >= 0).all() and gain.mean() < own.mean()
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -330,25 +170,6 @@ def test_bad_input_is_one_line(
     assert code == 2 and expected in err and err.count("\n") == 1
 
 
-def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) -> None:
-    from bench.analysis.boards import boards
-    from bench.analysis.table import by_part, table
-    from bench.cells.reader import read_results
-
-    evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
-    results = read_results(tmp_path).results
-    (board,) = boards(results)
-    assert results[0].spec.attack_parameters == {"steps": 4, "queries": 6, "transfer": False}
-    (shown,), parts = table(board), by_part(board)
-    assert parts is not None and parts.parts == ["apgd", "apgd-top", "apgd-score", "square"]
-    metrics, (*each, worst) = results[0].metrics, next(iter(parts.lines.values()))
-    assert worst.estimate == metrics["robust_auroc"].estimate()
-    assert all(worst.estimate.value <= value.estimate.value for value in each if value.estimate)
-    for column in ("rounded", "worst draw", "known noise"):
-        assert 0 <= float(shown.values[column].text) <= 1
-    assert metrics["worst_draw_auroc"].value <= metrics["robust_auroc"].value
-
-
 def test_half_a_grey_level_is_a_budget(run_cli: Run, tree: Path, tmp_path: Path) -> None:
     place = ("--dataset", "folder", "--data-root", tree.parent, "--category", "widget", "--image-size", "16")
     fit = ("--detector", "rae", "--param", "steps=20", "--param", "rounds=1")
@@ -371,37 +192,3 @@ def test_an_objective_that_brings_nothing_is_given_up() -> None:
     best = attacked("apgd", "linf", Peaks(), x, [0, 2, 4], steps=40)["apgd"]
     gain, most = (Peaks().score(shown) - Peaks().score(x[[0, 2, 4]]) for shown in (image, best))
     assert (gain >= 0.8 * most).all()
-
-
-def test_standard_takes_the_hints_of_a_detector(data: Data) -> None:
-    class Hinted(Peaks):
-        def attack_hints(self) -> Hints:
-            return Hints(objectives=("mean",), starts=lambda x, sign: 1 - x)
-
-    frame = evaluate(Hinted(), data, "standard-linf", attack_params=SMALL["standard"])
-    assert list(frame.columns[6:]) == ["apgd", "apgd-top", "apgd-mean", "apgd-hinted", "apgd-score", "square"]
-    assert (frame["distance"] <= 2 / 255 + 1e-6).all()
-
-
-def test_out_of_memory_halves_the_batch_and_is_said_once(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rows are those of a run that had memory enough."""
-    from bench.core.progress import Monitor
-
-    pgd = registry.load("attacks", "pgd").target
-    whole = pgd.__call__
-    said: list[str] = []
-
-    def hungry(self: Any, score: Score, x: Tensor, *rest: Any, **named: Any) -> Any:
-        if len(x) > 3:
-            raise torch.OutOfMemoryError
-        return whole(self, score, x, *rest, **named)
-
-    expected = evaluate(Linear(), data, "pgd-linf", attack_params={"steps": 3})
-    monkeypatch.setattr(pgd, "__call__", hungry)
-    found = evaluate(
-        Linear(), data, "pgd-linf", attack_params={"steps": 3}, batch_size=12, monitor=Monitor(tell=said.append)
-    )
-    assert found["worst"].tolist() == pytest.approx(expected["worst"].tolist(), rel=1e-6)
-    assert len([line for line in said if "out of memory" in line]) == 1

@@ -12,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.optimize import minimize
 
 from bench import Rng, ThreatModel, UserError
+from bench.cells.spec import RunSpec
 from bench.core.norms import NORMS
 from bench.core.threat import eps_text, parse_eps
 from bench.harness.certify import parse_radius
@@ -250,3 +252,15 @@ def test_a_radius_is_read_as_strictly_and_named() -> None:
     assert parse_radius("51/255") == Fraction(1, 5)
     with pytest.raises(UserError, match="--radius 0.1 0.2 is not a number"):
         parse_radius("0.1 0.2")
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", "1/255 2/255"), ("l2", "1e9999999"), ("l0", "1/2"), ("l3", "1")])
+def test_a_foreign_record_is_read_as_strictly(norm: str, eps: str) -> None:
+    spec = {
+        "detector": "mean", "detector_parameters": {}, "attack": "pgd", "attack_parameters": {}, "norm": norm,
+        "eps": eps, "targets": "both", "dataset": "small", "category": "one", "image_size": 8, "seed": 0, "limit": None,
+        "draws": None, "goal": "rank",
+    }  # fmt: skip
+    RunSpec.model_validate(spec | {"norm": "linf", "eps": "2/255"})
+    with pytest.raises(ValidationError, match=r"is not a number|number of pixels|no norm named 'l3'"):
+        RunSpec.model_validate(spec)
