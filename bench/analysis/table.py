@@ -130,18 +130,21 @@ def columns_of(board: Board) -> dict[str, str]:
     return {metric.title: metric.name for metric in shown}
 
 
-def table(board: Board) -> list[Line]:
-    """A row per detector; means over categories. Bold, as `best`, are some columns of a board of several detectors."""
+def table(board: Board, columns: Mapping[str, str] | None = None) -> list[Line]:
+    """A row per detector; means over categories. Bold, as `best`, are some columns of a board of several detectors.
+
+    columns: title -> metric; None is `columns_of`.
+    """
+    columns = columns_of(board) if columns is None else columns
     ranked = {name: cells for name, cells in board.entries if name in board.ranks}
     best = {
         title: not_worse(ranked, metric) if METRICS[metric].headline and len(board.entries) > 1 else set()
-        for title, metric in columns_of(board).items()
+        for title, metric in columns.items()
     }
     everything, lines = len(board.categories), []
     for name, cells in board.entries:
         values = {
-            title: value_of(cells, metric)._replace(best=name in best[title])
-            for title, metric in columns_of(board).items()
+            title: value_of(cells, metric)._replace(best=name in best[title]) for title, metric in columns.items()
         }
         shown = name if len(cells) == everything else f"{name} [{len(cells)} of {everything}]"
         lines.append(Line(board.ranks.get(name), shown, values, Cost.of(cells).texts))

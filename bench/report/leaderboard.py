@@ -68,12 +68,12 @@ def _plain(text: object) -> str:
 
 def _board(board: Board, every_check: bool) -> list[str]:
     """The section of one attack and budget."""
-    count = len(board.categories)
+    count, columns = len(board.categories), columns_of(board)
     scope = f"Mean over {count} categories" if count > 1 else f"Category {board.categories[0]}"
     lines = [f"### {_plain(board.title)}", "", f"{_plain(scope)}.", ""]
-    lines += [_numbers(list(columns_of(board)), table(board)), ""]
+    lines += [_numbers(list(columns), table(board, columns)), ""]
     lines += _by_category(board) if count > 1 else []
-    footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns_of(board).values()]
+    footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns.values()]
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
     lines += _by_part(board)
     warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record.warnings})

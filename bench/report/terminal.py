@@ -22,12 +22,12 @@ def rich_table(board: Board) -> Table:
     scope = f"mean over {count} categories" if count > 1 else board.categories[0]
     found = _table(f"{board.title} ({scope})")
     found.add_column("detector", overflow="fold")
-    titles = [title for title, name in columns_of(board).items() if _fits(METRICS[name], board)]
-    for title in titles:
+    columns = {title: name for title, name in columns_of(board).items() if _fits(METRICS[name], board)}
+    for title in columns:
         found.add_column(title.replace(" ", "\n", 1), justify="right", no_wrap=True)
-    for line in table(board):
+    for line in table(board, columns):
         name = f"{line.detector} (not ranked)" if line.rank is None else line.detector
-        found.add_row(_text(name), *(_text(line.values[title].stacked) for title in titles))
+        found.add_row(_text(name), *(_text(value.stacked) for value in line.values.values()))
     return found
 
 
