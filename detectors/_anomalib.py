@@ -31,7 +31,10 @@ class Member(Detector):
     Every subclass is made a dataclass: its annotated attributes are its parameters. The torch model inside becomes
     `self.model`. It is built in `fit` and in `load_state_dict`, because some models depend on the size of the images,
     and because importing anomalib takes ten seconds. The score is that of the library's own forward pass, with the
-    gradient that the library cuts.
+    gradient that the library cuts. weights: `hub` (they are downloaded), `random`, or a file, as in patchcore.
+    backbone: timm's name. layers: its out_indices. batch_size: of the training. lr: learning rate of the training.
+    resize: the side to which images are resized inside, before the model (bilinear with antialiasing), by default not
+    at all.
     """
 
     source: ClassVar[tuple[str, str]]

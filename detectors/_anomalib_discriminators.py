@@ -91,7 +91,8 @@ class Glass(Pretrained):
 
     The score is the highest patch's, before the sigmoid: in the same order, and with a gradient everywhere. textures: a
     folder of pictures that the simulated defects are cut from; None: anomalib's fallback, the Perlin noise. dimension:
-    of the features. ascent: steps on each batch. steps, batch_size: of the training; theirs are 640 epochs of 8.
+    of the features. hidden: of the discriminator. noise: standard deviation of what makes features anomalous. ascent:
+    steps on each batch. steps, batch_size: of the training; theirs are 640 epochs of 8.
     """
 
     toy_parameters: ClassVar = {**TOY, "dimension": 64, "hidden": 64, "ascent": 5, "steps": 20, "batch_size": 8}

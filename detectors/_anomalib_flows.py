@@ -179,8 +179,8 @@ class Csflow(Member):
     """CS-Flow: a flow across scales of EfficientNet-B5 features (Rudolph et al. 2022, arXiv:2110.02855).
 
     weights: `hub` (torchvision downloads them), `random`, or a file with torchvision's efficientnet_b5. hidden:
-    channels inside the flow; blocks: its length. steps, batch_size: of the training; theirs are 240 epochs of
-    batches of 16. resize: theirs is 768; multiples of 128.
+    channels inside the flow; blocks: its length; clamp: bound of its scales' logarithms. steps, batch_size: of the
+    training; theirs are 240 epochs of batches of 16. resize: theirs is 768; multiples of 128.
     """
 
     needs = "weights"

@@ -5,10 +5,6 @@ https://arxiv.org/abs/2202.08341, https://github.com/open-edge-platform/anomalib
 image score, without the library's normalisation by validation images. The library's own forward pass gives it, while
 what cuts the gradient there is switched off; a few scores are written out here, where the library flattens them or
 lets them depend on the other images of a batch.
-
-Parameters that all share: `weights` as in patchcore (`hub`, `random`, or a file), `backbone` and `layers` (timm's
-names and out_indices), and `resize`: the side to which images are resized inside, before the model (bilinear with
-antialiasing), by default not at all.
 """
 
 from ._anomalib_discriminators import Draem, GeneralAd, Glass, Supersimplenet

@@ -10,7 +10,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,13 +156,13 @@ def _data_set(plugin: registry.Plugin) -> Description:
 def _described(kind: registry.Kind, plugin: registry.Plugin, facts: Mapping[str, Any]) -> Description:
     target = plugin.target
     accepted, hints = parameters.accepted(target), parameters.hints_of(target)
-    texts = texts_of(target, accepted)
+    texts = texts_of(target, accepted.keys())
     found = tuple(
         Parameter(name, type_text(hints.get(name, Any)), parameter.default, texts.get(name, ""))
         for name, parameter in accepted.items()
     )
     summary, _, rest = (inspect.getdoc(target) or "").partition("\n")
-    about = " ".join(_flat(_before_parameters(paragraph, accepted)) for paragraph in re.split(r"\n\s*\n", rest))
+    about = " ".join(_flat(_before_parameters(paragraph, accepted.keys())) for paragraph in re.split(r"\n\s*\n", rest))
     listed = next((row.summary for row in registry.listing(kind) if row.name == plugin.name), "")
     if listed and listed != summary:
         summary, about = listed, f"{summary} {about}"
@@ -172,7 +172,7 @@ def _described(kind: registry.Kind, plugin: registry.Plugin, facts: Mapping[str,
 # From docstrings: `name: text` or `name, other: text`, at the beginning of a line or of a sentence
 
 
-def texts_of(target: type, accepted: Collection[str]) -> dict[str, str]:
+def texts_of(target: type, accepted: Set[str]) -> dict[str, str]:
     """Parameter -> what it is: from the class that introduces it, or the nearest base that says it."""
     found: dict[str, str] = {}
     for kind in target.__mro__[:-1]:
@@ -182,28 +182,26 @@ def texts_of(target: type, accepted: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _pairs(doc: str, accepted: Collection[str]) -> Iterator[tuple[str, str]]:
+def _pairs(doc: str, accepted: Set[str]) -> Iterator[tuple[str, str]]:
     for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(doc)):
-        marks = list(_marks(paragraph, accepted))
+        marks = list(_marks(paragraph))
         ends = [start for _, start, _ in marks[1:]] + [len(paragraph)]
         for (names, _, begin), end in zip(marks, ends, strict=False):
-            for name in names:
+            for name in accepted & names:
                 yield name, _flat(paragraph[begin:end]).rstrip(" ;")
 
 
-def _marks(paragraph: str, accepted: Collection[str]) -> Iterator[tuple[list[str], int, int]]:
-    """The names, where they begin, and where their text does."""
-    for match in re.finditer(r"(?:^|(?<=[.;]\s))(\w+(?:, \w+)*):\s", paragraph, re.MULTILINE):
-        names = match[1].split(", ")
-        if all(name in accepted for name in names):
-            yield names, match.start(), match.end()
+def _marks(paragraph: str) -> Iterator[tuple[Set[str], int, int]]:
+    """The names, where they begin, and where their text does; a base may name some that a subclass does not have."""
+    for match in re.finditer(r"(?:^|(?<=[.;]\s))([a-z]\w*(?:,\s+[a-z]\w*)*):\s", paragraph, re.MULTILINE):
+        yield frozenset(re.split(r",\s+", match[1])), match.start(), match.end()
 
 
-def _before_parameters(paragraph: str, accepted: Collection[str]) -> str:
-    return paragraph[: next((start for _, start, _ in _marks(paragraph, accepted)), None)]
+def _before_parameters(paragraph: str, accepted: Set[str]) -> str:
+    return paragraph[: next((start for names, start, _ in _marks(paragraph) if names & accepted), None)]
 
 
-def _below_fields(kind: type, accepted: Collection[str]) -> Iterator[tuple[str, str]]:
+def _below_fields(kind: type, accepted: Set[str]) -> Iterator[tuple[str, str]]:
     """A text below an annotated attribute."""
     try:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
