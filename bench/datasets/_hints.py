@@ -48,7 +48,9 @@ def hint(root: Path) -> str:
         if (folder / VISA_TABLE).is_file():
             return f"this is VisA as it is downloaded: --dataset visa --data-root {printable(folder)}"
     holder = holder_of_categories(here)
-    return f"there are categories in {printable(holder)}: --data-root {printable(holder)}" if holder else ""
+    if holder in (None, here):
+        return ""
+    return f"there are categories in {printable(holder)}: --data-root {printable(holder)}"
 
 
 def holder_of_categories(root: Path) -> Path | None:
