@@ -51,14 +51,14 @@ def samples() -> dict[str, bytes]:
         "tif pages": encoded("TIFF", colour, save_all=True, append_images=[colour]),
         "gif": encoded("GIF", colour), "ppm": encoded("PPM", colour), "ico": encoded("ICO", colour),
     }  # fmt: skip
-    for name, pixels in {
+    deep: dict[str, np.ndarray] = {
         "tif 16": np.full((24, 24, 3), 40000, np.uint16), "tif float": np.ones((24, 24), np.float32),
         "tif 32": np.ones((24, 24), np.uint32), "bigtif": np.full((24, 24, 3), 40000, np.uint16),
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, pixels in deep.items():
         buffer = io.BytesIO()
-        tifffile.imwrite(
-            buffer, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack", bigtiff=name == "bigtif"
-        )
+        colours = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(buffer, pixels, photometric=colours, bigtiff=name == "bigtif")
         made[name] = buffer.getvalue()
     return made
 

@@ -51,7 +51,7 @@ def test_the_official_visa_layout(visa: Path) -> None:
         (",", ";", "has no column object"),
         ("object,", "category,", "has no column object"),
         ("candle,", "pcb1,", "lists no image of candle"),
-        ("/0003.JPG", "/0003.\0", "0003.\\x00"),
+        ("/0003.JPG", "/0003.\0", "0003.%00"),
         ("candle/Data/Images/Normal/0003.JPG", "", "lists no image"),
     ],
 )

@@ -95,7 +95,11 @@ def _by_opencv(path: Path, header: Header, alpha: bool) -> Samples:
     import cv2
 
     _refuse_broken(path, header)
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would print, the error below says
+    try:
+        array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
     if array is None:
         raise UserError(
             f"image {printable(path)} is damaged, or of a kind that is not read; save it as grey or RGB PNG"

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-BREAKS = "\x85\u2028\u2029"  # characters beyond ASCII's at which Python ends a line
+BREAKS = "\u2028\u2029"  # beyond the control characters, Python ends a line at these
 
 
 def printable(name: object) -> str:
-    """The name with control characters, line breaks and bytes that are no UTF-8 written as escapes, `caf\\xe9`.
+    """The name with bytes that are no UTF-8, control characters and line breaks written as in a URL: `caf%E9`.
 
-    Any other name is left as it is. The result is always one line and valid UTF-8.
+    Any other name is left as it is. The result is always one line and valid UTF-8, and as good a name of a file.
     """
     return "".join(_escaped(c) for c in str(name))
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
+    if 0x20 <= code < 0x7F or (code >= 0xA0 and not 0xD800 <= code < 0xE000 and character not in BREAKS):
+        return character
     if 0xDC80 <= code <= 0xDCFF:  # how Python hands over a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or character in BREAKS:
-        return character.encode("unicode_escape").decode()
-    return character
+        return f"%{code - 0xDC00:02X}"
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
