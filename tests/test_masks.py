@@ -53,7 +53,7 @@ def save(path: Path, kind: str) -> None:
         Image.fromarray(seen).save(path)
     elif kind == "opaque":
         Image.fromarray(np.dstack([grey] * 3 + [np.full_like(grey, 255)])).save(path)
-    elif kind in {"uint16", "uint32", "int32", "float32"}:
+    elif kind in {"uint16", "uint32", "int32", "int16", "float32", "float64"}:
         tifffile.imwrite(path, painted(kind, 1, 2), photometric="minisblack")
     elif kind == "16-bit PNG":
         Image.fromarray(painted("uint16", 1, 300)).save(path)
@@ -65,7 +65,8 @@ def save(path: Path, kind: str) -> None:
 
 KINDS = [("0/1", "png"), ("127", "png"), ("classes", "png"), ("dim", "bmp"), ("1 bit", "png"), ("colours", "png"),
          ("palette", "png"), ("palette, white first", "png"), ("alpha", "png"), ("opaque", "png"), ("uint16", "tif"),
-         ("uint32", "tif"), ("int32", "tif"), ("float32", "tif"), ("16-bit PNG", "png"), ("16-bit colour", "tif"),
+         ("uint32", "tif"), ("int32", "tif"), ("float32", "tif"), ("float64", "tif"), ("int16", "tif"),
+         ("16-bit PNG", "png"), ("16-bit colour", "tif"),
          ("lossy", "jpg"), ("lossy", "webp")]  # fmt: skip
 
 

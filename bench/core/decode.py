@@ -7,11 +7,11 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..errors import UserError
 from .formats import unreadable
-from .headers import ORIENTATION, Header, read_header
+from .headers import Header, read_header
 from .names import printable
 
 Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -61,65 +61,49 @@ def decode_mask(path: Path) -> Marks:
 
 def _upright_samples(path: Path, header: Header, *, alpha: bool) -> Samples:
     try:
-        deep = header.bits > 8 and header.channels > 1
-        return np.ascontiguousarray((_by_opencv if deep else _by_pillow)(path, header, alpha))
+        deep = header.bits > (32 if header.channels == 1 else 8)
+        array = (_by_opencv if deep else _by_pillow)(path, header, alpha)
     except UserError:
         raise
     except Exception as error:  # Pillow and OpenCV raise whatever the broken byte led to
         raise unreadable(path, error) from None
+    # both turn a TIFF themselves
+    return np.ascontiguousarray(array if header.format == "TIFF" else _upright(array, header.orientation))
 
 
 def _by_pillow(path: Path, header: Header, alpha: bool) -> Samples:
-    try:
-        image = Image.open(path, formats=[header.format])
-    except UnidentifiedImageError:
-        if header.format == "TIFF":  # some that Pillow does not know, OpenCV does
-            return _by_opencv(path, header, alpha)
-        raise
-    with image:
+    with Image.open(path, formats=[header.format]) as image:
         image.load()  # a truncated file raises here
-        if image.mode.startswith("I") or image.mode == "F":  # more than 8 bit; older versions of Pillow read 16 into 32
+        if image.mode == "F" or image.mode.startswith("I"):  # older versions of Pillow read 16 bit into 32
             array: Samples = np.asarray(image)
-            array = array.astype(np.uint16) if header.bits == 16 and header.kind == "integer" else array
-        else:
-            grey = image.mode in {"1", "L"} or (image.mode == "LA" and not alpha)
-            mode = "L" if grey else "RGBA" if alpha else "RGB"
-            array = np.asarray(image if image.mode == mode else image.convert(mode))
-        # Pillow turns a TIFF itself and then forgets the tag
-        turned = header.format == "TIFF" and ORIENTATION not in image.tag_v2  # type: ignore[attr-defined]
-    return array if turned else _upright(array, header.orientation)
+            return array.astype(np.uint16) if header.bits == 16 and header.kind == "integer" else array
+        grey = image.mode in {"1", "L"} or (image.mode == "LA" and not alpha)
+        mode = "L" if grey else "RGBA" if alpha else "RGB"
+        return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def _by_opencv(path: Path, header: Header, alpha: bool) -> Samples:
-    """Colour of more than 8 bit, which Pillow would silently reduce to 8."""
+    """Colour of more than 8 bit, which Pillow would silently reduce to 8 or does not know."""
     import cv2
 
-    _refuse_broken(path, header)
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would print, the error below says
-    try:
-        array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(before)
+    if header.bits == 16:
+        _refuse_broken(path, header)
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise UserError(
             f"image {printable(path)} is damaged, or of a kind that is not read; save it as grey or RGB PNG"
         )
     if array.ndim == 3:  # BGR(A) -> RGB(A)
         array = array[..., [2, 1, 0, 3] if alpha and array.shape[-1] == 4 else [2, 1, 0]]
-    # OpenCV turns a TIFF itself
-    return array if header.format == "TIFF" else _upright(array, header.orientation)
+    return array
 
 
 def _refuse_broken(path: Path, header: Header) -> None:
     """Pillow raises where OpenCV would print and go on."""
-    try:
-        with Image.open(path, formats=[header.format]) as image:
-            image.load()
-            if image.mode not in {"RGB", "RGBA", "LA"}:
-                raise UserError(f"image {printable(path)} is {image.mode}; expected grey or RGB: save it as such a PNG")
-    except UnidentifiedImageError:
-        if header.format != "TIFF" or header.channels not in (1, 3, 4):
-            raise
+    with Image.open(path, formats=[header.format]) as image:
+        image.load()
+        if image.mode not in {"RGB", "RGBA", "LA"}:
+            raise UserError(f"image {printable(path)} is {image.mode}; expected grey or RGB: save it as such a PNG")
 
 
 def _upright(array: Samples, orientation: int) -> Samples:
