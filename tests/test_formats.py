@@ -23,6 +23,9 @@ from bench.core import headers
 from bench.core.headers import read_header
 from bench.core.images import ArraySource, FileSource, to_tensor
 
+# Pillow's are told by our errors
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
 FORMATS = [("png", "L"), ("png", "RGB"), ("png", "RGBA"), ("png", "I;16"), ("png", "rgb16"), ("png", "rgba16"),
            ("png", "P"), ("png", "LA"), ("jpg", "L"), ("jpg", "RGB"), ("bmp", "L"), ("bmp", "RGB"), ("tif", "L"),
            ("tif", "RGB"), ("tif", "RGBA"), ("tif", "I;16"), ("tiff", "rgb16"), ("webp", "RGB")]  # fmt: skip

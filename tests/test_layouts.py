@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_visa_after_its_preparation_script(tmp_path: Path) -> None:
         (tree / name / "dent").rename(tree / name / "bad")
     for mask in (tree / "ground_truth/bad").iterdir():
         mask.rename(mask.with_name(mask.name.replace("_mask", "")))
+    assert f"--dataset folder --data-root {tree}" in refusal(tree, "visa", "candle")
     for root in (tree.parent, tree.parents[1]):
         said = refusal(root, "visa", "candle")
         assert f"--dataset folder --data-root {tree.parent}" in said and "preparation script" in said
@@ -187,6 +189,22 @@ def test_a_category_that_lacks_its_test_is_not_left_out_without_a_word(tmp_path:
     shutil.rmtree(make_tree(tmp_path / "two") / "test")
     assert categories("folder", tmp_path) == ("one", "two")
     assert "two is not laid out as expected" in refusal(tmp_path, category="two")
+
+
+def test_a_folder_that_may_not_be_listed_is_in_nobodys_way(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, listed = tree.parent / "lost+found", Path.iterdir
+    closed.mkdir()
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == closed:
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert categories("folder", tree.parent) == ("widget",)
+    assert "there are categories in" in refusal(tree.parents[1])
+    closed = tree
+    assert "no category in" in refusal(tree.parent)
 
 
 def test_a_home_folder_is_found(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

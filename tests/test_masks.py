@@ -163,11 +163,11 @@ def test_masks_and_images_that_do_not_meet_are_spoken_of(tmp_path: Path) -> None
     data = read(tree)
     assert masked(data) == ["dent/000", "dent/002", "dent/004", "dent/005"]
     assert data.remarks == (
-        "1 of 5 anomalous test images have no mask (such as dent/001)",
-        "1 entries of ground_truth belong to no test image (such as dent/003_mask.png)",
+        "no mask for 1 of 5 anomalous test images (such as dent/001)",
+        "no test image belongs to dent/003_mask.png of ground_truth",
     )
     (tree / "ground_truth/dent").rename(tree / "ground_truth/dant")
-    assert "such as ground_truth/dant" in read(tree).remarks[1]
+    assert "belongs to ground_truth/dant of" in read(tree).remarks[1]
 
 
 def test_an_image_with_two_masks_is_refused(tmp_path: Path) -> None:

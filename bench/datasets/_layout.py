@@ -51,6 +51,7 @@ def _others(root: Path) -> str:
 
 def mvtec_category(name: str, category: str, folder: Path, image_size: int) -> Data:
     """One category in the MVTec layout; its test has one folder of normal images, and one per kind of defect."""
+    folders_in(folder)  # if it may not be listed, that is what is wrong
     train, test = child(folder, "train"), child(folder, "test")
     if train is None or test is None:
         raise UserError(f"{printable(folder)} is not laid out as expected: {hint(folder) or MVTEC_LAYOUT}")

@@ -74,12 +74,15 @@ def _refuse_images_below(folder: Path) -> None:
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The folder of one of these names, lower case here, in any case there. Raises UserError if there are two."""
-    if not is_folder(folder):
+    """The folder of one of these names, lower case here, in any case there; None too if that may not be looked up.
+
+    Raises UserError if there are two.
+    """
+    try:
+        found = [entry for entry in folder.iterdir() if entry.name.lower() in names and is_folder(entry)]
+    except OSError:
         return None
-    found = [f for f in folders_in(folder) if f.name.lower() in names]
     if len(found) > 1:
-        raise UserError(
-            f"{printable(folder)} holds {printable(found[0].name)} and {printable(found[1].name)}; keep one of them"
-        )
+        first, second = sorted(printable(f.name) for f in found)[:2]
+        raise UserError(f"{printable(folder)} holds {first} and {second}; keep one of them")
     return found[0] if found else None

@@ -80,8 +80,9 @@ def on_masks(records: Sequence[Record], strangers: Sequence[Path]) -> list[str]:
     without = [r for r in defects if r.mask is None]
     said = []
     if without:
-        said.append(f"{len(without)} of {len(defects)} anomalous test images have no mask (such as {without[0].id})")
+        said.append(f"no mask for {len(without)} of {len(defects)} anomalous test images (such as {without[0].id})")
     if strangers:
-        first = "/".join(strangers[0].parts[-2:])
-        said.append(f"{len(strangers)} entries of ground_truth belong to no test image (such as {printable(first)})")
+        first = printable("/".join(strangers[0].parts[-2:]))
+        more = f", nor to {len(strangers) - 1} others in there" if len(strangers) > 1 else ""
+        said.append(f"no test image belongs to {first} of ground_truth{more}")
     return said

@@ -11,6 +11,7 @@ from ..core.names import printable
 from ..errors import UserError
 from ._hints import VISA_TABLE, hint, holder_of_categories, require_root
 from ._layout import choose
+from ._normal import is_mvtec_category
 
 IMAGE_SIZE = 256
 HOME = "https://github.com/amazon-science/spot-diff"
@@ -49,7 +50,7 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
 def _rows(root: Path, table: Path) -> list[tuple[int, dict[str, str]]]:
     """(line, row) with every column there, and without blanks around the values."""
     if not table.is_file():
-        prepared = holder_of_categories(root)
+        prepared = root if is_mvtec_category(root) else holder_of_categories(root)
         help_ = (
             f"{printable(prepared)} is laid out like MVTec AD, as the preparation script of VisA leaves it: "
             f"--dataset folder --data-root {printable(prepared)}"
