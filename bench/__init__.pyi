@@ -2,9 +2,9 @@ from . import plot
 from .cells.reader import load_results, read_results
 from .cells.rows import Row
 from .core.attack import Attack, Attacked, Context, Trace
-from .core.data import Data, Record, TestSet, TrainSet
+from .core.data import Data, TestSet, TrainSet
 from .core.detector import Detector, Hints, Purifier, Wrapper, bpda, identity_backward
-from .core.images import ArraySource, FileSource
+from .core.images import ArraySource, FileSource, Record
 from .core.progress import Progress
 from .core.rng import Rng
 from .core.score import Score

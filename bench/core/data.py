@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from .images import Source, to_tensor
+from .copies import Glance, copies, glance
+from .images import Record, to_mask, to_tensor
 from .rng import held_out_lot
+from .survey import survey
 
 BATCH_SIZE = 32
 """Images at a time where nobody has asked for another number."""
@@ -26,16 +28,6 @@ CACHE_BYTES = 256 * 2**20
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
 MIN_HELD_OUT = 20
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image: `id` is unique in its set, `label` is 0 for normal and 1 for anomalous."""
-
-    id: str
-    source: Source
-    label: int = 0
-    mask: Source | None = None
 
 
 class ImageSet(Dataset[Tensor]):
@@ -74,9 +66,17 @@ class ImageSet(Dataset[Tensor]):
         return torch.stack([self.image(i) for i in indices])
 
     def mask(self, index: int) -> Tensor | None:
-        """Where the anomaly is: bool (1, S, S), or None where the data set does not say."""
+        """Where the anomaly is: bool (1, S, S), or None where the data set does not say.
+
+        Any pixel of the mask that is not black marks; so does a pixel of the result in which one of them lies.
+        """
         source = self.records[index].mask
-        return None if source is None else to_tensor(source.pixels(), self.image_size)[:1] > 0.5
+        return None if source is None else to_mask(source.pixels(), self.image_size)
+
+    def glances(self) -> list[Glance]:
+        """What tells copies, of every image; all are decoded, and kept as far as `image` keeps them."""
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+            return list(pool.map(lambda i: glance(self.records[i].id, self.image(i)), range(len(self))))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -138,6 +138,7 @@ class Data:
     """One category of a data set at one image size.
 
     `train[i]` is a normal image, `test[i]` is `(image, label, id)`; images are float (3, S, S) in [0, 1].
+    Every file's header has been looked at: what cannot be judged, or mixes meanings of a pixel, raises UserError.
     """
 
     name: str
@@ -145,6 +146,8 @@ class Data:
     image_size: int
     train: TrainSet
     test: TestSet
+    remarks: tuple[str, ...] = ()
+    """What its reader found worth saying, such as folders that are not read; one sentence each."""
 
     def __post_init__(self) -> None:
         where = f"{self.name}/{self.category}"
@@ -161,6 +164,12 @@ class Data:
             twice = [i for i, n in Counter(images.ids).items() if n > 1]
             if twice:
                 raise UserError(f"{where} has two images with the id {twice[0]!r}; ids must be unique")
+        survey(where, {"train": self.train.records, "test": self.test.records})
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
+        return (*self.remarks, *copies(self.train.glances(), self.test.glances()))
 
     def limited(self, limit: int | None) -> Data:
         """The same data with at most `limit` test images."""

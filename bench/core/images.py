@@ -1,25 +1,25 @@
-"""Image files as float tensors: PNG, JPEG, BMP and TIFF, 8 and 16 bit, grey, RGB and RGBA, decoded on demand."""
+"""Where images come from, memory or files, and how their pixels become float tensors."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import UserError
+from .decode import Pixels, decode, decode_mask
+from .formats import unreadable
+from .headers import Header, read_header
+from .names import printable
 
-TIFF_BITS_PER_SAMPLE = 258
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
-
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 class Source(Protocol):
@@ -54,79 +54,85 @@ class FileSource:
 
     path: Path
 
+    @cached_property
+    def header(self) -> Header:
+        """As it was when it was first asked for. Raises UserError if the file cannot be an image."""
+        return read_header(self.path)
+
     def pixels(self) -> Pixels:
-        try:
-            return _decode(self.path)
-        except UserError:
-            raise
-        except FileNotFoundError:
-            raise UserError(f"image {self.path} is gone: it was there when the folder was listed") from None
-        # Pillow's decoders raise whatever the broken byte led to: OSError, SyntaxError, struct.error, ...
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"cannot read image {self.path}: {reason}") from None
+        return decode(self.path)
 
     def digest(self) -> bytes:
+        # the bytes alone would not tell what was once read lying on its side
+        turned = b"" if self.header.orientation == 1 else b"turned upright"
         try:
             with self.path.open("rb") as file:
-                return (
+                content = (
                     hashlib.file_digest(file, "sha256").digest()
                     if hasattr(hashlib, "file_digest")
                     else hashlib.sha256(file.read()).digest()
                 )
         except OSError as error:
-            raise UserError(f"cannot read image {self.path}: {error.strerror}") from None
+            raise unreadable(self.path, error) from None
+        return hashlib.sha256(content + turned).digest() if turned else content
 
 
-def _decode(path: Path) -> Pixels:
-    if path.stat().st_size == 0:
-        raise UserError(f"image {path} is empty (0 bytes)")
-    try:
-        image = Image.open(path)
-    except UnidentifiedImageError:
-        if path.suffix.lower() in {".tif", ".tiff"}:  # Pillow knows no 16-bit colour TIFF
-            return _decode_deep(path)
-        raise UserError(f"{path} is not an image that can be read (PNG, JPEG, BMP or TIFF)") from None
-    with image:
-        if image.mode in {"RGB", "RGBA"} and _is_deep(image):
-            return _decode_deep(path)
-        image.load()  # a truncated file raises here
-        if image.mode.startswith("I"):  # 16-bit grey: "I;16" and its byte orders, or "I" in older Pillow
-            array = np.asarray(image)
-            if array.min() < 0 or array.max() > np.iinfo(np.uint16).max:
-                raise UserError(f"image {path} has 32-bit pixels; expected 8 or 16 bit")
-            return array.astype(np.uint16)
-        if image.mode == "F":
-            raise UserError(f"image {path} has floating-point pixels; expected 8 or 16 bit integers")
-        return np.asarray(image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB"))
+@dataclass(frozen=True)
+class MaskSource:
+    """The mask of one image, in one file or several: what any of them marks is anomalous."""
+
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def headers(self) -> tuple[Header, ...]:
+        """As FileSource.header."""
+        return tuple(read_header(path) for path in self.paths)
+
+    def pixels(self) -> Pixels:
+        """(H, W), uint8: 0 or 255."""
+        marks = [decode_mask(path) for path in self.paths]
+        if len({m.shape for m in marks}) > 1:
+            raise UserError(f"the masks in {printable(self.paths[0].parent)} differ in size, but belong to one image")
+        return np.logical_or.reduce(marks).astype(np.uint8) * np.uint8(255)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(b"".join(FileSource(path).digest() for path in self.paths)).digest()
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """16 bit per colour, which Pillow would silently reduce to 8."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
-    tiles = getattr(image, "tile", [])  # how Pillow means to decode: (codec, extents, offset, raw mode, ...)
-    return any(isinstance(tile[3], str) and ";16" in tile[3] for tile in tiles)
+@dataclass(frozen=True)
+class Record:
+    """One image: `id` is unique in its set, `label` is 0 for normal and 1 for anomalous."""
 
-
-def _decode_deep(path: Path) -> Pixels:
-    import cv2
-
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path} is broken, or not an 8 or 16 bit image")
-    if array.ndim == 2:
-        return cast(Pixels, array)
-    return cast(Pixels, np.ascontiguousarray(array[..., 2::-1]))  # BGR(A) -> RGB
+    id: str
+    source: Source
+    label: int = 0
+    mask: Source | None = None
 
 
 def to_tensor(pixels: Pixels, image_size: int) -> Tensor:
     """Pixels -> float (3, S, S) in [0, 1]: alpha dropped, grey repeated, resized bilinearly with antialiasing."""
-    scale = float(np.iinfo(pixels.dtype).max)
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2:] not in ((), (3,), (4,)):
+        raise UserError(
+            f"an image has {pixels.dtype} pixels {pixels.shape}; expected uint8 or uint16, (H, W[, 3 or 4])"
+        )
+    # one colour at a time: a large image takes a third of the memory
+    colours = [pixels] if pixels.ndim == 2 else [pixels[..., c] for c in range(3)]
+    planes = torch.stack([_resized(colour, image_size) for colour in colours])
+    return planes.clamp(0, 1).expand(3, -1, -1).contiguous()
+
+
+def _resized(colour: Pixels, image_size: int) -> Tensor:
+    """(H, W) -> float (S, S)."""
     # torch has no arithmetic on uint16, so the cast happens in NumPy
-    image = torch.from_numpy(pixels.astype(np.float32)) / scale
-    image = image.expand(3, *image.shape) if image.ndim == 2 else image[..., :3].permute(2, 0, 1)
-    if image.shape[1:] != (image_size, image_size):
-        size = (image_size, image_size)
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
-    return image.clamp(0, 1).contiguous()
+    plane = torch.from_numpy(colour.astype(np.float32)).div_(float(np.iinfo(colour.dtype).max))
+    size = (image_size, image_size)
+    if plane.shape == size:
+        return plane
+    return F.interpolate(plane[None, None], size, mode="bilinear", antialias=True, align_corners=False)[0, 0]
+
+
+def to_mask(pixels: Pixels, image_size: int) -> Tensor:
+    """Pixels -> bool (1, S, S): True where any pixel that falls there is not black, so that thin defects stay."""
+    marks = pixels if pixels.ndim == 2 else pixels[..., :3].max(-1)
+    found = torch.from_numpy((marks != 0).astype(np.float32))[None]
+    return F.adaptive_max_pool2d(found, image_size) > 0

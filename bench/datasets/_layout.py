@@ -1,84 +1,99 @@
-"""What the image-folder data sets share: listing, masks, and errors that say which layout was expected."""
+"""The MVTec layout, which most image-folder data sets share, and errors that say what would make a folder fit it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.data import Data, Record, TestSet, TrainSet
-from ..core.images import SUFFIXES, FileSource
+from ..core.data import Data, TestSet, TrainSet
+from ..core.images import FileSource, Record
+from ..core.names import printable
 from ..errors import UserError, unknown
+from ._hints import hint
+from ._listing import child, folders_in, images_in, is_folder
+from ._masks import Masks, masks_of, on_masks
+from ._normal import is_mvtec_category, normal_folder
 
 MVTEC_LAYOUT = "CATEGORY/{train/good, test/good, test/DEFECT, ground_truth/DEFECT/STEM_mask.png}"
 
 
-def require_root(root: Path | None, dataset: str, layout: str, home: str) -> Path:
-    """The root if it is a folder; otherwise an error with the layout and where the data set is to be had."""
-    hint = f"expected {layout}; home page: {home}" if home else f"expected {layout}"
-    if root is None:
-        raise UserError(f"data set {dataset!r} needs --data-root (nothing is downloaded); {hint}")
-    if not root.exists():
-        raise UserError(f"--data-root {root} does not exist; {hint}")
-    if not root.is_dir():
-        raise UserError(f"--data-root {root} is a file; a folder is needed; {hint}")
-    return root
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder by name; anything else but hidden files is an error that names it."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror}") from None
-    files = [entry for entry in entries if not entry.name.startswith(".")]
-    for file in files:
-        if file.is_dir() or file.suffix.lower() not in SUFFIXES:
-            raise UserError(f"{file} is not an image (expected {', '.join(sorted(SUFFIXES))}); move it away")
-    return files
-
-
-def folders_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot list {folder}: {error.strerror}") from None
-
-
-def is_mvtec_category(folder: Path) -> bool:
-    return (folder / "train" / "good").is_dir() and (folder / "test").is_dir()
-
-
-def mvtec_category(name: str, category: str, folder: Path, image_size: int, normal: str = "good") -> Data:
-    """One category in the MVTec layout; `normal` is the name of the folder of good images."""
-    if not (folder / "train" / normal).is_dir() or not (folder / "test").is_dir():
-        raise UserError(f"{folder} is not laid out as expected: {MVTEC_LAYOUT.replace('good', normal)}")
-    train = [Record(f"train/{normal}/{p.stem}", FileSource(p)) for p in images_in(folder / "train" / normal)]
-    test: list[Record] = []
-    for kind in folders_in(folder / "test"):
-        paths = images_in(kind)
-        if kind.name == normal:
-            test += [Record(f"{normal}/{p.stem}", FileSource(p)) for p in paths]
-        else:
-            masks = _masks(folder / "ground_truth" / kind.name, paths)
-            test += [Record(f"{kind.name}/{p.stem}", FileSource(p), 1, masks.get(p.stem)) for p in paths]
-    return Data(name, category, image_size, TrainSet(train, image_size), TestSet(test, image_size))
-
-
-def _masks(folder: Path, images: Iterable[Path]) -> dict[str, FileSource]:
-    """Masks by the stem of their image; `STEM_mask.png` as in MVTec AD, or `STEM.png` as in BTAD."""
-    if not folder.is_dir():
-        return {}
-    stems = {p.stem for p in images}
-    masks = {}
-    for path in images_in(folder):
-        stem = path.stem.removesuffix("_mask")
-        if stem not in stems:
-            raise UserError(f"mask {path} has no image {stem} in the test folder of the same name")
-        masks[stem] = FileSource(path)
-    return masks
-
-
-def choose(category: str, known: tuple[str, ...], dataset: str) -> str:
+def choose(category: str, known: Sequence[str], dataset: str) -> str:
     if category not in known:
         raise unknown(f"category of {dataset}", category, known)
     return category
+
+
+def official_category(name: str, category: str, known: tuple[str, ...], root: Path, image_size: int) -> Data:
+    """One of the categories that a published data set has, below the root."""
+    folder = root / category
+    if category not in known:
+        here = (
+            f". {printable(folder)} is not part of it: --dataset folder reads it" if is_mvtec_category(folder) else ""
+        )
+        raise UserError(f"{unknown(f'category of {name}', category, known)}{here}")
+    if not is_mvtec_category(folder):
+        found = [c for c in known if is_mvtec_category(root / c)]
+        if found and not is_folder(folder):
+            raise UserError(
+                f"{category} is not in {printable(root)}, which holds {len(found)} of the {len(known)} categories of "
+                f"{name}: --category {','.join(found)} runs all that is there"
+            )
+        raise UserError(
+            f"{printable(folder)} is not laid out as expected: {hint(root) or _others(root) or MVTEC_LAYOUT}"
+        )
+    return mvtec_category(name, category, folder, image_size)
+
+
+def _others(root: Path) -> str:
+    held = [printable(f.name) for f in folders_in(root) if is_mvtec_category(f)]
+    return f"for what is in there, {', '.join(held[:5])}: --dataset folder" if held else ""
+
+
+def mvtec_category(name: str, category: str, folder: Path, image_size: int) -> Data:
+    """One category in the MVTec layout; its test has one folder of normal images, and one per kind of defect."""
+    folders_in(folder)  # if it may not be listed, that is what is wrong
+    train, test = child(folder, "train"), child(folder, "test")
+    if train is None or test is None:
+        raise UserError(f"{printable(folder)} is not laid out as expected: {hint(folder) or MVTEC_LAYOUT}")
+    good, passed, ground_truth = normal_folder(train), normal_folder(test), child(folder, "ground_truth")
+    records: list[Record] = []
+    strangers: list[Path] = []
+    for kind in folders_in(test):
+        images = images_in(kind)
+        masks = Masks({}, []) if kind == passed else masks_of(kind, images, ground_truth)
+        strangers += masks.strangers
+        label = int(kind != passed)
+        records += [Record(_id(kind, p), FileSource(p), label, masks.of.get(p)) for p in images]
+    remarks = _not_read(folder, train, good)
+    if ground_truth:
+        kinds = {kind.name.lower() for kind in folders_in(test)}
+        strangers += [f for f in folders_in(ground_truth) if f.name.lower() not in kinds]
+        remarks += on_masks(records, strangers)
+    learned = [Record(f"train/{_id(good, p)}", FileSource(p)) for p in images_in(good)]
+    _refuse_one_stem_twice([*learned, *records])
+    return Data(name, category, image_size, TrainSet(learned, image_size), TestSet(records, image_size), tuple(remarks))
+
+
+def _id(folder: Path, image: Path) -> str:
+    return f"{printable(folder.name)}/{printable(image.stem)}"
+
+
+def _refuse_one_stem_twice(records: Sequence[Record]) -> None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        first = seen.setdefault(record.id, record)
+        if first is not record:
+            names = " and ".join(
+                printable(r.source.path.name) for r in (first, record) if isinstance(r.source, FileSource)
+            )
+            raise UserError(f"there are two images with the id {record.id!r}, {names}; rename one, or keep one")
+
+
+def _not_read(folder: Path, train: Path, good: Path) -> list[str]:
+    """Remarks on folders of images that a person may think are used."""
+    unread = [f for f in folders_in(train) if f != good]
+    unread += [f for f in (child(folder, "validation"), child(folder, "val")) if f]
+    names = ", ".join(printable(f.relative_to(folder)) for f in unread)
+    return (
+        [f"{names} of {printable(folder.name)} is not read: only {train.name}/{good.name} is learned"] if unread else []
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core.data import Data
-from ._layout import choose, mvtec_category, require_root
+from ._hints import require_root
+from ._layout import official_category
 
 IMAGE_SIZE = 256
 HOME = "http://avires.dimi.uniud.it/papers/btad/btad.zip (paper: https://arxiv.org/abs/2104.10036)"
@@ -20,5 +21,4 @@ def categories(root: Path | None) -> tuple[str, ...]:
 
 def load(category: str, root: Path | None, image_size: int) -> Data:
     root = require_root(root, "btad", LAYOUT, HOME)
-    folder = root / choose(category, CATEGORIES, "btad")
-    return mvtec_category("btad", category, folder, image_size, normal="ok")
+    return official_category("btad", category, CATEGORIES, root, image_size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core.data import Data
-from ._layout import MVTEC_LAYOUT, choose, mvtec_category, require_root
+from ._hints import require_root
+from ._layout import MVTEC_LAYOUT, official_category
 
 IMAGE_SIZE = 256
 HOME = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
@@ -23,4 +24,4 @@ def categories(root: Path | None) -> tuple[str, ...]:
 
 def load(category: str, root: Path | None, image_size: int) -> Data:
     root = require_root(root, "mvtec", LAYOUT, HOME)
-    return mvtec_category("mvtec", choose(category, CATEGORIES, "mvtec"), root / category, image_size)
+    return official_category("mvtec", category, CATEGORIES, root, image_size)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..core.data import Data, Record, TestSet, TrainSet
-from ..core.images import ArraySource
+from ..core.data import Data, TestSet, TrainSet
+from ..core.images import ArraySource, Record
 from ..errors import UserError, unknown
 
 IMAGE_SIZE = 64
