@@ -1,4 +1,5 @@
 """Where cells lie, those of a submission included: a zip that somebody else made, of which nothing is believed.
+Nothing else opens one.
 
 A submission is a zip of DATASET/CATEGORY/DETECTOR/ATTACK-NORM-EPS/{run.json, samples.csv, images/*.npz}, as in a
 results folder.

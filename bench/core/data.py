@@ -73,6 +73,7 @@ class ImageSet(Dataset[Tensor]):
         source = self.records[index].mask
         return None if source is None else to_mask(source.pixels(), self.image_size)
 
+    @cached_property
     def glances(self) -> list[Glance]:
         """What tells copies, of every image; all are decoded, and kept as far as `image` keeps them."""
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
@@ -169,7 +170,7 @@ class Data:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
-        return (*self.remarks, *copies(self.train.glances(), self.test.glances()))
+        return (*self.remarks, *copies(self.train.glances, self.test.glances))
 
     def limited(self, limit: int | None) -> Data:
         """The same data with at most `limit` test images."""

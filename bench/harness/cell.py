@@ -205,7 +205,7 @@ class Cell:
         return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
 
     def _begin(self, data: Data, prepared: Prepared, attack: Method, batch_size: int) -> Record:
-        warnings = []
+        warnings = [*data.notes]
         if prepared.threshold.held_out < 19:
             warnings.append(
                 f"only {prepared.threshold.held_out} normal images were held out: the threshold cannot "
