@@ -100,7 +100,7 @@ def test_a_file_that_is_no_image_may_have_been_meant(tree: Path) -> None:
 def test_folders_that_are_not_read_are_spoken_of(tree: Path) -> None:
     put(tree / "train/bad/000.png")
     put(tree / "validation/good/000.png")
-    assert read(tree).remarks == ("train/bad, validation of widget is not read: only train/good is learned",)
+    assert read(tree).remarks == ("not read in widget: train/bad, validation; only train/good is learned",)
 
 
 def test_capital_letters(tree: Path) -> None:

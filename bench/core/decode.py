@@ -49,14 +49,14 @@ def decode_mask(path: Path) -> Marks:
     """
     header = read_header(path)
     samples = _upright_samples(path, header, alpha=True)
-    if samples.ndim == 2:
-        samples = samples[..., None]
-    seen, colours = True, samples
-    if samples.shape[-1] in (2, 4):
-        seen, colours = samples[..., -1] != 0, samples[..., :-1]
-    brightest = colours.max(-1) if header.lossy else None
-    marks = (colours != 0).any(-1) if brightest is None else (brightest > 0) & (brightest * 2.0 >= brightest.max())
-    return cast(Marks, marks & seen)
+    colours = samples[..., :3] if samples.ndim == 3 else samples[..., None]
+    marks = (colours != 0).any(-1)
+    if header.lossy:
+        brightest = colours.max(-1)
+        marks &= brightest * 2.0 >= brightest.max()
+    if samples.shape[2:] == (4,):
+        marks &= samples[..., 3] != 0
+    return cast(Marks, marks)
 
 
 def _upright_samples(path: Path, header: Header, *, alpha: bool) -> Samples:

@@ -93,7 +93,7 @@ def _not_read(folder: Path, train: Path, good: Path) -> list[str]:
     """Remarks on folders of images that a person may think are used."""
     unread = [f for f in folders_in(train) if f != good]
     unread += [f for f in (child(folder, "validation"), child(folder, "val")) if f]
+    if not unread:
+        return []
     names = ", ".join(printable(f.relative_to(folder)) for f in unread)
-    return (
-        [f"{names} of {printable(folder.name)} is not read: only {train.name}/{good.name} is learned"] if unread else []
-    )
+    return [f"not read in {printable(folder.name)}: {names}; only {printable(good.relative_to(folder))} is learned"]
