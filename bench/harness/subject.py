@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..cells.base import first_problem
 from ..cells.spec import RunSpec
-from ..checks.of_detector import OF_A_RUN, checks_of_run
+from ..checks.of_detector import OF_A_RUN, OF_AN_OBJECT, checks_of_run
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import BATCH_SIZE, Data
@@ -109,6 +109,7 @@ class DetectorUnderTest:
         else:
             fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
             threshold = held_out_threshold(fitted, data, self.seed, self.label)
+            checks = (*checks, *OF_AN_OBJECT)
         return Prepared(fitted, origin, threshold, checks_of_run(fitted, data, checks), device)
 
 
