@@ -64,6 +64,9 @@ class DetectorRecord(Part):
     """Of a purifier."""
     fit: FitRecord | None
     """Null where nothing was fitted, or not by the benchmark."""
+    state: Sha256 | None = None
+    """Of an object that the caller had built: sha256 of its state dict. Null of one by name, or where that was not yet
+    recorded."""
     weights: Count | None = None
     """How many numbers it holds; null in cells that were finished before that was recorded."""
 
