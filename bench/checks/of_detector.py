@@ -22,6 +22,7 @@ from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import RANDOM_WEIGHTS, Detector
 from ..core.parameters import accepted
+from ..core.plain_score import plain_score
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
 from ..errors import UserError
@@ -161,7 +162,7 @@ def randomness_is_declared(probe: Probe) -> tuple[bool, str]:
             )
         repeated = bool((probe.score(seed=1) == probe.score(seed=1)).all())
         varied = not bool((probe.score(seed=1) == probe.score(seed=2)).all())
-        fresh = not bool((detector.score(probe.images) == detector.score(probe.images)).all())
+        fresh = not bool((plain_score(detector.score(probe.images)) == plain_score(detector.score(probe.images))).all())
     if not repeated:
         return False, "score(x, rng) differs between two calls with the same source: it draws from somewhere else"
     if not varied:
@@ -197,11 +198,11 @@ def generators_are_left_alone(probe: Probe) -> tuple[bool, str]:
             np.random.seed(start)
             random.seed(start)
             point = probe.images.clone().requires_grad_(detector.differentiable)
-            first = detector.score(point)
+            first = plain_score(detector.score(point))
             if first.requires_grad:
                 torch.autograd.grad(first.sum(), point, allow_unused=True)
             with torch.no_grad():
-                second = detector.score(probe.images)
+                second = plain_score(detector.score(probe.images))
             ends.append(generator_states(probe.images.device))
     finally:
         np.random.set_state(kept[0])
@@ -235,11 +236,11 @@ def harness_adds_nothing(probe: Probe) -> tuple[bool, str]:
     detector, x = probe.detector, probe.images
     with torch.no_grad():
         if not detector.randomized:
-            off = float((Score(detector)(x, Rng(0, probe.ids)) - detector.score(x)).abs().max())
-            same = off <= ROWS_TOLERANCE * probe.spread(detector.score(x))
+            off = float((Score(detector)(x, Rng(0, probe.ids)) - plain_score(detector.score(x))).abs().max())
+            same = off <= ROWS_TOLERANCE * probe.spread(plain_score(detector.score(x)))
             return same, f"the harness's score and detector.score differ by {off:.1e} at most"
         ours = Score(detector).each(x, Rng(0, probe.ids), FRESH_DRAWS).double()
-        plain = torch.stack([detector.score(x) for _ in range(FRESH_DRAWS)]).double()
+        plain = torch.stack([plain_score(detector.score(x)) for _ in range(FRESH_DRAWS)]).double()
     error = ((ours.var(0) + plain.var(0)) / FRESH_DRAWS).sqrt()
     off = float(((ours.mean(0) - plain.mean(0)).abs() / error.clamp_min(1e-12 * probe.spread(plain.mean(0)))).max())
     return off <= STANDARD_ERRORS, (
