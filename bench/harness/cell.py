@@ -188,6 +188,9 @@ class Cell:
                 append_samples(self.folder, new, first=len(rows) == len(new))
                 write_record(self.folder, record)
             monitor.on_rows(len(rows), total)
+        if ignored := self.warm_starts.what_was_ignored():
+            record.warnings.append(ignored)
+            monitor.tell(ignored)
 
     def _save_images(self, worker: Work, rows: list[Row], record: Record) -> None:
         """Before the record says finished; what an earlier attempt has left is replaced."""
