@@ -205,7 +205,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "versions": record.versions,
         "commit": record.git.commit,
         "dirty": record.git.dirty,
-        "warnings": "; ".join(record.warnings),
+        "warnings": "; ".join(result.warnings),
         "folder": str(result.folder),
     }
 

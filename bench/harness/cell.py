@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 
 from ..cells.record import ASIDE, SAVED, read_record, read_rows, write_record
-from ..cells.result import metrics_of
+from ..cells.result import metrics_of, wrong_way_of
 from ..cells.rows import SAMPLES, Row, append_samples, begin_samples, read_samples, resume_samples, to_csv
 from ..cells.schema import (
     SCHEMA,
@@ -328,6 +328,8 @@ class Cell:
         digest = files.digest(to_csv(rows), 64) if self.folder is None else read_samples(self.folder)[1]
         finished = FinishedRecord.of(record, _now(), digest)
         finished.metrics = metrics_of(self.folder or Path(), finished, rows)
+        if wrong_way := wrong_way_of(self.folder or Path(), finished, rows):
+            finished.warnings.append(wrong_way)
         if self.folder is not None:
             write_record(self.folder, finished)
             if (self.folder / ASIDE).is_dir():  # what --force replaced
