@@ -68,6 +68,8 @@ def test_a_record_that_is_not_whole_is_left_out(results: Path, run_cli: Run, cha
         (lambda text: text.replace(b"0001", b"0002"), "holds the image test/0002.png twice"),
         (lambda text: text.replace(b",1,", b",2,", 1), "it has the label 2"),
         (lambda text: text.replace(b"0.001", b"nan", 1), "has the value nan in column distance; it must be finite"),
+        (lambda text: text.replace(b"0.001", b"0.5", 1), "is 0.5 away, and may be 0.00196078 (linf 0.5/255)"),
+        (lambda text: text.replace(b"0.001", b"-0.5", 1), "is -0.5 away, and may be 0.00196078 (linf 0.5/255)"),
         (lambda text: text.replace(b"0.001", b"inf", 1), "has the value inf in column distance; it must be finite"),
     ],
 )
@@ -77,6 +79,11 @@ def test_rows_that_are_not_whole_are_left_out(
     folder = first(results)
     with_rows(folder, change((folder / "samples.csv").read_bytes()))
     assert says in left_out(results, run_cli)
+
+
+def test_who_may_not_be_moved_was_not(results: Path, run_cli: Run) -> None:
+    rewrite(first(results), lambda record: record["spec"].update(targets="anomalous"))
+    assert "is 0.001 away, and may be 0 (linf 0.5/255)" in left_out(results, run_cli)
 
 
 def test_a_record_too_deep_to_be_read_is_left_out(results: Path, run_cli: Run) -> None:

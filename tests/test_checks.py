@@ -28,7 +28,7 @@ from bench.plugins.fitting import DetectorSpec
 def test_a_clean_cell_passes_every_check(kind: type[Detector], norm: str, eps: str, seed: int) -> None:
     record = cell(kind(), threat=ThreatModel(norm, eps), seed=seed)
     assert failed(record) == {}
-    assert [c["name"] for c in record["checks"]] == [*checks.OF_A_RUN, *beliefs.CHECKS]
+    assert [c["name"] for c in record["checks"]] == [*checks.OF_A_RUN, *checks.OF_AN_OBJECT, *beliefs.CHECKS]
 
 
 @pytest.mark.parametrize("targets", ["normal", "anomalous"])

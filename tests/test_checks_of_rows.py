@@ -120,7 +120,7 @@ def test_a_kill_during_the_checks_costs_no_row(tmp_path: Path, monkeypatch: pyte
     again = evaluate(Linear(), small_data(), "pgd-linf", BALL, results=tmp_path).attrs["run"]
     assert again["status"] == "finished" and (path.parent / "samples.csv").read_bytes() == samples
     names = [check["name"] for check in again["checks"]]
-    assert names == [*checks.OF_A_RUN, *beliefs.CHECKS]
+    assert names == [*checks.OF_A_RUN, *checks.OF_AN_OBJECT, *beliefs.CHECKS]
     assert (again["forwards"], again["backwards"]) == (record["forwards"], record["backwards"])
 
 

@@ -12,7 +12,7 @@ from conftest import Linear, small_data
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import UserError, fit_or_load
+from bench import UserError, evaluate, fit_or_load
 from bench.core.detector import Detector
 from bench.core.progress import Monitor
 from bench.plugins import kept_fits, registry
@@ -124,3 +124,90 @@ def test_a_detector_that_the_caller_built_says_what_it_is() -> None:
     origin = origin_of(Linear(3))
     assert (origin.name, origin.parameters, origin.changed, origin.fit) == ("Linear", {"seed": 3}, {"seed": 3}, None)
     assert len(origin.code) == 64
+
+
+class Plain(Detector):
+    """Keeps what it learned where no state dict sees it, as a wrapper around another library does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.zeros(1)
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        self.mean = torch.cat(list(normal)).mean(0)
+
+    def score(self, x: Tensor, rng: object = None) -> Tensor:
+        return (x - self.mean).abs().flatten(1).sum(1)
+
+
+class Grown(Plain):
+    """Its state dict has a name after the fit that a new one does not know."""
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        del self.mean
+        self.register_buffer("mean", torch.cat(list(normal)).mean(0))
+
+
+class Half(Plain):
+    """What it is asked to keep comes back in another precision."""
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        self.sharp = torch.cat(list(normal)).mean(0)
+
+    def learned(self) -> dict[str, Tensor]:
+        return {"mean": self.sharp.half()}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        self.sharp = state_dict["mean"].float()
+
+    def score(self, x: Tensor, rng: object = None) -> Tensor:
+        return (x - self.sharp).abs().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Plain, "has learned something that is not in its state dict"),
+        (Grown, "cannot take back what its fit has learned"),
+        (Half, "has learned something that is not in its state dict"),
+    ],
+)
+def test_a_detector_that_would_be_another_one_in_the_next_process_is_refused(
+    kind: type[Detector], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every time: what is kept of such a fit would give wrong numbers."""
+    monkeypatch.setattr(registry, "load", lambda _, name: registry.Plugin(name, kind, "code"))
+    for _ in range(2):
+        with pytest.raises(UserError, match=says) as caught:
+            fit_or_load("mine", small_data(), device="cpu")
+        assert "register_buffer" in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(cache_folder().rglob("fit.json"))
+
+
+class Told(Plain):
+    """The plain attribute of `Plain`, given and taken back."""
+
+    def learned(self) -> dict[str, Tensor]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> None:
+        self.mean = state_dict["mean"] + 0.0
+        self.loaded = True
+
+
+def test_the_process_that_fits_scores_what_the_next_one_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda _, name: registry.Plugin(name, Told, "code"))
+    data = small_data()
+    first, second = (fit_or_load("mine", data, device="cpu") for _ in range(2))
+    x = data.test.images(range(4))
+    assert first.loaded and first.score(x).unique().numel() == 4
+    assert torch.equal(first.score(x), second.score(x))
+
+
+def test_the_round_trip_of_a_callers_object_is_a_check_of_its_run() -> None:
+    data = small_data()
+    for kind, passes in ((Plain, False), (Told, True)):
+        detector = kind()
+        detector.fit(DataLoader(data.train, batch_size=8))
+        checks = {check["name"]: check["passed"] for check in evaluate(detector, data).attrs["run"]["checks"]}
+        assert checks["round trip"] is passes

@@ -20,6 +20,7 @@ from bench.cells.images import ImageRecord
 from bench.cells.record import read_finished, read_record, read_rows
 from bench.cells.rows import Row
 from bench.engine.saved_images import chosen
+from bench.engine.warm_starts import WarmStarts
 from bench.system import files
 from bench.system.cache import cache_folder
 
@@ -166,10 +167,11 @@ def test_images_that_are_gone_or_not_of_the_rows_are_said(data: Data, tmp_path: 
     gone, cut, still, outside, *_ = kept
     kept[gone].unlink()
     kept[cut].write_bytes(kept[cut].read_bytes()[:-1])
-    np.save(kept[still], data.test.image(data.test.ids.index(still)).numpy())  # in the ball, with another score
+    own = WarmStarts(kept[still].parent)
+    own.put([still], data.test.image(data.test.ids.index(still))[None])  # in the ball, with another score
     weight = Linear().weight
     along = torch.where(weight.abs() == weight.abs().min(), 0.1, 0)  # beyond the ball, with nearly the same score
-    np.save(kept[outside], np.load(kept[outside]) + along.numpy())
+    own.put([outside], torch.from_numpy(np.load(kept[outside]))[None] + along)
     record = evaluate(Linear(), data, batch_size=4, results=tmp_path, save_images=9).attrs["run"]
     assert record["status"] == "finished" and len(record["images"]) == len(data.test) - 4
     (warning,) = [w for w in record["warnings"] if "--save-images" in w]

@@ -75,3 +75,8 @@ def differing(results: Sequence[Result]) -> list[str]:
         for name, counts in found.items()
         if len(counts) > 1
     ]
+
+
+def wrong_ways(results: Sequence[Result]) -> list[str]:
+    """A sentence for each detector and category whose clean scores rank worse than chance."""
+    return sorted({f"{r.detector} on {r.category}: {r.wrong_way}" for r in results if r.wrong_way})

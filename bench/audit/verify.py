@@ -19,7 +19,7 @@ from ..cells.images import ImageRecord, read_image
 from ..cells.record import DamagedRecord, read_finished
 from ..cells.result import metrics_of
 from ..cells.rows import Row, Table, read_samples
-from ..cells.schema import FinishedRecord, FitRecord, wrong_rows
+from ..cells.schema import FinishedRecord, FitRecord, beyond_budget, radii_of, wrong_rows
 from ..cells.spec import RunSpec
 from ..core.data import BATCH_SIZE
 from ..core.rng import Rng
@@ -69,7 +69,7 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
     yield rows_are_those(digest, record)
     yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
-    yield budget_is_kept(rows, record) if record.kind == "attack" else bounds_are_ordered(rows, record)
+    yield budget_is_kept(table, record) if record.kind == "attack" else bounds_are_ordered(rows, record)
     rebuilt = Rebuilt(record, given)
     yield code_is_installed(rebuilt)
     if not record.images:
@@ -110,25 +110,23 @@ def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=METRIC_TOLERANCE) or (math.isnan(a) and math.isnan(b))
 
 
-def budget_is_kept(rows: Sequence[Row], record: FinishedRecord) -> Verified:
+def budget_is_kept(table: Table, record: FinishedRecord) -> Verified:
     """No image further than it may be moved, and none better for the detector than before."""
-    radii, name = _radii(record), f"{record.spec.norm} {record.spec.eps}"
+    if far := beyond_budget(table, record):
+        return Verified("FAIL", "budget", far)
+    radii, rows = radii_of(record), table.rows
     for row in rows:
-        sign = 1 - 2 * row.label
-        if not 0 <= row.distance <= radii[row.label] + TOLERANCE * (radii[row.label] > 0):
-            far = f"{row.distance:.6g} away, and may be {radii[row.label]:.6g} ({name})"
-            return Verified("FAIL", "budget", f"{row.id} is {far}")
-        moved = sign * (row.worst - row.clean)
+        moved = (1 - 2 * row.label) * (row.worst - row.clean)
         if moved < 0 or (moved > 0 and not radii[row.label]):
             way = "better for the detector than" if moved < 0 else "another than the clean one, and nobody may move it:"
             return Verified("FAIL", "budget", f"{row.id} has a score {way} {row.clean:.6g}: {row.worst:.6g}")
-    furthest = max(row.distance for row in rows)
+    furthest, name = max(row.distance for row in rows), f"{record.spec.norm} {record.spec.eps}"
     return Verified("pass", "budget", f"no image is further than {furthest:.6g} ({name}), none gains by the attack")
 
 
 def bounds_are_ordered(rows: Sequence[Row], record: FinishedRecord) -> Verified:
     """Of a certificate: every bound on its side, and `worst` the one that counts."""
-    radii, threshold = _radii(record), record.threshold.value
+    radii, threshold = radii_of(record), record.threshold.value
     for row in rows:
         if row.distance != radii[row.label]:
             return Verified("FAIL", "bounds", f"{row.id} has radius {row.distance:.6g}, not {radii[row.label]:.6g}")
@@ -148,13 +146,6 @@ def bounds_are_ordered(rows: Sequence[Row], record: FinishedRecord) -> Verified:
             return Verified("FAIL", "bounds", f"{row.id} has the radius {row.more['certified_radius']:.6g}")
     what = "verdicts are verdicts" if record.spec.goal == "threshold" else "bounds are in order"
     return Verified("pass", "bounds", f"{len(rows)} {what}")
-
-
-def _radii(record: FinishedRecord) -> tuple[float, float]:
-    """How far a normal and an anomalous image may be moved."""
-    threat = record.spec.threat
-    normal, anomalous = threat.controls(torch.tensor([0, 1])).tolist()
-    return threat.radius * normal, threat.radius * anomalous
 
 
 def code_is_installed(rebuilt: Rebuilt) -> Verified:

@@ -16,7 +16,7 @@ from .filters import Filters
 from .record import ASIDE, read_record, unchanged_samples
 from .result import Result
 from .rows import Table
-from .schema import FinishedRecord, Record, wrong_rows
+from .schema import FinishedRecord, Record, beyond_budget, wrong_rows
 from .submission import CellLocation, cells_of_submission, submissions_below
 from .text_table import TextTable, html, rich_table
 
@@ -87,7 +87,7 @@ def find_cells(root: Path, filters: Filters | None = None) -> Results:
                     found.notes.append(_unfinished(place, record))
                 continue
             table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
-            if wrong := wrong_rows(table, record):
+            if wrong := wrong_rows(table, record) or beyond_budget(table, record):
                 raise UserError(f"{folder}: {wrong}")
         except UserError as error:
             found.damaged.append(f"left out: {str(error).replace(str(folder), place.name)}")
@@ -205,7 +205,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "versions": record.versions,
         "commit": record.git.commit,
         "dirty": record.git.dirty,
-        "warnings": "; ".join(record.warnings),
+        "warnings": "; ".join(result.warnings),
         "folder": str(result.folder),
     }
 

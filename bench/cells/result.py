@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..core.detector import RANDOM_WEIGHTS
 from ..stats.metrics import Metrics
 from .measures import Scored
 from .metrics import METRICS, measured
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
+CLEAN_TOO_LOW = 0.2  # AUROC: of however few images, no working detector has that
 LABEL_SHOWN = 60  # characters of a name with its settings, in a repr
 
 
@@ -125,6 +127,26 @@ class Result:
         failed = [f"{check.name} check failed: {check.sentence}" for check in self.record.failed]
         return [own, *failed] if own else failed
 
+    @cached_property
+    def wrong_way(self) -> str:
+        """A sentence if the clean scores rank the images worse than chance; else empty.
+
+        Of random weights nothing can be said. That many images score the wrong way by bad luck alone is for the
+        interval to say, but below CLEAN_TOO_LOW nobody waits for it.
+        """
+        if self.record.detector.unranked == RANDOM_WEIGHTS or "clean_auroc" not in self.metrics:
+            return ""
+        clean = self.metrics["clean_auroc"].value
+        if clean >= 0.5 or (clean > CLEAN_TOO_LOW and self.metrics.estimate("clean_auroc").high >= 0.5):
+            return ""
+        return f"clean AUROC {clean:.2f}: higher must mean more anomalous; is the sign of the score turned round?"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of its numbers must know; of cells from before `wrong_way` was written down as well."""
+        own = self.record.warnings
+        return [*own, self.wrong_way] if self.wrong_way and self.wrong_way not in own else own
+
     def __repr__(self) -> str:
         """Metrics as far as they are recorded: to compute them takes a moment."""
         spec, metrics = self.spec, self.record.metrics or {}
@@ -170,6 +192,11 @@ def short(value: Any) -> str:
     """A parameter's value as a table shows it: of a file, the start of its hash."""
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text[: len("sha256:") + 8] if text.startswith("sha256:") else text
+
+
+def wrong_way_of(folder: Path, record: FinishedRecord, rows: Sequence[Row]) -> str:
+    """As `Result.wrong_way`."""
+    return Result(folder, record, Table.of(rows)).wrong_way
 
 
 def metrics_of(folder: Path, record: FinishedRecord, rows: Sequence[Row]) -> dict[str, float]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from ..core.check import Check
 from ..core.data import Data
+from ..core.threat import TOLERANCE
 from .base import Amount, Count, Json, Parameters, Part, Sha256
 from .images import ImageRecord
 from .rows import COLUMNS, Table
@@ -64,6 +66,9 @@ class DetectorRecord(Part):
     """Of a purifier."""
     fit: FitRecord | None
     """Null where nothing was fitted, or not by the benchmark."""
+    state: Sha256 | None = None
+    """Of an object that the caller had built: sha256 of its state dict. Null of one by name, or where that was not yet
+    recorded."""
     weights: Count | None = None
     """How many numbers it holds; null in cells that were finished before that was recorded."""
 
@@ -227,6 +232,28 @@ def wrong_rows(table: Table, record: Record) -> str | None:
     if missing:
         return f"samples.csv has no column {', '.join(missing)}"
     return _wrong_number(table, record)
+
+
+def radii_of(record: Record) -> tuple[float, float]:
+    """How far a normal and an anomalous image may be moved."""
+    threat = record.spec.threat
+    normal, anomalous = threat.controls(torch.tensor([0, 1])).tolist()
+    return threat.radius * normal, threat.radius * anomalous
+
+
+def beyond_budget(table: Table, record: Record) -> str | None:
+    """Of an attack, the first image that is further away than the threat model allows; None if none is."""
+    if record.kind != "attack":
+        return None
+    distance = table.columns["distance"]
+    for anomalous, radius in enumerate(radii_of(record)):
+        allowed = (distance >= 0) & (distance <= radius + TOLERANCE * (radius > 0))
+        far = (table.anomalous == bool(anomalous)) & ~allowed
+        if far.any():
+            first = int(far.argmax())
+            ball = f"{record.spec.norm} {record.spec.eps}"
+            return f"{table.ids[first]} is {distance[first]:.6g} away, and may be {radius:.6g} ({ball})"
+    return None
 
 
 def _wrong_number(table: Table, record: Record) -> str | None:

@@ -89,8 +89,10 @@ DETECTOR = {
     ),
     "round trip": Explained(
         "a score differs after saving and loading by more than 1e-6.",
-        "Something learned is not in the state dict; a cached detector would be another one.",
-        "Register it as a buffer.",
+        "Something learned is not in the state dict; a cached detector would be another one. Of an object that is "
+        "passed to `bench.evaluate`, nobody else could repeat its cell. A fit by name that loses something is refused, "
+        "not kept.",
+        "Register it as a buffer, or give it as tensors in `learned()` and take it back in `load_state_dict()`.",
     ),
     "map": Explained(
         "`anomaly_map` is not (B, 1, H, W) at the size of the image.",

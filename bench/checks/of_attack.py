@@ -22,6 +22,7 @@ from ..cells.spec import RunSpec
 from ..core.attack import Attack
 from ..core.check import Outcome
 from ..core.data import Data
+from ..core.plain_score import plain_score
 from ..core.score import Passes
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
@@ -119,7 +120,7 @@ def clean_is_the_plain_score(reattack: Reattack) -> tuple[bool, str]:
     detector = reattack.prepared.detector
     noted = torch.tensor([reattack.rows[i].clean for i in reattack.probe], dtype=torch.float64).to(reattack.x.device)
     with torch.no_grad():
-        plain = torch.stack([detector.score(reattack.x) for _ in range(reattack.draws)]).double()
+        plain = torch.stack([plain_score(detector.score(reattack.x)) for _ in range(reattack.draws)]).double()
     reattack.passes.forwards += plain.numel()
     off = (plain.mean(0) - noted).abs()
     if detector.randomized:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from .parameters import accepted
+from .plain_score import plain_score
 from .progress import Progress
 from .rng import Rng
 
@@ -107,7 +108,8 @@ class Detector(nn.Module, ABC):
 
     def forward(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """`detector(x)` is its score: what takes a torch module takes a detector."""
-        return self.score(x, rng) if self.randomized else self.score(x)
+        found: Tensor = plain_score(self.score(x, rng) if self.randomized else self.score(x))
+        return found
 
     def score_with_evidence(self, x: Tensor, rng: Rng | None = None) -> tuple[Tensor, Tensor | None]:
         """The score (B,), and from the same forward pass the local scores (B, P) that it is pooled from.
@@ -116,7 +118,7 @@ class Detector(nn.Module, ABC):
         has the gradient of one of them; attacks that see all of them reach further. None: there are none, or the
         score is their mean, whose gradient already sees all.
         """
-        return (self.score(x, rng) if self.randomized else self.score(x)), None
+        return plain_score(self.score(x, rng) if self.randomized else self.score(x)), None
 
     def attack_hints(self) -> Hints:
         """What an adaptive attack on this detector should know."""
@@ -181,7 +183,8 @@ class Wrapper(Detector):
 
     def inner_score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         """(B,): the inner detector's, with noise from `rng` if it draws any."""
-        return self.inner.score(x, rng) if self.inner.randomized else self.inner.score(x)
+        found: Tensor = plain_score(self.inner.score(x, rng) if self.inner.randomized else self.inner.score(x))
+        return found
 
     def rebuilt(self) -> Wrapper:
         """A new outer part around the same inner detector."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .detector import Detector, Hints
+from .plain_score import plain_score
 from .rng import Rng
 
 RANDOMIZED_DRAWS = 8
@@ -73,7 +75,7 @@ class Score:
         method = self.detector.score_with_evidence if wanted else self.detector.score
         try:
             found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
-            scores, evidence = found if isinstance(found, tuple) else (found, None)
+            scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):
             raise  # whoever chose the batch takes a smaller one
         except Exception as error:  # a plug-in may raise anything
@@ -83,6 +85,7 @@ class Score:
                 f"detector {self.name} must score a batch of {len(x)} images with a float tensor "
                 f"of shape ({len(x)},), got {_what(scores)}"
             )
+        scores, evidence = _no_wider(scores, x), None if evidence is None else _no_wider(evidence, x)
         if evidence is not None and (not isinstance(evidence, Tensor) or evidence.shape[:1] != (len(x),)):
             raise UserError(
                 f"the evidence of detector {self.name} must be a float tensor ({len(x)}, P), got {_what(evidence)}"
@@ -140,8 +143,21 @@ class _KnownNoise(Score):
         return rng.known()
 
 
+def _no_wider(found: Tensor, x: Tensor) -> Tensor:
+    """In the precision of the images, if it has a higher one: attacks compute in that of the images."""
+    wider = isinstance(found, Tensor) and found.is_floating_point() and found.itemsize > x.itemsize
+    return found.to(x.dtype) if wider else found
+
+
 def _what(value: object) -> str:
-    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    if not isinstance(value, (tuple, list, Mapping)) or not value:
+        return type(value).__name__
+    return (
+        f"{type(value).__name__} of {len(value)}; return the scores alone, or name them pred_score (a map goes to "
+        "anomaly_map(x), local scores to score_with_evidence(x))"
+    )
 
 
 def where_it_failed(error: Exception) -> str:

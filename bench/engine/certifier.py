@@ -26,7 +26,7 @@ from ..core.progress import Tell
 from ..core.rng import Rng
 from ..core.score import Score
 from ..errors import UserError
-from ..plugins.origin import origin_of
+from ..plugins.origin import NOTEBOOK, origin_of, weights_of
 from ..stats import smoothing
 from ..stats.smoothing import Floats
 from ..system import files
@@ -278,18 +278,14 @@ class Certifier:
     def _folder(self) -> Path | None:
         """Where draws are kept: by everything that they depend on, the weights included."""
         origin, detector = self.prepared.origin, self.prepared.detector
-        if any(origin_of(part).code == "unknown" for part in parts_of(detector)):  # defined in a notebook
+        if any(origin_of(part).code.startswith(NOTEBOOK) for part in parts_of(detector)):  # defined in a notebook
             return None
-        state = hashlib.sha256()
-        for name, value in sorted(detector.state_dict().items()):
-            state.update(name.encode())
-            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         aside = {"n", "center"}  # of the smoothing: neither changes a noisy score
         identity = {
             "detector": origin.name,
             "code": origin.code,
             "parameters": {k: v for k, v in origin.parameters.items() if k.removeprefix(f"{OUTER}.") not in aside},
-            "weights": state.hexdigest(),
+            "weights": weights_of(detector),
             "train": self.data.train.fingerprint,
             "test": self.data.test.fingerprint,
             "seed": self.spec.seed,

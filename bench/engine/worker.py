@@ -25,6 +25,11 @@ PROBE_IMAGES = 4  # of each class, scored before the work
 SMALLER = "smaller ball"
 """Among the candidates of an attack: what a smaller eps of the same sweep has shown."""
 
+NO_GRADIENT = (
+    "the score of {detector} has no gradient (no_grad, detach or NumPy inside score), which attack {attack} follows: "
+    "let it through, or say `differentiable = False` in the class and attack with square-linf"
+)
+
 
 class Prepared(NamedTuple):
     """What a run needs once it is clear that it has to run."""
@@ -185,6 +190,8 @@ class Worker:
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:
+            if self._has_no_gradient(x, rng):
+                raise UserError(NO_GRADIENT.format(detector=self.spec.detector, attack=name)) from error
             raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
         attacked = found if isinstance(found, Attacked) else Attacked({name: found})
         for image in attacked.images.values():
@@ -194,6 +201,14 @@ class Worker:
         if trace is not None and len(trace.best) < len(trace.passes):
             raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
         return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
+
+    def _has_no_gradient(self, x: Tensor, rng: Rng) -> bool:
+        """The detector says that it is differentiable, and no gradient reaches the image."""
+        if not (self.prepared.detector.differentiable and self.attack.needs_gradient):
+            return False
+        with torch.enable_grad():
+            found = self.score.with_evidence(x.detach().clone().requires_grad_(), rng)
+        return not any(part is not None and part.requires_grad for part in found)
 
     def rng(self, indices: Sequence[int]) -> Rng:
         """What the run draws for these test images."""

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
 from ..cells.record import ASIDE, SAVED, read_record, read_rows, write_record
-from ..cells.result import metrics_of
+from ..cells.result import metrics_of, wrong_way_of
 from ..cells.rows import SAMPLES, Row, append_samples, begin_samples, read_samples, resume_samples, to_csv
 from ..cells.schema import (
     SCHEMA,
@@ -37,14 +37,28 @@ from ..core.data import Data
 from ..core.detector import Detector, Origin, Purifier
 from ..core.parameters import identity
 from ..core.progress import Monitor
-from ..core.score import Passes
+from ..core.rng import Rng
+from ..core.score import RANDOMIZED_DRAWS, Passes, Score
 from ..engine.saved_images import save, what_is_missing
 from ..engine.warm_starts import WarmStarts
-from ..engine.worker import Prepared, Work, Worker, refuse_constant
+from ..engine.worker import SAME, Prepared, Work, Worker, refuse_constant
 from ..errors import UserError
 from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
+
+SINGLE = 1e-6  # of the largest score: single precision
+RESCORED = 2  # images of each class, by which an object that comes again is recognised
+
+
+class Built(NamedTuple):
+    """A detector that the caller has built."""
+
+    detector: Detector
+    state: str
+    """sha256 of its state dict."""
+    fitted_by_name: bool
+    """By the harness, under the name that its cells have."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,8 @@ class Cell:
     """None: nothing is written."""
     detector_code: str
     attack_code: str
+    built: Built | None = None
+    """None: a detector by name."""
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
     save_images: int | None = None
     """Of each class, as many of the most moved and of the hardest images are written below `folder`."""
@@ -172,6 +188,9 @@ class Cell:
                 append_samples(self.folder, new, first=len(rows) == len(new))
                 write_record(self.folder, record)
             monitor.on_rows(len(rows), total)
+        if ignored := self.warm_starts.what_was_ignored():
+            record.warnings.append(ignored)
+            monitor.tell(ignored)
 
     def _save_images(self, worker: Work, rows: list[Row], record: Record) -> None:
         """Before the record says finished; what an earlier attempt has left is replaced."""
@@ -216,7 +235,7 @@ class Cell:
             kind=self.kind,
             status="running",
             spec=self.spec,
-            detector=_detector(prepared, self.detector_code),
+            detector=_detector(prepared, self.detector_code, self.built),
             attack=_attack(attack, self.attack_code),
             data=DataRecord.of(data),
             checks=list(map(CheckRecord.of, prepared.checks)),
@@ -246,13 +265,16 @@ class Cell:
         record = read_record(self.folder)
         self._same_sources(record, data)
         if isinstance(record, FinishedRecord):
-            return read_rows(self.folder, record), record
+            finished = read_rows(self.folder, record)
+            self._same_object(record, data, finished)
+            return finished, record
         rows = resume_samples(self.folder, record.rows)
         if [row.id for row in rows] != data.test.ids[: record.rows]:
             raise UserError(
                 f"{self.folder / SAMPLES} does not hold the {record.rows} rows that run.json counts; "
                 "--force starts over"
             )
+        self._same_object(record, data, rows)
         return rows, record
 
     def _same_sources(self, record: Record, data: Data) -> None:
@@ -267,16 +289,47 @@ class Cell:
             if stored != now
         ]
         if changed:
-            raise UserError(
-                f"{self.folder} holds results from before {' and '.join(changed)} changed; "
-                "--force replaces them, --results DIR keeps both"
-            )
+            self._refuse_changed(" and ".join(changed))
+
+    def _same_object(self, record: Record, data: Data, rows: list[Row]) -> None:
+        """Two objects of one class share a folder, and one that is built as a plug-in's with the plug-in: the rows must
+        be of this one."""
+        detector, stored, built = self.spec.detector, record.detector, self.built
+        if built is None:
+            if stored.state is not None and stored.fit is None:  # an object of the caller, who alone knows it
+                self._refuse_changed(f"the weights of detector {detector}")
+            return
+        same = stored.state == built.state if stored.state is not None else built.fitted_by_name
+        if not same:
+            self._refuse_changed(f"the weights of detector {detector}")
+        repeats = not any(check.name == "randomness" for check in record.failed)
+        if repeats and not self._scores_are_those(built.detector.eval(), data, rows):
+            self._refuse_changed(f"what detector {detector} keeps beside its state dict")
+
+    def _scores_are_those(self, detector: Detector, data: Data, rows: list[Row]) -> bool:
+        """Whether it gives a few of the images the clean scores of their rows: an attribute tells no state dict."""
+        some = [i for i in data.test.of_each_class(RESCORED) if i < len(rows)]
+        if not some:
+            return True
+        rng = Rng.of_run(self.spec.seed, [rows[i].id for i in some]).for_evaluation()
+        draws = (self.spec.draws or RANDOMIZED_DRAWS) if detector.randomized else 1
+        now = Score(detector, self.spec.detector).mean(data.test.images(some).to(detector.device), rng, draws)
+        then = [row.clean for row in rows]
+        off = max(abs(a - then[i]) for a, i in zip(now.tolist(), some, strict=True))
+        return off <= max(SAME * (max(then) - min(then)), SINGLE * max(map(abs, then)))
+
+    def _refuse_changed(self, what: str) -> None:
+        raise UserError(
+            f"{self.folder} holds results from before {what} changed; --force replaces them, --results DIR keeps both"
+        )
 
     def _finish(self, rows: list[Row], record: Record) -> FinishedRecord:
         refuse_constant(self.spec.detector, [row.clean for row in rows], "every test image")
         digest = files.digest(to_csv(rows), 64) if self.folder is None else read_samples(self.folder)[1]
         finished = FinishedRecord.of(record, _now(), digest)
         finished.metrics = metrics_of(self.folder or Path(), finished, rows)
+        if wrong_way := wrong_way_of(self.folder or Path(), finished, rows):
+            finished.warnings.append(wrong_way)
         if self.folder is not None:
             write_record(self.folder, finished)
             if (self.folder / ASIDE).is_dir():  # what --force replaced
@@ -329,9 +382,10 @@ def _weights(detector: Detector) -> int:
     return sum(tensor.numel() for tensor in (*detector.parameters(), *buffers))
 
 
-def _detector(prepared: Prepared, code: str) -> DetectorRecord:
+def _detector(prepared: Prepared, code: str, built: Built | None) -> DetectorRecord:
     detector, origin = prepared.detector, prepared.origin
     return DetectorRecord(
+        **({"state": built.state} if built else {}),
         code=code,
         parameters=origin.parameters,
         randomized=detector.randomized,

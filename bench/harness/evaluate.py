@@ -106,6 +106,7 @@ def evaluate(
     def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""
         sources = [subject.code, attack_code, data.train.fingerprint, data.test.fingerprint]
+        sources += [subject.as_object.state] if subject.as_object else []
         return images_folder(spec.within(ball), sources, kind, *more)
 
     balls = [ball for ball in (_threat_model(given, threat.norm) for given in smaller) if ball.norm == threat.norm]
@@ -114,7 +115,7 @@ def evaluate(
     if folder is not None and save_images is not None and own is None:  # for this cell alone
         own = images_of(threat, "to be saved", str(folder.resolve()))
     warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
-    cell = Cell(spec, folder, subject.code, attack_code, warm_starts, save_images)
+    cell = Cell(spec, folder, subject.code, attack_code, subject.as_object, warm_starts, save_images)
     rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
     return Evaluated.of(rows, record, folder)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ..cells.base import first_problem
 from ..cells.spec import RunSpec
-from ..checks.of_detector import OF_A_RUN, checks_of_run
+from ..checks.of_detector import OF_A_RUN, OF_AN_OBJECT, checks_of_run
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import BATCH_SIZE, Data
@@ -22,8 +22,9 @@ from ..core.threshold import held_out_threshold
 from ..engine.worker import Prepared
 from ..errors import UserError
 from ..plugins.fitting import DetectorSpec
-from ..plugins.origin import origin_of
+from ..plugins.origin import origin_of, weights_of
 from ..system.provenance import choose_device
+from .cell import Built
 
 FULL_BATCH_UP_TO = 128
 """Image size in pixels above which the default batch shrinks, so that the memory of an attack does not grow."""
@@ -50,6 +51,13 @@ class DetectorUnderTest:
     def code(self) -> str:
         """Hash of its code."""
         return self.detector.code if isinstance(self.detector, DetectorSpec) else self.origin.code
+
+    @cached_property
+    def as_object(self) -> Built | None:
+        """Which object of its class it is; None of a detector by name, whose fit is known by what it depends on."""
+        if isinstance(self.detector, DetectorSpec):
+            return None
+        return Built(self.detector, weights_of(self.detector), self.origin.fit is not None)
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -109,6 +117,7 @@ class DetectorUnderTest:
         else:
             fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
             threshold = held_out_threshold(fitted, data, self.seed, self.label)
+            checks = (*checks, *OF_AN_OBJECT)
         return Prepared(fitted, origin, threshold, checks_of_run(fitted, data, checks), device)
 
 

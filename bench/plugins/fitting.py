@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..core.threshold import Threshold, held_out_threshold
 from ..errors import UserError, unknown
 from ..system import locks
 from ..system.provenance import choose_device, versions
-from . import kept_fits, registry
+from . import kept_fits, registry, round_trip
 from .origin import around
 
 _one_at_a_time = threading.RLock()
@@ -188,10 +188,15 @@ class DetectorSpec:
 
     def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
         """This part around `inside[0]`, ready to score."""
-        with _one_at_a_time, torch.random.fork_rng():
+
+        def build() -> Detector:
             torch.manual_seed(fit_seed(self.seed))
-            detector = self._of(values, *inside).to(choose_device(self.device))
-            kept = None if type(detector).fit is Wrapper.fit else self._learned(detector, data)
+            return self._of(values, *inside).to(choose_device(self.device))
+
+        with _one_at_a_time, torch.random.fork_rng():
+            detector, kept = build(), None
+            if type(detector).fit is not Wrapper.fit:
+                detector, kept = self._learned(detector, build, data)
         used = parameters.identity(detector.parameters_record)
         origin = Origin(self.plugin.name, self.plugin.sha256, used, self._own_changed(values), kept)
         for inner in inside:
@@ -201,9 +206,12 @@ class DetectorSpec:
         detector.eval().requires_grad_(False)
         return detector
 
-    def _learned(self, detector: Detector, data: Data) -> dict[str, Any]:
-        """What the record of a run says of the fit, which is loaded, or made now and kept. Of several processes that
-        want the same one fits, and the others wait for it."""
+    def _learned(
+        self, detector: Detector, build: Callable[[], Detector], data: Data
+    ) -> tuple[Detector, dict[str, Any]]:
+        """The detector, loaded from what is kept of its fit, and what the record of a run says of that fit, which was
+        kept before or is made now: the process that fits scores what every later one will. Of several processes that
+        want the same fit one makes it, and the others wait."""
         fit_set, _ = data.train.split(self.seed)
         recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
         identity = {
@@ -218,14 +226,23 @@ class DetectorSpec:
         if not kept_fits.is_whole(folder):
             with locks.alone(folder, f"fits {self.plugin.name} on {data.name}/{data.category}", self.tell):
                 if not kept_fits.is_whole(folder):
-                    self._fit(detector, data, fit_set, folder, identity)
-                    return kept_fits.summary(folder)
+                    detector = self._fit(detector, build, data, fit_set, folder, identity)
         kept_fits.load(detector, folder)
-        return kept_fits.summary(folder)
+        return detector, kept_fits.summary(folder)
 
     def _fit(
-        self, detector: Detector, data: Data, fit_set: TrainSet, folder: Path, identity: Mapping[str, Any]
-    ) -> None:
+        self,
+        detector: Detector,
+        build: Callable[[], Detector],
+        data: Data,
+        fit_set: TrainSet,
+        folder: Path,
+        identity: Mapping[str, Any],
+    ) -> Detector:
+        """Keeps what `detector` learns; another one, as `build` makes it, that has taken it.
+
+        Raises Forgotten, and keeps nothing, if the two differ.
+        """
         name = self.plugin.name
         if len(fit_set) < detector.minimum_images:
             raise UserError(
@@ -259,8 +276,10 @@ class DetectorSpec:
             "seconds": round(time.monotonic() - started, 1),
             "versions": versions(),
         }
+        loaded = round_trip.loaded_again(name, detector.eval(), build().eval(), fit_set)
         kept_fits.save(detector, folder, record)
         (folder / "training.pt").unlink(missing_ok=True)
+        return loaded
 
 
 def split(name: str) -> tuple[str, str | None]:

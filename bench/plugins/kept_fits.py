@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..core.data import Data
 from ..core.detector import Detector, Wrapper
 from ..core.score import where_it_failed
@@ -45,14 +47,26 @@ def summary(folder: Path) -> dict[str, Any]:
     return {name: record[name] for name in ("model_sha256", "seconds", "images")}
 
 
+def state_of(detector: Detector) -> dict[str, Tensor]:
+    """What is kept of a detector, on the CPU: a copy."""
+    return {name: value.detach().cpu().contiguous().clone() for name, value in detector.learned().items()}
+
+
+def take(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    """The other way: what `state_of` gave, or what was read."""
+    if isinstance(detector, Wrapper):  # its inner detector is loaded already
+        inner = {name: value for name, value in detector.state_dict().items() if name.startswith("inner.")}
+        state = {**state, **inner}
+    detector.load_state_dict(state)
+
+
 def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
     """model.safetensors and, last, fit.json with its hash: a folder with fit.json is whole."""
     from safetensors.torch import save_file
 
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.learned().items()}
     model = folder / "model.safetensors"
     with files.writing(model) as partial:
-        save_file(state, partial)
+        save_file(state_of(detector), partial)
     files.write_json(folder / "fit.json", {**record, "model_sha256": file_sha256(model)})
 
 
@@ -67,9 +81,6 @@ def load(detector: Detector, folder: Path) -> None:
     if file_sha256(model) != record["model_sha256"]:
         raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
     try:
-        state = load_file(model)
-        if isinstance(detector, Wrapper):  # its inner detector is loaded already
-            state |= {name: value for name, value in detector.state_dict().items() if name.startswith("inner.")}
-        detector.load_state_dict(state)
+        take(detector, load_file(model))
     except Exception as error:
         raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None

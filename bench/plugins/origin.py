@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from ..core import parameters
 from ..core.detector import Detector, Origin, Wrapper
 from . import sources
@@ -34,6 +36,19 @@ def _together(fits: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
     return {"seconds": seconds, "images": next(iter(fits.values()))["images"], "parts": dict(fits)}
 
 
+NOTEBOOK = "notebook:"
+"""How the code of a class without a file begins: it is what can be seen of it, without what it is closed over."""
+
+
+def weights_of(detector: Detector) -> str:
+    """sha256 of the state dict: which object of its class this is."""
+    state = hashlib.sha256()
+    for name, value in sorted(detector.state_dict().items()):
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
 def origin_of(detector: Detector) -> Origin:
     """Of a detector that the caller built, and of what it is wrapped around."""
     if detector.origin is not None:
@@ -41,7 +56,7 @@ def origin_of(detector: Detector) -> Origin:
     try:
         code = sources.of_class(type(detector)).sha256
     except (OSError, TypeError):  # defined in a notebook
-        code = "unknown"
+        code = NOTEBOOK + sources.of_definitions(type(detector))
     record = detector.parameters_record
     changed = parameters.identity(parameters.changed(type(detector), record))
     own = Origin(type(detector).__name__, code, parameters.identity(record), changed)

@@ -6,17 +6,22 @@ They are read, never run. What is imported by a name that is only known at run t
 from __future__ import annotations
 
 import ast
+import dis
 import hashlib
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import NamedTuple
 
 BENCH = "bench"
+FOUNDATIONS = {"abc", "builtins", "torch", "numpy"}
+"""Packages whose classes a notebook's may name without being another one when they change."""
+CONSTANTS = (bool, int, float, str, bytes, tuple, frozenset, dict, type(None))
 FROM_FILE = "bench_plugin_"
 """How the names of packages begin that stand for the folder of a plug-in; see `from_file`."""
 
@@ -65,6 +70,59 @@ def of_class(kind: type) -> Sources:
         return of_built_in(path)
     alone = "." not in kind.__module__ or kind.__module__.startswith(FROM_FILE)
     return of_file(path) if alone else of_module(sys.modules[kind.__module__])
+
+
+def of_definitions(kind: type) -> str:
+    """sha256 of a class that has no file, as in a notebook: of its functions, its constants and what these name beside
+    it, up to the classes that have one."""
+    total, seen, kept = hashlib.sha256(), set[int](), list[object]()
+    waiting: list[object] = [kind]
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen or isinstance(found, ModuleType):
+            continue
+        seen.add(id(found))
+        kept.append(found)
+        found = getattr(found, "__func__", getattr(found, "fget", found))  # of a method, a property
+        if inspect.isclass(found) and _has_no_file(found):
+            total.update(found.__qualname__.encode())
+            waiting += [*found.__bases__, *(value for name, value in sorted(vars(found).items()) if name[:2] != "__")]
+            waiting += [vars(found)["__init__"]] if "__init__" in vars(found) else []
+        elif inspect.isclass(found) and found.__module__.partition(".")[0] not in FOUNDATIONS:
+            total.update(of_class(found).sha256.encode())
+        elif inspect.isfunction(found) and found.__globals__.get("__name__") == kind.__module__:
+            total.update(_instructions(found.__code__))
+            named = sorted(_names_in(found.__code__) & set(found.__globals__))
+            waiting += [found.__defaults__, found.__kwdefaults__, *(found.__globals__[name] for name in named)]
+        elif isinstance(found, CONSTANTS):
+            total.update(_constant(found))
+    return total.hexdigest()
+
+
+def _has_no_file(kind: type) -> bool:
+    try:
+        inspect.getfile(kind)
+    except (OSError, TypeError):
+        return kind.__module__ != "builtins"
+    return False
+
+
+def _instructions(code: CodeType) -> bytes:
+    """What a function does, whatever lines it stands on."""
+    inner = [_instructions(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
+    return b"\n".join([code.co_code, repr((code.co_names, code.co_varnames)).encode(), *inner])
+
+
+def _constant(value: object) -> bytes:
+    """The same in every process: no address, and no order of a set."""
+    text = str(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", text).encode()
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The globals that a function reads; an attribute may have the name of one."""
+    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(_names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def _reached(start: Sequence[Path], root: Path, own: Callable[[str], bool]) -> Sources:

@@ -46,7 +46,8 @@ def balls_of(results: Sequence[Result]) -> dict[str, Result]:
 
 def _ball(r: Result) -> str:
     own = r.record
-    return images_folder(r.spec, (own.detector.code, own.attack.code, own.data.train, own.data.test)).name
+    sources = [own.detector.code, own.attack.code, own.data.train, own.data.test]
+    return images_folder(r.spec, [*sources, *([own.detector.state] if own.detector.state else [])]).name
 
 
 def _sweep(r: Result, balls: Mapping[str, Result]) -> list[str]:

@@ -76,7 +76,7 @@ def _board(board: Board, every_check: bool) -> list[str]:
     footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns.values()]
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
     lines += _by_part(board)
-    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.record.warnings})
+    warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.warnings})
     lines += [f"- {_plain(warning)}" for warning in warnings] + [""] * bool(warnings)
     lines += [f"- {_plain(sentence)}" for sentence in differing(board.cells)]
     lines += [f"- not ranked: {_plain(name)}: {_plain('; '.join(why))}" for name, why in board.unranked.items()]

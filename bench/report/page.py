@@ -23,7 +23,7 @@ import numpy as np
 from ..analysis import bracket_table
 from ..analysis.boards import boards
 from ..analysis.overview import overviews
-from ..analysis.remarks import differing
+from ..analysis.remarks import differing, wrong_ways
 from ..analysis.table import COSTS_SHOWN
 from ..cells.bracket import broken_brackets
 from ..cells.reader import Results
@@ -75,7 +75,7 @@ def page(found: Results, sort: str = "") -> str:
         violations=broken_brackets(found.results),
         overviews=overviews(found.results, sort),
         costs=COSTS_SHOWN,
-        differing=differing(found.results),
+        differing=[*differing(found.results), *wrong_ways(found.results)],
         notes=[*found.damaged, *found.notes],
         count=len(found.results),
         detectors=len(contents.detectors),
