@@ -147,6 +147,7 @@ class Data:
     test: TestSet
 
     def __post_init__(self) -> None:
+        self._refuse_what_no_record_can_hold()
         where = f"{self.name}/{self.category}"
         if self.image_size < 8:
             raise UserError(f"--image-size must be at least 8 pixels, got {self.image_size}")
@@ -161,6 +162,15 @@ class Data:
             twice = [i for i, n in Counter(images.ids).items() if n > 1]
             if twice:
                 raise UserError(f"{where} has two images with the id {twice[0]!r}; ids must be unique")
+
+    def _refuse_what_no_record_can_hold(self) -> None:
+        for name in (self.name, self.category, *self.train.ids, *self.test.ids):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"the name {name!a} is not UTF-8: rename it, or, where the locale is C, set PYTHONUTF8=1"
+                ) from None
 
     def limited(self, limit: int | None) -> Data:
         """The same data with at most `limit` test images."""
