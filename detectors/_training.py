@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -121,19 +119,11 @@ def _batch(normal: DataLoader[Tensor], size: int) -> Tensor:
 
 
 def _save(detector: Detector, parts: Mapping[str, Any], seed: int, step: int) -> None:
-    path = detector.progress.checkpoint
-    if path is None:
+    if detector.progress.checkpoint is None:
         return
-    state = {name: part.state_dict() for name, part in parts.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # nobody else's
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"step": step, "seed": seed, **state}, file)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    state = io.BytesIO()  # torch itself says nothing useful of a full disk
+    torch.save({"step": step, "seed": seed, **{name: part.state_dict() for name, part in parts.items()}}, state)
+    detector.progress.keep(state.getvalue())
 
 
 def _resume(detector: Detector, parts: Mapping[str, Any], seed: int) -> int:

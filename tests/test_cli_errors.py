@@ -115,5 +115,5 @@ def test_a_tampered_checkpoint(run_cli: Run, tree: Path, plugin: str, results: P
         model.write_bytes(b"\x80\x04" + model.read_bytes())
     before = next(results.rglob("samples.csv")).read_bytes()
     code, _, err = run_cli(*command, "--force")
-    assert code == 2 and "was changed after it was written" in one_line(err)
+    assert code == 0 and "was changed after it was written" in " ".join(err.split())
     assert next(results.rglob("samples.csv")).read_bytes() == before

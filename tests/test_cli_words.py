@@ -64,7 +64,7 @@ def test_what_is_typed_is_typed() -> None:
         --category brick --data-root ~/images --limit 9"""
     expected = dataclasses.replace(
         DEFAULTS, detectors=("a", "b"), eps=("1/255", "2/255"), params={"k": "1", "a.k": "x=y"}, limit=9, force=True,
-        categories=("brick",), data_root=Path("~/images"),
+        categories=("brick",), data_root=Path.home() / "images",
     )  # fmt: skip
     assert asked_for(command, RunRequest) == expected
     assert asked_for("bench compare a b a c --plot ranks.png", CompareRequest).names == ("a", "b", "c")

@@ -179,7 +179,7 @@ def test_anything_but_cells_is_refused(tmp_path: Path, extra: Sequence[zipfile.Z
         unpacked(path)
     assert says in str(raised.value)
     assert sorted(p for p in tmp_path.rglob("*") if p != path) == before
-    assert not list((cache_folder() / "submissions").glob(".unpacking-*"))
+    assert not list((cache_folder() / "submissions").glob(".*"))
 
 
 def test_a_submission_that_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

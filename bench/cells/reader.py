@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from ..errors import UserError
+from ..system.files import at_home
 from .bracket import compare_bounds
 from .filters import Filters
-from .record import ASIDE, read_record, unchanged_samples
+from .record import folders_of_cells, read_record, unchanged_samples
 from .result import Result
 from .rows import Table
 from .schema import FinishedRecord, Record, beyond_budget, wrong_rows
@@ -56,7 +57,7 @@ def read_results(root: str | Path, filters: Filters | str | Sequence[str] | None
     Raises UserError for a folder that cannot be read, holds no cell that can be, or none that the filters keep, and
     for two cells that say to be the same and differ.
     """
-    root = Path(root)
+    root = at_home(root)
     chosen = filters if isinstance(filters, Filters) else Filters(filters) if filters else None
     if not root.exists():
         raise UserError(f"no results in {root}: the folder does not exist; `bench run` makes it")
@@ -107,9 +108,7 @@ def _unfinished(place: CellLocation, record: Record) -> str:
 
 def _places(root: Path, damaged: list[str]) -> list[CellLocation]:
     """Of the cells below a folder, our own first, and of the submissions that lie there."""
-    found = [
-        CellLocation(folder) for folder in sorted(p.parent for p in root.rglob("run.json") if p.parent.name != ASIDE)
-    ]
+    found = [CellLocation(folder) for folder in folders_of_cells(root)]
     submissions = submissions_below(root)
     if submissions:
         for path in submissions:

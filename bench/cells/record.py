@@ -70,12 +70,17 @@ def unchanged_samples(folder: Path, record: FinishedRecord) -> str:
     return text
 
 
+def folders_of_cells(root: Path) -> list[Path]:
+    """Those below it, without what --force has set aside, or was setting aside when it was killed."""
+    return sorted(p.parent for p in root.rglob("run.json") if ASIDE not in p.parent.name.split("."))
+
+
 def cells_below(path: Path) -> list[Path]:
     """The folder itself if it is a cell, else those below it."""
     path = path.parent if path.name == "run.json" else path
     if not path.exists():
         raise UserError(f"no {path}; expected a cell's folder (with run.json), or a folder of cells")
-    found = sorted(p.parent for p in path.rglob("run.json") if p.parent.name != ASIDE)
+    found = folders_of_cells(path)
     if not found:
         raise UserError(f"{path} is no cell and holds none: there is no run.json in it")
     return found

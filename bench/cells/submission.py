@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..system import files
+from ..system import files, temporary
 from ..system.cache import cache_folder
 from ..system.files import file_sha256
 from .images import IMAGE
@@ -84,7 +84,8 @@ def unpacked(path: Path) -> Path:
         return folder
     with files.says_why(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
+        temporary.sweep(folder.parent)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=temporary.prefix("unpacking")))
         try:
             _unpack(path, partial)
             try:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..errors import UserError
+from ..system import files
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,10 +98,13 @@ def whole(least: int | None = None) -> Callable[[click.Context, click.Parameter,
 
 
 def place(_: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
-    """A path, which need not exist; the empty text, which would be the current folder, is a mistake."""
+    """A path, which need not exist; the empty text, which would be the current folder, is a mistake.
+
+    `~` is the home folder, which a shell does not say for us in `--results=~/x`.
+    """
     if text == "":
         raise UserError(f"{parameter.human_readable_name}: expected a file or a folder, got nothing")
-    return None if text is None else Path(text)
+    return None if text is None else files.at_home(text)
 
 
 def known(kind: Kind) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:

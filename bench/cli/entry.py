@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ COMMANDS = (
 )  # fmt: skip
 """In the order of `bench --help`; `check-run` is `command` of check_run.py."""
 
+NOT_UTF_8 = "a name that is not UTF-8: rename it, or, where the locale is C, set PYTHONUTF8=1"
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -65,6 +67,7 @@ def bench(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a check failed, 2 something the person can mend (one line on stderr), 130 stopped."""
     _print_whatever_is_named()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands down that of its kernel, which may not be installed here
     try:
         request = parse(sys.argv[1:] if arguments is None else arguments)
         return 0 if request is None else request.carry_out()
@@ -75,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         complain("stopped; the rows so far are kept, and the same command goes on with them")
         return INTERRUPTED
+    except UnicodeEncodeError as error:
+        complain(f"{error.object[max(error.start - 40, 0) : error.end + 40]!a}: {NOT_UTF_8}")
     except BrokenPipeError:  # `bench list | head`
         sys.stderr.close()
     except OSError as error:

@@ -151,6 +151,7 @@ class Data:
     """What its reader found worth saying, such as folders that are not read; one sentence each."""
 
     def __post_init__(self) -> None:
+        self._refuse_what_no_record_can_hold()
         where = f"{self.name}/{self.category}"
         if self.image_size < 8:
             raise UserError(f"--image-size must be at least 8 pixels, got {self.image_size}")
@@ -171,6 +172,15 @@ class Data:
     def notes(self) -> tuple[str, ...]:
         """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
         return (*self.remarks, *copies(self.train.glances, self.test.glances))
+
+    def _refuse_what_no_record_can_hold(self) -> None:
+        for name in (self.name, self.category, *self.train.ids, *self.test.ids):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"the name {name!a} is not UTF-8: rename it, or, where the locale is C, set PYTHONUTF8=1"
+                ) from None
 
     def limited(self, limit: int | None) -> Data:
         """The same data with at most `limit` test images."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, unknown
-from ..system.files import file_sha256
+from ..system.files import at_home, file_sha256
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -61,6 +61,8 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    if isinstance(value, str) and value.startswith("~") and Path in (annotation, *typing.get_args(annotation)):
+        value = str(at_home(value))
     try:
         if not isinstance(value, str):
             try:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..system import files
+
 Tell = Callable[[str], None]
 """Receives a sentence that a person should read."""
 
@@ -24,6 +26,12 @@ class Progress:
 
     def update(self, step: int, total: int, loss: float | None = None) -> None:
         """`step` of `total` are done; `loss` is the latest training loss."""
+
+    def keep(self, state: bytes) -> None:
+        """The whole state as `checkpoint`, or UserError and the one before it; nothing where there is none."""
+        if self.checkpoint is not None:
+            with files.writing(self.checkpoint) as partial:
+                partial.write_bytes(state)
 
 
 @dataclass

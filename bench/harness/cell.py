@@ -6,14 +6,14 @@ import contextlib
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 
-from ..cells.record import ASIDE, SAVED, read_record, read_rows, write_record
+from ..cells.record import SAVED, read_record, read_rows, write_record
 from ..cells.result import metrics_of, wrong_way_of
 from ..cells.rows import SAMPLES, Row, append_samples, begin_samples, read_samples, resume_samples, to_csv
 from ..cells.schema import (
@@ -46,6 +46,7 @@ from ..errors import UserError
 from ..system import files, locks
 from ..system.memory import PeakMemory, free_memory
 from ..system.provenance import device_name, git_state, versions
+from .aside import discard, set_aside
 
 SINGLE = 1e-6  # of the largest score: single precision
 RESCORED = 2  # images of each class, by which an object that comes again is recognised
@@ -94,7 +95,7 @@ class Cell:
         """
         monitor = monitor or Monitor()
         self._refuse_another()
-        aside = _set_aside(self.folder) if force and self.folder else contextlib.nullcontext()
+        aside = set_aside(self.folder) if force and self.folder else contextlib.nullcontext()
         with self._alone(force, monitor), aside:
             rows, record = self._continue(data)
             if isinstance(record, FinishedRecord):
@@ -289,7 +290,10 @@ class Cell:
             if stored != now
         ]
         if changed:
-            self._refuse_changed(" and ".join(changed))
+            # a class is called by its name alone
+            names = [name for name in (self.spec.detector, self.spec.attack) if any(w.endswith(name) for w in changed)]
+            elsewhere = f", or of another {' or '.join(names)} from another file" if names else ""
+            self._refuse_changed(" and ".join(changed), elsewhere)
 
     def _same_object(self, record: Record, data: Data, rows: list[Row]) -> None:
         """Two objects of one class share a folder, and one that is built as a plug-in's with the plug-in: the rows must
@@ -318,9 +322,10 @@ class Cell:
         off = max(abs(a - then[i]) for a, i in zip(now.tolist(), some, strict=True))
         return off <= max(SAME * (max(then) - min(then)), SINGLE * max(map(abs, then)))
 
-    def _refuse_changed(self, what: str) -> None:
+    def _refuse_changed(self, what: str, elsewhere: str = "") -> None:
         raise UserError(
-            f"{self.folder} holds results from before {what} changed; --force replaces them, --results DIR keeps both"
+            f"{self.folder} holds results from before {what} changed{elsewhere}; "
+            "--force replaces them, --results DIR keeps both"
         )
 
     def _finish(self, rows: list[Row], record: Record) -> FinishedRecord:
@@ -332,48 +337,8 @@ class Cell:
             finished.warnings.append(wrong_way)
         if self.folder is not None:
             write_record(self.folder, finished)
-            if (self.folder / ASIDE).is_dir():  # what --force replaced
-                shutil.rmtree(self.folder / ASIDE)
+            discard(self.folder)
         return finished
-
-
-@contextlib.contextmanager
-def _set_aside(folder: Path) -> Iterator[None]:
-    """A finished cell lies in `previous/` until it is redone, and comes back if that fails.
-
-    After a kill or Ctrl-C it is still there, and the next run of the same cell goes on with the new one.
-    """
-    names = ("run.json", SAMPLES, SAVED)
-    aside = folder / ASIDE
-    present = (folder / "run.json").exists()
-    if present:
-        with files.says_why(aside):
-            # an unfinished redo must not push out the finished rows that an earlier --force set aside
-            if not (aside / "run.json").exists():
-                aside.mkdir(exist_ok=True)
-                for name in names:
-                    if (folder / name).exists():
-                        (folder / name).replace(aside / name)
-            else:
-                for name in names:
-                    _remove(folder / name)
-    try:
-        yield
-    except UserError:
-        if (aside / "run.json").exists():
-            for name in names:
-                _remove(folder / name)
-                if (aside / name).exists():
-                    (aside / name).replace(folder / name)
-            aside.rmdir()
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _weights(detector: Detector) -> int:

@@ -37,6 +37,7 @@ from ..plugins.origin import around as around_origin
 from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..system import locks
+from ..system.files import at_home
 from .cell import Cell
 from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
@@ -89,7 +90,7 @@ def certify(
     )
     spec = subject.spec(METHOD, settings, threat, full, limit, goal)
     refuse_impossible(threat, settings, subject.built, data, goal)
-    folder = None if results is None else spec.folder(Path(results), default_size(data.name))
+    folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code(), subject.as_object)
     batch_size = batch_size_for(data.image_size, batch_size)
     rows, record = cell.run(

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import default_size, make_attack
+from ..system.files import at_home
 from .cell import Cell
 from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
@@ -101,7 +102,7 @@ def evaluate(
             _refuse_gradient(subject.built, maker, subject.label, method)
         return subject.prepared(data)
 
-    folder = None if results is None else spec.folder(Path(results), default_size(data.name))
+    folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
 
     def images_of(ball: ThreatModel, kind: str = "attacked", *more: str) -> Path:
         """Where the attacked images of this cell, in this ball, are kept for the next larger one."""

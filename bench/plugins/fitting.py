@@ -226,6 +226,8 @@ class DetectorSpec:
         if not kept_fits.is_whole(folder):
             with locks.alone(folder, f"fits {self.plugin.name} on {data.name}/{data.category}", self.tell):
                 if not kept_fits.is_whole(folder):
+                    if damage := kept_fits.remove_damaged(folder):
+                        self.tell(damage)
                     detector = self._fit(detector, build, data, fit_set, folder, identity)
         kept_fits.load(detector, folder)
         return detector, kept_fits.summary(folder)
@@ -252,8 +254,8 @@ class DetectorSpec:
         same = {key: identity[key] for key in ("detector", "parameters", "seed")}
         if any(same.items() <= other.items() for other in kept_fits.others(folder)):
             self.tell(
-                f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted; "
-                "fitting again"
+                f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted "
+                f"(or another file has a {name}); fitting again"
             )
         detector.progress = self.progress
         self.progress.checkpoint = folder / "training.pt"

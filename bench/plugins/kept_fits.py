@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
+import os
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ from ..system.files import file_sha256
 
 SCHEMA = 2
 """Of fit.json."""
+SUMMARY = {"model_sha256": str, "seconds": float, "images": int}
+"""What a run says of a fit, and of which type it is."""
 
 
 def folder_of(detector: str, data: Data, identity: Mapping[str, Any]) -> Path:
@@ -33,18 +39,47 @@ def folder_of(detector: str, data: Data, identity: Mapping[str, Any]) -> Path:
 def others(folder: Path) -> list[dict[str, Any]]:
     """The records of further fits of the same detector on the same category."""
     pattern = f"{glob.escape(folder.name.rpartition('-')[0])}-*/fit.json"
-    return [files.read_json(path) for path in folder.parent.glob(pattern)]
+    found = []
+    for path in folder.parent.glob(pattern):
+        with contextlib.suppress(UserError):  # a damaged one is none
+            found += [files.read_json(path)] if path.parent != folder else []
+    return [record for record in found if isinstance(record, dict)]
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether `save` has ended there."""
-    return (folder / "fit.json").exists()
+    """Whether what `save` has written there is there, and as it was written."""
+    return (folder / "fit.json").exists() and _damage(folder) is None
+
+
+def remove_damaged(folder: Path) -> str | None:
+    """Make room for another fit; a sentence if there is one that is not as it was written."""
+    if not (folder / "fit.json").exists():
+        return None
+    damage = _damage(folder)
+    with files.says_why(folder):
+        shutil.rmtree(folder)
+    return f"the fit kept in {folder} is damaged ({damage}); fitting again"
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a kept fit; None if nothing is."""
+    try:
+        record = files.read_json(folder / "fit.json")
+        if not isinstance(record, dict) or not SUMMARY.items() <= {k: type(v) for k, v in record.items()}.items():
+            return "fit.json is not the record of a fit"
+        if record.get("schema") != SCHEMA:
+            return f"another version wrote it, schema {str(record.get('schema'))[:20]}"
+        if file_sha256(folder / "model.safetensors") != record["model_sha256"]:
+            return "model.safetensors was changed after it was written: its sha256 differs"
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """What the record of a run says of a fit."""
     record = files.read_json(folder / "fit.json")
-    return {name: record[name] for name in ("model_sha256", "seconds", "images")}
+    return {name: record[name] for name in SUMMARY}
 
 
 def state_of(detector: Detector) -> dict[str, Tensor]:
@@ -62,25 +97,28 @@ def take(detector: Detector, state: Mapping[str, Tensor]) -> None:
 
 def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
     """model.safetensors and, last, fit.json with its hash: a folder with fit.json is whole."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     model = folder / "model.safetensors"
     with files.writing(model) as partial:
-        save_file(state_of(detector), partial)
+        try:
+            save_file(state_of(detector), partial)
+        except SafetensorError as error:
+            if (said := re.search(r"\(os error (\d+)\)", str(error))) is None:
+                raise
+            raise OSError(int(said[1]), os.strerror(int(said[1]))) from error
     files.write_json(folder / "fit.json", {**record, "model_sha256": file_sha256(model)})
 
 
 def load(detector: Detector, folder: Path) -> None:
+    """What `save` wrote, into a detector of the same class; whoever did not write it asks `is_whole` before."""
     from safetensors.torch import load_file
 
     model = folder / "model.safetensors"
-    remedy = f"delete {folder} to fit again"
-    record = files.read_json(folder / "fit.json")
-    if record.get("schema") != SCHEMA:
-        raise UserError(f"{folder} was written by another version (schema {record.get('schema')}); {remedy}")
-    if file_sha256(model) != record["model_sha256"]:
-        raise UserError(f"checkpoint {model} was changed after it was written (its sha256 differs); {remedy}")
     try:
         take(detector, load_file(model))
     except Exception as error:
-        raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); {remedy}") from None
+        raise UserError(
+            f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); delete {folder} to fit again"
+        ) from None

@@ -12,6 +12,7 @@ from ..core.data import Data
 from ..core.detector import Detector
 from ..core.norms import NORMS
 from ..errors import UserError, unknown
+from ..system.files import at_home
 from . import registry
 from .fitting import DetectorSpec
 
@@ -19,7 +20,7 @@ from .fitting import DetectorSpec
 def categories(name: str, root: str | Path | None = None) -> tuple[str, ...]:
     """The categories of a data set."""
     module = registry.load("datasets", name).target
-    return tuple(module.categories(None if root is None else Path(root)))
+    return tuple(module.categories(None if root is None else at_home(root)))
 
 
 def load_data(
@@ -36,7 +37,7 @@ def load_data(
     Images are float (3, S, S) in [0, 1], decoded when accessed. Raises UserError if the layout is not as expected.
     """
     plugin = registry.load("datasets", name)
-    place = None if root is None else Path(root)
+    place = None if root is None else at_home(root)
     if category is None:
         known = plugin.target.categories(place)
         if len(known) != 1:

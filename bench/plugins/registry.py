@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from ..errors import UserError, unknown
+from ..system.files import at_home
 from . import from_file, sources
 
 Kind = Literal["detectors", "attacks", "datasets"]
@@ -193,7 +194,7 @@ def _first_line(node: ast.Module | ast.ClassDef) -> str:
 
 def _from_path(kind: Kind, name: str) -> Plugin:
     file, _, attribute = name.partition(".py")
-    path, attribute = Path(file + ".py"), attribute.lstrip(":")
+    path, attribute = at_home(file + ".py"), attribute.lstrip(":")
     if not path.is_file():
         raise UserError(f"no file {path} (expected path/to/file.py:ClassName)")
     module, code = from_file.module_of(path)

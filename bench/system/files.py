@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from . import temporary
+from .cache import cache_folder
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}
+"""What the system says of a full disk, a spent quota and a limit; NumPy says only how much it could not write."""
 
 
 @contextlib.contextmanager
@@ -20,7 +26,8 @@ def writing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it if the block succeeds and deleted if it does not."""
     with says_why(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary.sweep(path.parent)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary.prefix(path.name))
         os.close(handle)
         partial = Path(name)
         try:
@@ -34,9 +41,17 @@ def writing(path: Path) -> Iterator[Path]:
             raise
 
 
+def at_home(path: str | Path) -> Path:
+    """The path, with the home folder for `~` in front; UserError where nobody knows it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no such home folder; write the whole path") from None
+
+
 def digest(text: str, digits: int = 24) -> str:
     """A file name for any text: the first hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
 
 
 NAME_LENGTH = 200  # file systems end at 255, and a cell's folder gets a suffix, its lock another one
@@ -112,7 +127,15 @@ def says_why(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}{_remedy(path, error)}") from error
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    full = error.errno in NO_ROOM
+    cached = path.absolute().is_relative_to(cache_folder().absolute())
+    elsewhere = "set XDG_CACHE_HOME to a folder that has room" if full else "set XDG_CACHE_HOME to one that can be"
+    ways = ["make room there"] * full + [elsewhere] * cached
+    return f"; {' or '.join(ways)}, and the same command goes on" if ways else ""
 
 
 def file_sha256(path: Path) -> str:

@@ -64,12 +64,20 @@ def device_name(device: torch.device) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU; anything else as torch names it."""
+    """`auto` is the first CUDA device where there is one, else the CPU; anything else as torch names it.
+
+    Raises UserError for what is no device, is not here, or (`meta`) holds no numbers.
+    """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).item()
     except Exception as error:
-        raise UserError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+        # of others torch says which of its parts it was built with, on a page
+        why = f" ({str(error).split('. ')[0].splitlines()[0]})" if name.startswith("cuda") and str(error) else ""
+        raise UserError(
+            f"--device {name or repr(name)} cannot be used here{why}; expected auto, cpu or a GPU of this machine, "
+            "such as cuda:0"
+        ) from None
     return device
