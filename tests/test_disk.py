@@ -94,7 +94,7 @@ def test_warm_starts_draws_and_locks_do_not_fit(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.fsync", no_room)
     folder = cache_folder() / "attacked/one"
     with pytest.raises(UserError) as error:
-        arrays.write_array(folder / "a.npy", np.zeros(3))
+        arrays.write_sealed(folder / "a.npy", np.zeros(3), "a")
     assert says_where(error, "a.npy") and list(folder.iterdir()) == []
     with pytest.raises(UserError) as error:
         files.write_at(folder / "draws.f8", 0, b"12345678")
@@ -109,9 +109,9 @@ def test_numpy_says_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*_: object, **__: object) -> None:
         raise OSError("192 requested and 120 written")
 
-    monkeypatch.setattr(np, "save", short)
+    monkeypatch.setattr(Path, "write_bytes", short)
     with pytest.raises(UserError, match="192 requested and 120 written; make room there or set XDG_CACHE_HOME"):
-        arrays.write_array(cache_folder() / "attacked/one/a.npy", np.zeros(3))
+        arrays.write_sealed(cache_folder() / "attacked/one/a.npy", np.zeros(3), "a")
 
 
 def packed(results: Path, path: Path) -> Path:

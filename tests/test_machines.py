@@ -145,9 +145,10 @@ def test_a_plugin_whose_file_name_is_not_utf_8(run_cli: Run, tree: Path, results
 
 def test_images_from_python_with_names_that_are_not_utf_8() -> None:
     data = small_data()
-    data.test.records[0] = data.test.records[0]._replace(id=os.fsdecode(b"\xff"))
+    first, *others = data.test.records
+    test = bench.TestSet([bench.Record(os.fsdecode(b"\xff"), first.source), *others], 8)
     with pytest.raises(UserError, match="is not UTF-8: rename it"):
-        bench.Data("small", "one", 8, data.train, data.test)
+        bench.Data("small", "one", 8, data.train, test)
 
 
 FROM_STDIN = f"""
