@@ -65,7 +65,7 @@ def of_module(module: ModuleType) -> Sources:
 
 def of_class(kind: type) -> Sources:
     """Of an object that the caller has built. Raises OSError or TypeError where there is no file, as in a notebook."""
-    path = Path(inspect.getfile(kind)).resolve()
+    path = _file_of(kind)
     if kind.__module__.startswith(f"{BENCH}."):
         return of_built_in(path)
     alone = "." not in kind.__module__ or kind.__module__.startswith(FROM_FILE)
@@ -99,9 +99,17 @@ def of_definitions(kind: type) -> str:
     return total.hexdigest()
 
 
+def _file_of(kind: type) -> Path:
+    """Raises OSError or TypeError where there is none: in a notebook, or for code from the standard input."""
+    path = Path(inspect.getfile(kind)).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path
+
+
 def _has_no_file(kind: type) -> bool:
     try:
-        inspect.getfile(kind)
+        _file_of(kind)
     except (OSError, TypeError):
         return kind.__module__ != "builtins"
     return False
