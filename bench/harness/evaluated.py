@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..cells.metrics import METRICS
 from ..cells.result import metrics_of, with_settings
 from ..cells.rows import COLUMNS, Row
 from ..cells.schema import FinishedRecord
 
 ROWS_SHOWN = 10
-HEADLINE = (
-    "clean_auroc", "robust_auroc", "certified_auroc", "clean_accuracy", "robust_accuracy", "certified_accuracy",
-)  # fmt: skip
 
 
 class Evaluated(pd.DataFrame):
@@ -54,15 +52,13 @@ class Evaluated(pd.DataFrame):
         """What was run, what it came to, and why it must not be ranked."""
         if "run" not in self.attrs:
             return []
-        run = self.attrs["run"]
-        spec = run["spec"]
-        detector = with_settings(spec["detector"], spec["detector_parameters"])
-        shown = [f"{name.replace('_', ' ')} {self.metrics[name]:.3f}" for name in HEADLINE if name in self.metrics]
-        failed = [check["name"] for check in run["checks"] if not check["passed"]]
-        reasons = [run["detector"]["unranked"]] * bool(run["detector"]["unranked"])
-        reasons += [f"the check {name} failed" for name in failed]
+        record = FinishedRecord.model_validate(self.attrs["run"])
+        spec, own = record.spec, record.detector.unranked
+        headlines = [metric for metric in METRICS.values() if metric.headline and metric.name in self.metrics]
+        reasons = ([own] if own else []) + [f"the check {check.name} failed" for check in record.failed]
         return [
-            f"{detector}, {spec['attack']}-{spec['norm']} {spec['eps']} on {spec['dataset']}/{spec['category']}",
-            ", ".join(shown).replace("auroc", "AUROC"),
+            f"{with_settings(spec.detector, spec.detector_parameters)}, {spec.attack}-{spec.norm} {spec.eps} on "
+            f"{spec.dataset}/{spec.category}",
+            ", ".join(f"{metric.title} {self.metrics[metric.name]:.3f}" for metric in headlines),
             *[f"not ranked: {'; '.join(reasons)}"] * bool(reasons),
         ]
