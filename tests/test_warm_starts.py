@@ -51,8 +51,7 @@ def foreign(_: Path, other: Path) -> bytes:
 @pytest.mark.parametrize("change", [flipped, cut, empty, foreign])
 def test_a_kept_image_that_is_not_what_was_kept_is_not_used(change: Callable[[Path, Path], bytes]) -> None:
     told = list[str]()
-    monitor = Monitor()
-    monitor.tell = told.append
+    monitor = Monitor(tell=told.append)
     evaluate(Linear(), DATA, "noise-linf", "4/255", attack_params={"tries": 1}, keep_images=True)
     assert larger(monitor).attrs["run"]["smaller_ball"] and not told
     path = kept(DATA.test.ids[0])
