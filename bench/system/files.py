@@ -132,10 +132,16 @@ def says_why(path: Path) -> Iterator[None]:
 
 def _remedy(path: Path, error: OSError) -> str:
     full = error.errno in NO_ROOM
-    cached = path.absolute().is_relative_to(cache_folder().absolute())
-    elsewhere = "set XDG_CACHE_HOME to a folder that has room" if full else "set XDG_CACHE_HOME to one that can be"
-    ways = ["make room there"] * full + [elsewhere] * cached
+    elsewhere = f"set XDG_CACHE_HOME to a folder that {'has room' if full else 'can be written'}"
+    ways = ["make room there"] * full + [elsewhere] * _is_cached(path)
     return f"; {' or '.join(ways)}, and the same command goes on" if ways else ""
+
+
+def _is_cached(path: Path) -> bool:
+    try:
+        return path.absolute().is_relative_to(cache_folder().absolute())
+    except (UserError, OSError):  # no home, or no working folder
+        return False
 
 
 def file_sha256(path: Path) -> str:
