@@ -51,7 +51,7 @@ def at_home(path: str | Path) -> Path:
 
 def digest(text: str, digits: int = 24) -> str:
     """A file name for any text: the first hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 NAME_LENGTH = 200  # file systems end at 255, and a cell's folder gets a suffix, its lock another one
