@@ -290,8 +290,12 @@ class Cell:
             if stored != now
         ]
         if changed:
-            # a class is called by its name alone
-            names = [name for name in (self.spec.detector, self.spec.attack) if any(w.endswith(name) for w in changed)]
+            codes = (
+                (record.detector.code, self.detector_code, self.spec.detector),
+                (record.attack.code, self.attack_code, self.spec.attack),
+            )
+            # a class is called by its name alone, and another file may have one
+            names = [name for stored, now, name in codes if stored != now]
             elsewhere = f", or of another {' or '.join(names)} from another file" if names else ""
             self._refuse_changed(" and ".join(changed), elsewhere)
 

@@ -51,7 +51,7 @@ def at_home(path: str | Path) -> Path:
 
 def digest(text: str, digits: int = 24) -> str:
     """A file name for any text: the first hex digits of its SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:digits]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 NAME_LENGTH = 200  # file systems end at 255, and a cell's folder gets a suffix, its lock another one
@@ -132,10 +132,16 @@ def says_why(path: Path) -> Iterator[None]:
 
 def _remedy(path: Path, error: OSError) -> str:
     full = error.errno in NO_ROOM
-    cached = path.absolute().is_relative_to(cache_folder().absolute())
-    elsewhere = "set XDG_CACHE_HOME to a folder that has room" if full else "set XDG_CACHE_HOME to one that can be"
-    ways = ["make room there"] * full + [elsewhere] * cached
+    elsewhere = f"set XDG_CACHE_HOME to a folder that {'has room' if full else 'can be written'}"
+    ways = ["make room there"] * full + [elsewhere] * _is_cached(path)
     return f"; {' or '.join(ways)}, and the same command goes on" if ways else ""
+
+
+def _is_cached(path: Path) -> bool:
+    try:
+        return path.absolute().is_relative_to(cache_folder().absolute())
+    except (UserError, OSError):  # no home, or no working folder
+        return False
 
 
 def file_sha256(path: Path) -> str:
