@@ -160,7 +160,7 @@ def _what(value: object) -> str:
     )
 
 
-def where_it_failed(error: Exception) -> str:
+def where_it_failed(error: BaseException) -> str:
     """One line: the kind of error, its first line, and the innermost place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -294,3 +294,9 @@ def split(name: str) -> tuple[str, str | None]:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest
     return name, None
+
+
+def is_foreign(name: str) -> bool:
+    """Whether any part of a detector does not come with this package; nothing is imported to know it."""
+    outer, rest = split(name)
+    return registry.is_foreign("detectors", outer) or (rest is not None and is_foreign(rest))
