@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .detector import Detector, Hints
+from .manners import left_as_it_was
 from .plain_score import plain_score
 from .rng import Rng
 
@@ -74,7 +75,8 @@ class Score:
         """
         method = self.detector.score_with_evidence if wanted else self.detector.score
         try:
-            found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
+            with left_as_it_was(self.name, "score", x):
+                found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
             scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):
             raise  # whoever chose the batch takes a smaller one
