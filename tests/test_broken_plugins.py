@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from broken_plugins import HANGS, HARMLESS, KINDS, QUICK
-from command_line import Run, on_tree
+from command_line import Run, on_tree, one_line
 from conftest import MEAN
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -112,3 +112,15 @@ def test_in_process_means_the_same_rows(run_cli: Run, tmp_path: Path, tree: Path
         assert code == 0, err
         found.append(next((tmp_path / name).rglob("samples.csv")).read_bytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", ["attack", "data set"])
+def test_what_else_ends_its_process_is_named_before_any_work(
+    run_cli: Run, tmp_path: Path, tree: Path, plugin: str, kind: str
+) -> None:
+    (tmp_path / "ends.py").write_text("import os; os._exit(5)", encoding="utf-8")
+    option = {"attack": "--attack", "data set": "--dataset"}[kind]
+    command = ("run", "--detector", plugin, *on_tree(tree, tmp_path / "results"), option, tmp_path / "ends.py")
+    code, _, err = run_cli(*command)
+    assert code == 2 and "ends.py: it ended its process with exit status 5" in one_line(err)
+    assert not (tmp_path / "results").exists()

@@ -227,7 +227,7 @@ def _known(name: str) -> _Known:
 def _tried(request: GridRequest, name: str) -> _Known:
     """Of a detector that is not ours: imported and built elsewhere."""
     try:
-        known: _Known = elsewhere(request, _built, request, name)
+        known: _Known = elsewhere(request, "detector", _built, request, name)
     except UserError as error:
         return _Known(frozenset(), failure=str(error))
     return known
@@ -246,13 +246,19 @@ def _built(request: GridRequest, name: str) -> _Known:
     return known
 
 
-def elsewhere(request: GridRequest, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns, in a process of its own unless one is not wanted. Raises UserError if it does."""
+def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, in a process of its own unless one is not wanted.
+
+    Raises UserError if it does, or if `what` is broken.
+    """
     if request.in_process:
         return function(*arguments)
-    from ..harness.process import ask
+    from ..harness.process import Died, ask
 
-    return ask(function, *arguments, patience=request.cell_timeout)
+    try:
+        return ask(function, *arguments, patience=request.cell_timeout)
+    except Died as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def run_cells(
@@ -312,7 +318,7 @@ def categories_of(request: GridRequest, planned: Sequence[Any]) -> list[str]:
 
     threats = request.threats(planned)
     if registry.is_foreign("datasets", request.dataset):
-        found: list[str] = elsewhere(request, _categories, request, threats)
+        found: list[str] = elsewhere(request, request.dataset, _categories, request, threats)
         return found
     return _categories(request, threats)
 

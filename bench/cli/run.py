@@ -33,7 +33,10 @@ class RunRequest(GridRequest):
     save_images: int | None
 
     def planned(self) -> list[Planned]:
-        return attacks_elsewhere(self) if _foreign(self) else planned_attacks(self)
+        if not _foreign(self):
+            return planned_attacks(self)
+        planned: list[Planned] = elsewhere(self, ", ".join(self.attacks), planned_attacks, self)
+        return planned
 
     def threats(self, planned: Sequence[Planned]) -> list[ThreatModel]:
         return [attack.threat for attack in planned]
@@ -67,17 +70,6 @@ def _foreign(request: RunRequest) -> bool:
 
     named = [*request.attacks, *request.attack_params.values()]
     return any(registry.is_foreign("attacks", name) or ".py" in name for name in named)
-
-
-def attacks_elsewhere(request: RunRequest) -> list[Planned]:
-    """The same as `planned_attacks`, in a process of its own. Raises UserError, also if that ends."""
-    from ..harness.process import Died
-
-    try:
-        planned: list[Planned] = elsewhere(request, planned_attacks, request)
-    except Died as error:
-        raise UserError(f"{', '.join(request.attacks)}: {error}") from None
-    return planned
 
 
 def planned_attacks(request: RunRequest) -> list[Planned]:

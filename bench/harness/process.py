@@ -84,16 +84,16 @@ def run_cells(job: Job, name: str, screen: Screen, patience: float | None = None
 
 
 def ask(function: Callable[..., Any], *arguments: Any, patience: float | None = None) -> Any:
-    """What a function returns, called in a process of its own. Raises UserError if it does, or if it never returns.
+    """What a function returns, called in a process of its own; what goes there and comes back is pickled.
 
-    What goes there and comes back is pickled.
+    Raises UserError if it does; Died, which speaks of "it", if it raises anything else or never returns.
     """
     with Child(partial(_answer, function, arguments), patience) as child:
         for event in child.events():
             if isinstance(event, Finished):
                 return event.value
             if isinstance(event, Failed):
-                raise UserError(event.why)
+                raise (Died if event.unexpected else UserError)(event.why)
     raise AssertionError("events end with an error")
 
 

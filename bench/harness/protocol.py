@@ -57,6 +57,8 @@ class Failed(NamedTuple):
     """The cell that runs now, or before any of them everything, has failed."""
 
     why: str
+    unexpected: bool = False
+    """No UserError, which would name what it is about: `why` speaks of "it"."""
 
 
 Event = Planned | Rows | Told | FitStep | Finished | Failed
@@ -105,7 +107,7 @@ class Reports:
         except BaseException as error:
             if self.stopped:
                 raise
-            self.send(Failed(f"it raised {where_it_failed(error)}"))
+            self.send(Failed(f"it raised {where_it_failed(error)}", unexpected=True))
 
 
 class _Steps(Progress):
