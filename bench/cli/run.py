@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import UserError
 from .common import assignments, known, names, option, share_out, whole
 from .grid import GridRequest, elsewhere, images_and_place
 

@@ -28,7 +28,7 @@ from ..errors import UserError
 from .protocol import Failed, Finished, FitStep, Planned, Reports, Rows, Told
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOAD = ["torch", "bench.harness.evaluate", "bench.harness.certify"]
+PRELOAD = ["torch", "bench.harness.process", "bench.harness.evaluate", "bench.harness.certify"]
 GRACE = 2.0  # seconds that a process has to end by itself
 
 Job = Callable[[Reports, int], None]
