@@ -8,7 +8,11 @@ IMPORTS = """
 import ctypes, os, resource, signal, sys, threading, time, warnings
 """
 HEAD = f"{IMPORTS}{MEAN}\nclass Odd(BaseException):\n    pass\n\nclass Broken(Mean):\n"
-SEGMENT, DTYPE, MODE = "ctypes.string_at(0)", "torch.set_default_dtype(torch.float64)", "torch.set_grad_enabled(False)"
+SEGMENT, DTYPE, MODE = (
+    "ctypes.string_at(0)",
+    "torch.set_default_dtype(torch.float64)",
+    "torch.set_grad_enabled(not torch.is_grad_enabled())",
+)
 
 
 def at_import(line: str) -> str:
@@ -82,7 +86,7 @@ KINDS = QUICK | {
     "nan": (scored("super().score(x) * float('nan')"), "nan"),
     "inf": (scored("super().score(x) * float('inf')"), "must be finite"),
     "constant": (scored("super().score(x) * 0"), "a constant score"),
-    "a score per pixel": (scored("x.mean(1)"), "got (1, 16, 16) torch.float32"),
+    "a score per pixel": (scored("x.mean(1)"), "16, 16) torch.float32"),
     "one score for all": (scored("x.mean()"), "got () torch.float32"),
     "no tensor": (scored("[1.0] * len(x)"), "got list"),
     "nothing": (scored("None"), "got NoneType"),

@@ -56,7 +56,7 @@ def each_is_one_line(run_cli: Run, tmp_path: Path, tree: Path, kinds: Mapping[st
     sources = {kind: source for kind, (source, _) in kinds.items()}
     code, lines, finished = run_beside_a_healthy_one(run_cli, tmp_path, tree, sources)
     said = {kind: found for kind, found in lines.items() if len(found) != 1 or kinds[kind][1] not in found[0]}
-    assert not said
+    assert not said, "\n".join(f"{kind}: {found}" for kind, found in said.items())
     assert code == 2 and finished == {"Mean"}
 
 
@@ -72,7 +72,7 @@ def test_every_kind_of_broken_detector(run_cli: Run, tmp_path: Path, tree: Path)
 @pytest.mark.slow
 def test_what_harms_nobody_but_itself_has_its_rows(run_cli: Run, tmp_path: Path, tree: Path) -> None:
     code, lines, finished = run_beside_a_healthy_one(run_cli, tmp_path, tree, HARMLESS)
-    assert code == 0 and not any(lines.values())
+    assert code == 0 and not any(lines.values()), lines
     assert finished == {"Mean", *(f"Broken{i}" for i in range(len(HARMLESS)))}
 
 

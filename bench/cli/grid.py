@@ -196,7 +196,7 @@ def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iter
     given = _shares(request, {name: known[name] for name in chosen})
     for name in chosen:
         if why := known[name].failure:
-            yield Chosen(name, {}, Failure(name, why))
+            yield Chosen(name, {}, Failure(name, why, name))
             continue
         try:
             if not foreign[name]:
@@ -253,11 +253,11 @@ def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *ar
     """
     if request.in_process:
         return function(*arguments)
-    from ..harness.process import Died, ask
+    from ..harness.process import Broken, ask
 
     try:
         return ask(function, *arguments, patience=request.cell_timeout)
-    except Died as error:
+    except Broken as error:
         raise UserError(f"{what}: {error}") from None
 
 
@@ -269,7 +269,7 @@ def run_cells(
 
     if not request.in_process:
         job = partial(_job, request, chosen, category, planned)
-        yield from process.run_cells(job, f"{chosen.name} on {category}", bars, request.cell_timeout)
+        yield from process.run_cells(job, chosen.name, bars, request.cell_timeout)
         return
     for label, run in _cells(request, chosen, category, planned, bars.fit(chosen.name), bars.tell):
         try:
@@ -355,10 +355,10 @@ def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:
     """
     _show([folder for folder in cells if isinstance(folder, Path)], results)
     failures = [failure for failure in cells if not isinstance(failure, Path)]
-    cells_of: dict[str, list[str]] = {}
-    for cell, why in failures:
-        cells_of.setdefault(why, []).append(cell)
-    for why, which in cells_of.items():
+    cells_of: dict[tuple[str, str], list[str]] = {}
+    for cell, why, whose in failures:
+        cells_of.setdefault((why, whose), []).append(cell)
+    for (why, _), which in cells_of.items():
         more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
         complain(f"{which[0]}{more}: {why}")
     return 2 if failures else 0

@@ -51,9 +51,15 @@ class Failure(NamedTuple):
 
     cell: str
     why: str
+    whose: str = ""
+    """Name of the detector, where `why` speaks of "it"."""
 
 
-class Died(UserError):
+class Broken(UserError):
+    """Something happened that nobody foresaw; the message speaks of "it"."""
+
+
+class Died(Broken):
     """The process ended before it had said all, or was stopped because it took too long."""
 
 
@@ -71,30 +77,38 @@ def run_cells(job: Job, name: str, screen: Screen, patience: float | None = None
             try:
                 labels = child.planned(screen)
             except UserError as error:
-                yield from (Failure(label, str(error)) for label in (labels[done:] if labels else (name,)))
+                yield from (_failure(label, error, name) for label in (labels[done:] if labels else (name,)))
                 return
             alive = True
             while alive and done < len(labels):
                 try:
                     end: Path | Failure = child.cell(labels[done], screen)
                 except UserError as error:
-                    end, alive = Failure(labels[done], str(error)), not isinstance(error, Died)
+                    end, alive = _failure(labels[done], error, name), not isinstance(error, Died)
                 done += 1
                 yield end
+
+
+def _failure(label: str, error: UserError, name: str) -> Failure:
+    return Failure(label, str(error), name if isinstance(error, Broken) else "")
 
 
 def ask(function: Callable[..., Any], *arguments: Any, patience: float | None = None) -> Any:
     """What a function returns, called in a process of its own; what goes there and comes back is pickled.
 
-    Raises UserError if it does; Died, which speaks of "it", if it raises anything else or never returns.
+    Raises UserError if it does; Broken if it raises anything else or never returns.
     """
     with Child(partial(_answer, function, arguments), patience) as child:
         for event in child.events():
             if isinstance(event, Finished):
                 return event.value
             if isinstance(event, Failed):
-                raise (Died if event.unexpected else UserError)(event.why)
+                raise _error(event)
     raise AssertionError("events end with an error")
+
+
+def _error(event: Failed) -> UserError:
+    return Broken(event.why) if event.unexpected else UserError(event.why)
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], reports: Reports) -> None:
@@ -145,7 +159,7 @@ class Child:
             if isinstance(event, Planned):
                 return event.labels
             if isinstance(event, Failed):
-                raise UserError(event.why)
+                raise _error(event)
             if isinstance(event, Told):
                 screen.tell(event.sentence)
         raise AssertionError("events end with an error")
@@ -167,7 +181,7 @@ class Child:
                     case Finished():
                         return Path(event.value)
                     case Failed():
-                        raise UserError(event.why)
+                        raise _error(event)
         raise AssertionError("events end with an error")
 
     def events(self) -> Iterator[Any]:
