@@ -44,6 +44,8 @@ DEFAULTS = RunRequest(
     device="auto",
     results=Path("results"),
     force=False,
+    cell_timeout=None,
+    in_process=False,
 )
 
 

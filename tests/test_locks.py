@@ -32,12 +32,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 class Slow(Mean):
-    '''Writes down who has fitted it, and who has scored once there are rows; the first waits there if it is told to.'''
+    '''Writes down which run has fitted it, and which scored after the first rows; the first waits if it is told to.'''
 
     def held(self, what):
         with (HERE / f"{what} by").open("a") as file:
-            file.write(f"{os.getpid()}\\n")
-        first = (HERE / f"{what} by").read_text().split()[0] == str(os.getpid())
+            file.write(os.environ["RUN"] + "\\n")
+        first = (HERE / f"{what} by").read_text().split()[0] == os.environ["RUN"]
         while first and (HERE / f"hold {what}").exists():
             time.sleep(0.02)
 
@@ -66,11 +66,13 @@ class Started:
     """`bench run` or `bench certify` of the slow detector, in a process of its own."""
 
     def __init__(self, place: Path, *more: str, command: str = "run"):
-        self.log = place / f"log {len(list(place.glob('log *')))}"
+        self.name = str(len(list(place.glob("log *"))))
+        self.log = place / f"log {self.name}"
         words = [command, "--detector", "slow.py:Slow", "--dataset", "folder", "--data-root", "images"]
         words += ["--image-size", "16", "--batch-size", "2", "--results", "results", *more]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "bench.cli", *words], cwd=place, stderr=log)
+            command_line, named = [sys.executable, "-m", "bench.cli", *words], {**os.environ, "RUN": self.name}
+            self.process = subprocess.Popen(command_line, cwd=place, stderr=log, env=named)
 
     @property
     def said(self) -> str:
@@ -129,7 +131,7 @@ def test_the_second_of_two_runs_waits_says_so_once_and_reads_the_finished_cell(p
     assert (first.ends(), second.ends()) == (0, 0), first.said + second.said
     assert second.said.count("waiting for another process that works on results/folder/widget/Slow") == 1
     assert "already there" in second.said
-    assert who(place, "score") == who(place, "fit") == {str(first.process.pid)}
+    assert who(place, "score") == who(place, "fit") == {first.name}
     rows = rows_of(place)
     assert len(rows) == 13 and len(set(rows)) == 13
     nothing_is_left(place)
@@ -157,7 +159,7 @@ def test_force_waits_for_a_run_and_then_starts_over(place: Path, hold: Any) -> N
     until(lambda: waiting(second), first, second)
     hold("score", go=True)
     assert (first.ends(), second.ends()) == (0, 0), first.said + second.said
-    assert who(place, "score") == {str(first.process.pid), str(second.process.pid)}
+    assert who(place, "score") == {first.name, second.name}
     assert len(rows_of(place)) == 13
     nothing_is_left(place)
 
@@ -181,7 +183,7 @@ def test_a_detector_is_fitted_by_one_process(place: Path, hold: Any) -> None:
     assert "waiting for another process that fits Slow on folder/widget" in second.said
     hold("fit", go=True)
     assert (first.ends(), second.ends()) == (0, 0), first.said + second.said
-    assert who(place, "fit") == {str(first.process.pid)}
+    assert who(place, "fit") == {first.name}
     nothing_is_left(place)
 
 
@@ -193,7 +195,7 @@ def test_a_fit_is_made_again_after_its_process_was_killed(place: Path, hold: Any
     until(lambda: waiting(second), first, second)
     first.process.send_signal(signal.SIGKILL)
     assert second.ends() == 0, second.said
-    assert who(place, "fit") == {str(first.process.pid), str(second.process.pid)}
+    assert who(place, "fit") == {first.name, second.name}
 
 
 def test_two_certificates_draw_once(place: Path, hold: Any) -> None:

@@ -166,7 +166,7 @@ def test_all_is_every_whole_detector(run_cli: Run, tmp_path: Path, monkeypatch: 
     from bench.harness import evaluate as api
 
     monkeypatch.setattr(api, "evaluate", evaluate_none)
-    options = ["--category", "brick", "--device", "cpu", "--results", tmp_path / "r"]
+    options = ["--in-process", "--category", "brick", "--device", "cpu", "--results", tmp_path / "r"]
     backbone = ["--param", "backbone=mobilenetv2_100", "--param", "weights=random"]
     code, _, err = run_cli("run", "--detector", "all,diffpure+autoencoder", *backbone, *options)
     rows = registry.listing("detectors")

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 
 from ..core.exact import read_number
 from ..errors import UserError
 from .common import known, names, option, whole
-from .grid import (
-    ALL,
-    Failure,
-    GridRequest,
-    beds_of,
-    detectors_of,
-    images_and_place,
-    refuse_what_cannot_be_used,
-    said_at_the_end,
-)
+from .grid import ALL, GridRequest, beds_of, images_and_place
 
 if TYPE_CHECKING:
     from ..core.data import Data
+    from ..core.progress import Monitor, Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
-    from .progress import Bars
 
 RADIUS = "0.2"
 
@@ -45,77 +38,63 @@ class CertifyRequest(GridRequest):
     alpha: float
     center: str | None
 
-    def carry_out(self) -> int:
-        """Everything that can be wrong is looked at before any work; then the cells, one by one."""
-        from .progress import Bars
+    budget: ClassVar = "--radius"
+    outer: ClassVar = "smoothed+"  # OUTER of engine/certifier.py, which imports torch
+
+    def planned(self) -> list[ThreatModel]:
+        """The balls, each once."""
+        from ..core.threat import ThreatModel
+        from ..harness.certify import parse_radius
 
         if self.norm != "l2":
             _refuse_norm(self)
-        radii = _radii(self)
-        refuse_what_cannot_be_used(self)
-        with Bars() as bars:
-            specs = _smoothed(self, bars)
-            beds = beds_of(self, radii, "--radius")
-            cells = [cell for bed in beds for spec in specs for cell in _cells(self, bed, spec, radii, bars)]
-        return said_at_the_end(cells, self.results)
+        found = {ThreatModel("l2", parse_radius(text), self.targets) for text in self.radii or (RADIUS,)}
+        return sorted(found, key=lambda threat: threat.eps)
+
+    def typed(self) -> list[str]:
+        return [name if name.startswith(self.outer) or name == ALL else self.outer + name for name in self.detectors]
+
+    def threats(self, planned: Sequence[ThreatModel]) -> list[ThreatModel]:
+        return list(planned)
+
+    def specs(self, name: str, given: Mapping[str, str], progress: Progress, tell: Tell) -> list[DetectorSpec]:
+        """Behind noise of every sigma."""
+        from ..harness.certify import candidate
+
+        return [
+            candidate(name, sigma, given, self.seed, self.device, progress=progress, tell=tell) for sigma in self.sigmas
+        ]
+
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[ThreatModel]) -> Iterator[Cell]:
+        from ..engine.certifier import OUTER
+
+        sigma = spec.values[OUTER]["sigma"]
+        for threat in planned:
+            label = f"{spec.label} on {bed.category}: certificate, sigma {sigma:g}, {threat}"
+            yield label, partial(_certify, self, bed, spec, threat)
 
 
-def _radii(request: CertifyRequest) -> list[ThreatModel]:
-    """The balls, each once, the smaller ones first."""
-    from ..core.threat import ThreatModel
-    from ..harness.certify import parse_radius
-
-    found = {ThreatModel("l2", parse_radius(text), request.targets) for text in request.radii or (RADIUS,)}
-    return sorted(found, key=lambda threat: threat.eps)
-
-
-def _smoothed(request: CertifyRequest, bars: Bars) -> list[DetectorSpec]:
-    """Every detector behind noise of every sigma."""
-    from ..engine.certifier import OUTER
-    from ..harness.certify import candidate
-
-    outer = f"{OUTER}+"
-    if request.center is not None:
-        request = replace(request, params={**request.params, f"{OUTER}.center": request.center})
-    typed = [name if name.startswith(outer) or name == ALL else outer + name for name in request.detectors]
-    return [
-        candidate(bare.name, sigma, bare.given, bare.seed, bare.device, progress=bare.progress, tell=bare.tell)
-        for bare in detectors_of(request, typed, bars, outer)
-        for sigma in request.sigmas
-    ]
-
-
-def _cells(
-    request: CertifyRequest, bed: Data, spec: DetectorSpec, radii: Sequence[ThreatModel], bars: Bars
-) -> Iterator[Path | Failure]:
-    """Certify one detector and category in every radius; what fails is said, and the others go on."""
+def _certify(request: CertifyRequest, bed: Data, spec: DetectorSpec, threat: ThreatModel, monitor: Monitor) -> Path:
+    """One detector and category in one radius: the cell's folder."""
     from ..core.threat import eps_text
-    from ..engine.certifier import OUTER
     from ..harness.certify import certify
 
-    sigma = spec.values[OUTER]["sigma"]
-    for threat in radii:
-        label = f"{spec.label} on {bed.category}: certificate, sigma {sigma:g}, {threat}"
-        try:
-            with bars.cell(label) as monitor:
-                rows = certify(
-                    spec,
-                    bed,
-                    eps_text(threat.eps),
-                    samples=request.samples,
-                    alpha=request.alpha,
-                    goal=request.goal,
-                    targets=request.targets,
-                    results=request.results,
-                    seed=request.seed,
-                    limit=request.limit,
-                    batch_size=request.batch_size,
-                    force=request.force,
-                    monitor=monitor,
-                )
-            yield Path(rows.attrs["folder"])
-        except UserError as error:
-            yield Failure(label, str(error))
+    rows = certify(
+        spec,
+        bed,
+        eps_text(threat.eps),
+        samples=request.samples,
+        alpha=request.alpha,
+        goal=request.goal,
+        targets=request.targets,
+        results=request.results,
+        seed=request.seed,
+        limit=request.limit,
+        batch_size=request.batch_size,
+        force=request.force,
+        monitor=monitor,
+    )
+    return Path(rows.attrs["folder"])
 
 
 def _refuse_norm(request: CertifyRequest) -> NoReturn:
@@ -211,4 +190,6 @@ def command(**options: Any) -> CertifyRequest:
     Puts each detector behind Gaussian noise (its score becomes the median over draws) and bounds that score over the
     l2 ball of each radius: certified AUROC and accuracy, which no attack can break.
     """
+    if options["center"] is not None:
+        options["params"] = {**options["params"], "smoothed.center": options["center"]}
     return CertifyRequest(**options)

@@ -1,14 +1,20 @@
-"""What `run` and `certify` share: detectors times categories, prepared before any work, and what is said at the end."""
+"""What `run` and `certify` share: detectors times categories, prepared before any work, and what is said at the end.
+
+Whatever is not ours is imported in processes of its own (harness/process.py): it may end them, and not the run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
+from ..core.exact import read_number
 from ..errors import UserError
 from .common import (
     DEVICE,
@@ -28,7 +34,10 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..core.data import Data
+    from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.process import Failure
+    from ..harness.protocol import Cell, Reports
     from ..plugins.fitting import DetectorSpec
     from .progress import Bars
 
@@ -56,6 +65,61 @@ class GridRequest(Request):
     device: str
     results: Path
     force: bool
+    cell_timeout: float | None
+    """In seconds."""
+    in_process: bool
+
+    budget: ClassVar = "--eps"
+    """The option that sets the size of the balls."""
+    outer: ClassVar = ""
+    """Goes in front of the detectors that `all` stands for."""
+
+    def carry_out(self) -> int:
+        """Everything that can be wrong is looked at before any work; then the cells, one by one."""
+        from .progress import Bars
+
+        planned = self.planned()
+        refuse_what_cannot_be_used(self)
+        with Bars() as bars:
+            detectors = list(detectors_of(self, self.typed(), bars))
+            categories = categories_of(self, planned)
+            ends = [
+                end
+                for category in categories
+                for chosen in detectors
+                if not chosen.failure
+                for end in run_cells(self, chosen, category, planned, bars)
+            ]
+        return said_at_the_end([*(c.failure for c in detectors if c.failure), *ends], self.results)
+
+    def typed(self) -> list[str]:
+        """The detectors; `all` stays as it is."""
+        return list(self.detectors)
+
+    @abstractmethod
+    def planned(self) -> Sequence[Any]:
+        """What is to be done with every detector on every category, the smaller balls first. Raises UserError."""
+
+    @abstractmethod
+    def threats(self, planned: Sequence[Any]) -> list[ThreatModel]:
+        """Of `planned`."""
+
+    @abstractmethod
+    def specs(self, name: str, given: Mapping[str, str], progress: Progress, tell: Tell) -> list[DetectorSpec]:
+        """What a name stands for, with its parameters."""
+
+    @abstractmethod
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Cell]:
+        """Of one detector on one category."""
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    seconds = read_number(text)
+    if seconds is None or seconds <= 0:
+        raise UserError(f"--cell-timeout {text} must be a number of seconds above 0")
+    return float(seconds)
 
 
 images_and_place = together(
@@ -76,14 +140,11 @@ images_and_place = together(
     DEVICE,
     RESULTS,
     click.option("--force", is_flag=True, help="redo finished cells"),
+    option("--cell-timeout", callback=_seconds, metavar="SECONDS",
+           help="a cell that takes longer, its fit included, is stopped and fails  [default: none]"),
+    click.option("--in-process", is_flag=True,
+                 help="no process per detector: for a debugger; a detector that ends its process ends the run"),
 )  # fmt: skip
-
-
-class Failure(NamedTuple):
-    """A cell that has no result, and why."""
-
-    cell: str
-    why: str
 
 
 def refuse_what_cannot_be_used(request: GridRequest) -> None:
@@ -98,32 +159,143 @@ def refuse_what_cannot_be_used(request: GridRequest) -> None:
         raise UserError(f"--results {request.results}: {there} is a file; a folder is expected")
 
 
-def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars, outer: str = "") -> list[DetectorSpec]:
+class Chosen(NamedTuple):
+    """A detector of a run."""
+
+    name: str
+    """As typed."""
+    given: Mapping[str, str]
+    """Its parameters."""
+    failure: Failure | None = None
+    """It has no cells, and why."""
+
+
+class _Known(NamedTuple):
+    """What must be known of a detector before its cells."""
+
+    accepted: frozenset[str]
+    """Names of its parameters; those that it cannot say are nobody's."""
+    owners: tuple[str, ...] = ()
+    """Names of its parts."""
+    failure: str = ""
+
+
+def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iterator[Chosen]:
     """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least.
 
-    outer: goes in front of those that `all` stands for.
+    Of ours, what cannot be built is a UserError: a parameter is out of range. Others fail by themselves.
     """
-    from ..plugins.fitting import DetectorSpec
-    from .progress import FitBar
+    from ..core.progress import Progress
+    from ..harness.process import Failure
+    from ..plugins.fitting import is_foreign
 
-    chosen = _every(typed, request.device, bars, outer) if ALL in typed else list(typed)
-    given: dict[str, dict[str, str]] = {name: {} for name in chosen}
-    specs = {
-        name: DetectorSpec(name, given[name], request.seed, request.device, FitBar(bars, name), bars.tell)
-        for name in chosen
-    }
-    accepted = {name: spec.accepted for name, spec in specs.items()}  # an unknown name is said first
-    owners = [part.plugin.name for spec in specs.values() for part in spec.parts]
-    for name, share in share_out("--param", request.params, accepted, owners).items():
-        given[name].update(share)
-    for name, spec in specs.items():
+    chosen = _every(typed, request.device, bars, request.outer) if ALL in typed else list(typed)
+    foreign = {name: is_foreign(name) for name in chosen}
+    known = {name: _known(name) for name in chosen if not foreign[name]}  # an unknown name is said first
+    known |= {name: _tried(request, name) for name in chosen if foreign[name]}
+    given = _shares(request, {name: known[name] for name in chosen})
+    for name in chosen:
+        if why := known[name].failure:
+            yield Chosen(name, {}, Failure(name, why, name))
+            continue
         try:
-            spec.build()  # a parameter out of range is said now
+            if not foreign[name]:
+                request.specs(name, given[name], Progress(), bars.tell)[0].build()  # out of range is said now
         except UserError:
             if name in typed:
                 raise
             # of `all`, one that cannot be built is reported with its cells
-    return list(specs.values())
+        yield Chosen(name, given[name])
+
+
+def _shares(request: GridRequest, known: Mapping[str, _Known]) -> Mapping[str, Mapping[str, str]]:
+    """Detector -> its parameters. One that could not be imported may be the one that has a parameter."""
+    accepted = {name: one.accepted for name, one in known.items()}
+    given = request.params
+    if any(one.failure for one in known.values()):
+        given = {key: value for key, value in given.items() if any(key in keys for keys in accepted.values())}
+    return share_out("--param", given, accepted, [owner for one in known.values() for owner in one.owners])
+
+
+def _known(name: str) -> _Known:
+    from ..plugins.fitting import DetectorSpec
+
+    spec = DetectorSpec(name)
+    return _Known(frozenset(spec.accepted), tuple(part.plugin.name for part in spec.parts))
+
+
+def _tried(request: GridRequest, name: str) -> _Known:
+    """Of a detector that is not ours: imported and built elsewhere."""
+    try:
+        known: _Known = elsewhere(request, "detector", _built, request, name)
+    except UserError as error:
+        return _Known(frozenset(), failure=str(error))
+    return known
+
+
+def _built(request: GridRequest, name: str) -> _Known:
+    """What is known once it was built with those parameters that it has."""
+    from ..core.progress import Progress, to_log
+
+    known = _known(name)
+    given = {key: value for key, value in request.params.items() if key in known.accepted}
+    try:
+        request.specs(name, given, Progress(), to_log)[0].build()
+    except UserError as error:
+        return known._replace(failure=str(error))
+    return known
+
+
+def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, in a process of its own unless one is not wanted.
+
+    Raises UserError if it does, or if `what` is broken.
+    """
+    if request.in_process:
+        return function(*arguments)
+    from ..harness.process import Broken, ask
+
+    try:
+        return ask(function, *arguments, patience=request.cell_timeout)
+    except Broken as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def run_cells(
+    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], bars: Bars
+) -> Iterator[Path | Failure]:
+    """All of one detector on one category; what fails is said, and the others go on."""
+    from ..harness import process
+
+    if not request.in_process:
+        job = partial(_job, request, chosen, category, planned)
+        yield from process.run_cells(job, chosen.name, bars, request.cell_timeout)
+        return
+    for label, run in _cells(request, chosen, category, planned, bars.fit(chosen.name), bars.tell):
+        try:
+            with bars.cell(label) as monitor:
+                yield run(monitor)
+        except UserError as error:
+            yield process.Failure(label, str(error))
+
+
+def _job(
+    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], reports: Reports, first: int
+) -> None:
+    """In the process of a detector on a category."""
+    from ..system.memory import keep_freed_memory
+
+    keep_freed_memory()
+    cells = _cells(request, chosen, category, planned, reports.fit(chosen.name), reports.tell)
+    reports.run(list(cells), first)
+
+
+def _cells(
+    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], progress: Progress, tell: Tell
+) -> Iterator[Cell]:
+    bed = _bed(request, category)
+    for spec in request.specs(chosen.name, chosen.given, progress, tell):
+        yield from request.cells(bed, spec, planned)
 
 
 def _every(typed: Sequence[str], device: str, bars: Bars, outer: str) -> list[str]:
@@ -140,22 +312,40 @@ def _every(typed: Sequence[str], device: str, bars: Bars, outer: str) -> list[st
     return chosen
 
 
-def beds_of(request: GridRequest, threats: Iterable[ThreatModel] = (), option: str = "--eps") -> list[Data]:
-    """The categories that were asked for, on which each of the threat models means something."""
-    from ..plugins.lookup import categories, load_data
+def categories_of(request: GridRequest, planned: Sequence[Any]) -> list[str]:
+    """Those that were asked for, on which each of the threat models means something."""
+    from ..plugins import registry
+
+    threats = request.threats(planned)
+    if registry.is_foreign("datasets", request.dataset):
+        found: list[str] = elsewhere(request, request.dataset, _categories, request, threats)
+        return found
+    return _categories(request, threats)
+
+
+def _categories(request: GridRequest, threats: Iterable[ThreatModel]) -> list[str]:
+    return [bed.category for bed in beds_of(request, threats)]
+
+
+def beds_of(request: GridRequest, threats: Iterable[ThreatModel] = ()) -> list[Data]:
+    """The categories that were asked for. Raises UserError where one of the threat models means nothing there."""
+    from ..plugins.lookup import categories
 
     every = categories(request.dataset, request.data_root)
     wanted = every if request.categories == (ALL,) else request.categories
-    beds = [
-        load_data(request.dataset, category=name, root=request.data_root, image_size=request.image_size)
-        for name in wanted
-    ]
+    beds = [_bed(request, name) for name in wanted]
     threats = list(threats)
     for bed in beds:
         bed.limited(request.limit)
         for threat in threats:
-            threat.refuse_longer(bed.image_size, option)
+            threat.refuse_longer(bed.image_size, request.budget)
     return beds
+
+
+def _bed(request: GridRequest, category: str) -> Data:
+    from ..plugins.lookup import load_data
+
+    return load_data(request.dataset, category=category, root=request.data_root, image_size=request.image_size)
 
 
 def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:
@@ -164,11 +354,11 @@ def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:
     cells: the folders of those that are finished, and those that are not.
     """
     _show([folder for folder in cells if isinstance(folder, Path)], results)
-    failures = [failure for failure in cells if isinstance(failure, Failure)]
-    cells_of: dict[str, list[str]] = {}
-    for cell, why in failures:
-        cells_of.setdefault(why, []).append(cell)
-    for why, which in cells_of.items():
+    failures = [failure for failure in cells if not isinstance(failure, Path)]
+    cells_of: dict[tuple[str, str], list[str]] = {}
+    for cell, why, whose in failures:
+        cells_of.setdefault((why, whose), []).append(cell)
+    for (why, _), which in cells_of.items():
         more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
         complain(f"{which[0]}{more}: {why}")
     return 2 if failures else 0

@@ -42,6 +42,10 @@ class Bars:
     def tell(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
+    def fit(self, name: str) -> Progress:
+        """Shows the fit of one detector."""
+        return FitBar(self, name)
+
     @contextlib.contextmanager
     def cell(self, label: str) -> Iterator[Monitor]:
         """Shows one cell; the bar appears when its first batch begins."""

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import UserError
 from .common import assignments, known, names, option, share_out, whole
-from .grid import (
-    Failure,
-    GridRequest,
-    beds_of,
-    detectors_of,
-    images_and_place,
-    refuse_what_cannot_be_used,
-    said_at_the_end,
-)
+from .grid import GridRequest, elsewhere, images_and_place
 
 if TYPE_CHECKING:
     from ..core.data import Data
+    from ..core.progress import Monitor, Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
-    from .progress import Bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +31,24 @@ class RunRequest(GridRequest):
     draws: int | None
     save_images: int | None
 
-    def carry_out(self) -> int:
-        """Everything that can be wrong is looked at before any work; then the cells, one by one."""
-        from .progress import Bars
+    def planned(self) -> list[Planned]:
+        if not _foreign(self):
+            return planned_attacks(self)
+        planned: list[Planned] = elsewhere(self, ", ".join(self.attacks), planned_attacks, self)
+        return planned
 
-        planned = planned_attacks(self)
-        refuse_what_cannot_be_used(self)
-        with Bars() as bars:
-            specs = detectors_of(self, self.detectors, bars)
-            beds = beds_of(self, [attack.threat for attack in planned])
-            cells = [cell for bed in beds for spec in specs for cell in _cells(self, bed, spec, planned, bars)]
-        return said_at_the_end(cells, self.results)
+    def threats(self, planned: Sequence[Planned]) -> list[ThreatModel]:
+        return [attack.threat for attack in planned]
+
+    def specs(self, name: str, given: Mapping[str, str], progress: Progress, tell: Tell) -> list[DetectorSpec]:
+        from ..plugins.fitting import DetectorSpec
+
+        return [DetectorSpec(name, given, self.seed, self.device, progress, tell)]
+
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Planned]) -> Iterator[Cell]:
+        for attack in planned:
+            label = f"{spec.label} on {bed.category}: {attack.label}"
+            yield label, partial(_run, self, bed, spec, attack, planned)
 
 
 class Planned(NamedTuple):
@@ -61,6 +61,14 @@ class Planned(NamedTuple):
     @property
     def label(self) -> str:
         return f"{self.name.removesuffix(f'-{self.threat.norm}')} {self.threat}"
+
+
+def _foreign(request: RunRequest) -> bool:
+    """Whether an attack is not ours, or a parameter of one names what is not."""
+    from ..plugins import registry
+
+    named = [*request.attacks, *request.attack_params.values()]
+    return any(registry.is_foreign("attacks", name) or ".py" in name for name in named)
 
 
 def planned_attacks(request: RunRequest) -> list[Planned]:
@@ -93,39 +101,38 @@ def _attack_params(request: RunRequest) -> dict[str, dict[str, str]]:
     }
 
 
-def _cells(
-    request: RunRequest, bed: Data, spec: DetectorSpec, planned: Sequence[Planned], bars: Bars
-) -> Iterator[Path | Failure]:
-    """Run every attack on one detector and category; what fails is said, and the others go on."""
+def _run(
+    request: RunRequest,
+    bed: Data,
+    spec: DetectorSpec,
+    attack: Planned,
+    planned: Sequence[Planned],
+    monitor: Monitor,
+) -> Path:
+    """One attack on one detector and category: the cell's folder."""
     from ..harness.evaluate import evaluate
 
-    for attack in planned:
-        threat = attack.threat
-        sweep = [a.threat for a in planned if a.name == attack.name and a.threat.norm == threat.norm]
-        label = f"{spec.label} on {bed.category}: {attack.label}"
-        try:
-            with bars.cell(label) as monitor:
-                rows = evaluate(
-                    spec,
-                    bed,
-                    attack.name,
-                    threat,
-                    attack_params=attack.params,
-                    results=request.results,
-                    seed=request.seed,
-                    limit=request.limit,
-                    draws=request.draws,
-                    goal=request.goal,
-                    smaller=[ball for ball in sweep if ball.eps < threat.eps],
-                    keep_images=any(ball.eps > threat.eps for ball in sweep),
-                    save_images=request.save_images,
-                    batch_size=request.batch_size,
-                    force=request.force,
-                    monitor=monitor,
-                )
-            yield Path(rows.attrs["folder"])
-        except UserError as error:
-            yield Failure(label, str(error))
+    threat = attack.threat
+    sweep = [a.threat for a in planned if a.name == attack.name and a.threat.norm == threat.norm]
+    rows = evaluate(
+        spec,
+        bed,
+        attack.name,
+        threat,
+        attack_params=attack.params,
+        results=request.results,
+        seed=request.seed,
+        limit=request.limit,
+        draws=request.draws,
+        goal=request.goal,
+        smaller=[ball for ball in sweep if ball.eps < threat.eps],
+        keep_images=any(ball.eps > threat.eps for ball in sweep),
+        save_images=request.save_images,
+        batch_size=request.batch_size,
+        force=request.force,
+        monitor=monitor,
+    )
+    return Path(rows.attrs["folder"])
 
 
 @click.command(

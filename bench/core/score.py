@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .detector import Detector, Hints
+from .manners import left_as_it_was
 from .plain_score import plain_score
 from .rng import Rng
 
@@ -74,7 +75,8 @@ class Score:
         """
         method = self.detector.score_with_evidence if wanted else self.detector.score
         try:
-            found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
+            with left_as_it_was(self.name, "score", x):
+                found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
             scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):
             raise  # whoever chose the batch takes a smaller one
@@ -160,7 +162,7 @@ def _what(value: object) -> str:
     )
 
 
-def where_it_failed(error: Exception) -> str:
+def where_it_failed(error: BaseException) -> str:
     """One line: the kind of error, its first line, and the innermost place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..core import parameters
 from ..core.data import BATCH_SIZE, Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
+from ..core.manners import left_as_it_was
 from ..core.progress import Progress, Tell, to_log
 from ..core.rng import fit_seed
 from ..core.score import where_it_failed
@@ -61,7 +62,8 @@ class DetectorSpec:
     def plugin(self) -> registry.Plugin:
         """Of the outer part."""
         outer, rest = split(self.name)
-        plugin = registry.load("detectors", outer)
+        with left_as_it_was(outer, "its module"):
+            plugin = registry.load("detectors", outer)
         if rest is None and issubclass(plugin.target, Wrapper):
             raise UserError(
                 f"{plugin.name} goes before a detector: {plugin.name}+patchcore ({plugin.name} alone scores nothing)"
@@ -182,7 +184,8 @@ class DetectorSpec:
         """This part around `first`, or around inner parts built anew."""
         if self.inner and not first:
             first = (self.inner._of(values),)
-        detector = parameters.build(self.plugin.target, values[self.plugin.name], self.plugin.name, *first)
+        with left_as_it_was(self.plugin.name, "its constructor"):
+            detector = parameters.build(self.plugin.target, values[self.plugin.name], self.plugin.name, *first)
         assert isinstance(detector, Detector)
         return detector
 
@@ -262,7 +265,8 @@ class DetectorSpec:
         started = time.monotonic()
         try:
             detector.train()
-            detector.fit(DataLoader(fit_set, batch_size=BATCH_SIZE))
+            with left_as_it_was(name, "fit"):
+                detector.fit(DataLoader(fit_set, batch_size=BATCH_SIZE))
         except (UserError, KeyboardInterrupt):
             raise
         except OSError as error:
@@ -294,3 +298,9 @@ def split(name: str) -> tuple[str, str | None]:
                 raise UserError(f"{name!r}: expected outer+inner, as in diffpure+patchcore")
             return outer, rest
     return name, None
+
+
+def is_foreign(name: str) -> bool:
+    """Whether any part of a detector does not come with this package; nothing is imported to know it."""
+    outer, rest = split(name)
+    return registry.is_foreign("detectors", outer) or (rest is not None and is_foreign(rest))

@@ -98,6 +98,11 @@ def load(kind: Kind, name: str) -> Plugin:
     raise unknown(kind[:-1], name, names(kind))
 
 
+def is_foreign(kind: Kind, name: str) -> bool:
+    """Whether a name is that of a file or of another package's entry point; nothing is imported to know it."""
+    return ".py" in name or name in _entry_points(kind)
+
+
 def listing(kind: Kind) -> list[Listed]:
     """Name, one line and origin of everything of a kind; nothing is imported for it."""
     rows = [row for name, path in _files(kind).items() for row in _described(name, path)]
