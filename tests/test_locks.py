@@ -242,6 +242,25 @@ def test_two_threads_take_turns(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.lock"))
 
 
+def test_two_threads_of_a_notebook_make_one_cell(tmp_path: Path) -> None:
+    both = threading.Barrier(2)
+    found, told = [], list[str]()
+
+    def work() -> None:
+        detector = Linear()
+        both.wait()
+        found.append(evaluate(detector, small_data(), results=tmp_path, monitor=Monitor(tell=told.append)))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (samples,) = tmp_path.rglob("samples.csv")
+    assert len(samples.read_text().splitlines()) == 1 + 15
+    assert found[0].equals(found[1]) and len(told) <= 1
+
+
 def test_a_run_that_cannot_begin_leaves_no_folder_behind(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(MEAN.replace("self.mean = torch", "raise ValueError('no')  # "), encoding="utf-8")
     with pytest.raises(UserError, match="failed in fit"):
