@@ -23,7 +23,7 @@ def result(clean: np.ndarray, unranked: str = "") -> Result:
 
 LABELS = np.arange(60) >= 30
 APART = np.arange(60) / 60 + LABELS  # every anomalous image above every normal one
-MIXED = np.concatenate([np.arange(0, 60, 2), np.arange(1, 61, 2)])  # of no order: about one half
+MIXED = np.concatenate([np.arange(0.0, 60, 2), np.arange(1.0, 61, 2)])  # of no order: about one half
 BEHIND = np.concatenate([np.arange(30), np.arange(30) - 8.0])  # about a quarter
 
 
