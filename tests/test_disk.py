@@ -50,7 +50,8 @@ def test_files_may_not_grow(tree: Path, plugin: str, results: Path, size: int) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     for line in done.stderr.splitlines():
-        assert "cannot write" in line and "make room there" in line
+        room = "cannot write" in line and "make room there" in line
+        assert room or "No usable temporary directory" in line  # not even for what processes speak through
     kept = {path: path.read_bytes() for path in results.rglob("samples.csv")}
     again = subprocess.run([sys.executable, "-m", "bench.cli", *words], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
