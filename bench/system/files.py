@@ -149,3 +149,5 @@ def file_sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:  # half of a surrogate pair, a null character
+        raise UserError(f"cannot read {str(path)!r}: no file can have that name") from None
