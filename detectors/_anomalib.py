@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -59,12 +60,12 @@ class Member(Detector):
     hears: ClassVar[str] = ""
     """The submodule that makes the local scores; if none is named, they are the library's map."""
 
-    resize: int | None
+    resize: PositiveInt | None
     layers: tuple[int, ...] | None = None
     weights: Weights | None = None
-    steps: int | None = None
+    steps: PositiveInt | None = None
     """Batches to train on; None: one pass."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     model: Any
 
     def __init_subclass__(cls) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
@@ -34,9 +35,9 @@ class Draem(Member):
     multiple = 32
 
     textures: Path | None = None
-    steps: int = 20000
-    batch_size: int = 8
-    resize: int | None = None
+    steps: PositiveInt = 20000
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = None
 
     def _build(self, size: tuple[int, int]) -> Any:
         _refuse_no_pictures("draem", self.textures)
@@ -64,9 +65,9 @@ class Supersimplenet(Pretrained):
 
     layers: tuple[int, ...] = (2, 3)
     threshold: float = 0.2
-    steps: int = 150
-    batch_size: int = 32
-    resize: int | None = None
+    steps: PositiveInt = 150
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
     def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
         def schedule(optimizer: Any) -> MultiStepLR:  # theirs is made for a number of epochs, and there is none here
@@ -106,14 +107,14 @@ class Glass(Pretrained):
 
     layers: tuple[int, ...] = (2, 3)
     textures: Path | None = None
-    dimension: int = 1536
-    hidden: int = 1024
-    ascent: int = 20
+    dimension: PositiveInt = 1536
+    hidden: PositiveInt = 1024
+    ascent: PositiveInt = 20
     noise: float = 0.015
-    lr: float = 1e-4
-    steps: int = 100
-    batch_size: int = 8
-    resize: int | None = None
+    lr: PositiveFloat = 1e-4
+    steps: PositiveInt = 100
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = None
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         _refuse_no_pictures("glass", self.textures)
@@ -144,14 +145,14 @@ class GeneralAd(Transformer):
     hears = "discriminator"
 
     layers: tuple[int, ...] = (12,)
-    hidden: int = 2048
-    heads: int = 4
+    hidden: PositiveInt = 2048
+    heads: PositiveInt = 4
     noise: float = 0.25
-    top: int = 10
-    lr: float = 5e-4
-    steps: int = 300
-    batch_size: int = 8
-    resize: int | None = 224
+    top: PositiveInt = 10
+    lr: PositiveFloat = 5e-4
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = 224
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -34,12 +35,12 @@ class Fastflow(Pretrained):
     multiple = 16
 
     layers: tuple[int, ...] = (1, 2, 3)
-    flow_steps: int = 8
+    flow_steps: PositiveInt = 8
     hidden_ratio: float = 1.0
     conv3x3_only: bool = True
-    steps: int = 300
-    batch_size: int = 32
-    resize: int | None = None
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
 
 class Uflow(Pretrained):
@@ -61,13 +62,13 @@ class Uflow(Pretrained):
     rate_per_step = True
 
     layers: tuple[int, ...] = (1, 2, 3)
-    flow_steps: int = 4
+    flow_steps: PositiveInt = 4
     clamp: float = 2.0
     channels_ratio: float = 1.0
     permute_soft: bool = False
-    steps: int = 200
-    batch_size: int = 32
-    resize: int | None = None
+    steps: PositiveInt = 200
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
 
 class Patchflow(Pretrained):
@@ -84,14 +85,14 @@ class Patchflow(Pretrained):
     default = "tf_efficientnet_b5"
     multiple = 32
 
-    flow_steps: int = 1
-    features: int = 128
-    hidden: int = 128
-    scales: int = 3
-    lr: float = 1e-3
-    steps: int = 150
-    batch_size: int = 32
-    resize: int | None = None
+    flow_steps: PositiveInt = 1
+    features: PositiveInt = 128
+    hidden: PositiveInt = 128
+    scales: PositiveInt = 3
+    lr: PositiveFloat = 1e-3
+    steps: PositiveInt = 150
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
 
 class Cflow(Pretrained):
@@ -111,13 +112,13 @@ class Cflow(Pretrained):
     default = "wide_resnet50_2"
 
     layers: tuple[int, ...] = (2, 3, 4)
-    coupling_blocks: int = 8
-    condition: int = 128
-    fibers: int = 64
-    lr: float = 1e-4
-    steps: int = 40
-    batch_size: int = 32
-    resize: int | None = None
+    coupling_blocks: PositiveInt = 8
+    condition: PositiveInt = 128
+    fibers: PositiveInt = 64
+    lr: PositiveFloat = 1e-4
+    steps: PositiveInt = 40
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,12 +196,12 @@ class Csflow(Member):
     hears = "graph"
 
     weights: Weights = "hub"
-    hidden: int = 1024
-    blocks: int = 4
+    hidden: PositiveInt = 1024
+    blocks: PositiveInt = 4
     clamp: int = 3
-    steps: int = 100
-    batch_size: int = 16
-    resize: int | None = 256
+    steps: PositiveInt = 100
+    batch_size: PositiveInt = 16
+    resize: PositiveInt | None = 256
 
     def _build(self, size: tuple[int, int]) -> Any:
         bare = part_of("torchvision.models", "efficientnet_b5")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -32,7 +33,7 @@ class Padim(Pretrained):
 
     layers: tuple[int, ...] = (1, 2, 3)
     features: int | None = None
-    resize: int | None = None
+    resize: PositiveInt | None = None
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         return super()._options(size) | {"n_features": 1}  # until their number is known
@@ -62,10 +63,10 @@ class Dfkde(Pretrained):
     default = "resnet18"
     anomaly_map = None  # type: ignore[assignment]
 
-    layer: int = 4
-    components: int = 16
+    layer: PositiveInt = 4
+    components: PositiveInt = 16
     scaling: str = "scale"
-    resize: int | None = None
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,14 +112,14 @@ class Cfa(Pretrained):
     default = "wide_resnet50_2"
 
     layers: tuple[int, ...] = (1, 2, 3)
-    gamma_c: int = 1
-    gamma_d: int = 1
-    neighbours: int = 3
-    negatives: int = 3
+    gamma_c: PositiveInt = 1
+    gamma_d: PositiveInt = 1
+    neighbours: PositiveInt = 3
+    negatives: PositiveInt = 3
     radius: float = 1e-5
-    steps: int = 500
-    batch_size: int = 8
-    resize: int | None = None
+    steps: PositiveInt = 500
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = None
 
     def _build(self, size: tuple[int, int]) -> Any:
         maps = Frozen(self.network, self.layers)
@@ -155,9 +156,9 @@ class MhPatchcore(Pretrained):
     layers: tuple[int, ...] = (2, 3)
     variance: float = 0.99
     shrinkage: float = 0.07
-    memory: int = 1000
-    neighbours: int = 9
-    resize: int | None = None
+    memory: PositiveInt = 1000
+    neighbours: PositiveInt = 9
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,9 +190,9 @@ class AnomalyDino(Transformer):
     whole = "feature_encoder.feature_extractor"
     hears = "anomaly_map_generator"
 
-    neighbours: int = 1
+    neighbours: PositiveInt = 1
     coreset: float | None = None
-    resize: int | None = 252
+    resize: PositiveInt | None = 252
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,9 +223,9 @@ class Rad(PatchesOf16):
     whole = "feature_extractor.feature_extractor"
 
     layers: tuple[int, ...] = (3, 6, 9, 11)
-    images: int = 150
+    images: PositiveInt = 150
     radius: int = 1
-    resize: int | None = 224
+    resize: PositiveInt | None = 224
 
 
 class SuperAdd(PatchesOf16):
@@ -244,8 +245,8 @@ class SuperAdd(PatchesOf16):
     smallest = 48
 
     layers: tuple[int, ...] | None = None
-    memory: int = 100000
-    resize: int | None = 224
+    memory: PositiveInt = 100000
+    resize: PositiveInt | None = 224
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         return super()._options(size) | {"patch_size": size[0]}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -31,13 +32,13 @@ class Ganomaly(Member):
     arguments = "batch_size n_features=features latent_vec_size=latent extra_layers lr"
     anomaly_map = None  # type: ignore[assignment]
 
-    features: int = 64
-    latent: int = 100
+    features: PositiveInt = 64
+    latent: PositiveInt = 100
     extra_layers: int = 0
-    lr: float = 2e-4
-    steps: int = 300
-    batch_size: int = 32
-    resize: int | None = None
+    lr: PositiveFloat = 2e-4
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         side = 2 ** math.ceil(math.log2(max(size)))
@@ -80,10 +81,10 @@ class Dfm(FeatureError):
     arguments = "backbone=asked_for layer pooling_kernel_size=pooling pca_level=variance"
     default = "resnet50"
 
-    layer: int = 3
-    pooling: int = 4
+    layer: PositiveInt = 3
+    pooling: PositiveInt = 4
     variance: float = 0.97
-    resize: int | None = None
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,12 +118,12 @@ class Fre(FeatureError):
     arguments = "backbone=asked_for layer pooling_kernel_size=pooling latent_dim=latent"
     default = "resnet50"
 
-    layer: int = 3
-    pooling: int = 2
-    latent: int = 220
-    steps: int = 300
-    batch_size: int = 32
-    resize: int | None = None
+    layer: PositiveInt = 3
+    pooling: PositiveInt = 2
+    latent: PositiveInt = 220
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         return super()._options(size) | {"input_dim": 1}  # until its size is known
@@ -166,9 +167,9 @@ class Dinomaly(Transformer):
     rate_per_step = True
     hears = "gaussian_blur"
 
-    steps: int = 5000
-    batch_size: int = 16
-    resize: int | None = 224
+    steps: PositiveInt = 5000
+    batch_size: PositiveInt = 16
+    resize: PositiveInt | None = 224
 
 
 class InpFormer(Transformer):
@@ -187,10 +188,10 @@ class InpFormer(Transformer):
     whole = "encoder.feature_extractor"
     rate_per_step = True
 
-    prototypes: int = 6
-    steps: int = 5000
-    batch_size: int = 16
-    resize: int | None = 224
+    prototypes: PositiveInt = 6
+    steps: PositiveInt = 5000
+    batch_size: PositiveInt = 16
+    resize: PositiveInt | None = 224
 
     def _learn(self, module: Any, normal: DataLoader[Tensor]) -> None:
         super()._learn(module, normal)
@@ -226,15 +227,15 @@ class FoundAd(Transformer):
     whole = "encoder._model"
     hears = "projector"
 
-    depth: int = 6
-    width: int = 384
-    layer: int = 3
-    top: int = 10
+    depth: PositiveInt = 6
+    width: PositiveInt = 384
+    layer: PositiveInt = 3
+    top: PositiveInt = 10
     augment: bool = True
-    lr: float = 1e-3
-    steps: int = 300
-    batch_size: int = 8
-    resize: int | None = 224
+    lr: PositiveFloat = 1e-3
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = 224
 
     def _options(self, size: tuple[int, int]) -> dict[str, Any]:
         return super()._options(size) | {"image_size": size[0]}
@@ -270,9 +271,9 @@ class Dsr(Member):
 
     weights: Weights = "hub"
     strength: float = 0.2
-    steps: int = 20000
-    batch_size: int = 8
-    resize: int | None = None
+    steps: PositiveInt = 20000
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = None
 
     def _build(self, size: tuple[int, int]) -> Any:
         module = super()._build(size)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from unittest import mock
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -34,9 +35,9 @@ class Stfpm(Pretrained):
     default = "resnet18"
 
     layers: tuple[int, ...] = (1, 2, 3)
-    steps: int = 200
-    batch_size: int = 32
-    resize: int | None = None
+    steps: PositiveInt = 200
+    batch_size: PositiveInt = 32
+    resize: PositiveInt | None = None
 
 
 class ReverseDistillation(Pretrained):
@@ -52,9 +53,9 @@ class ReverseDistillation(Pretrained):
     default = "wide_resnet50_2"
     multiple = 32
 
-    steps: int = 150
-    batch_size: int = 16
-    resize: int | None = None
+    steps: PositiveInt = 150
+    batch_size: PositiveInt = 16
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,10 +84,10 @@ class UniNet(Pretrained):
     multiple = 32
     rate_per_step = True
 
-    temperature: float = 0.1
-    steps: int = 100
-    batch_size: int = 8
-    resize: int | None = None
+    temperature: PositiveFloat = 0.1
+    steps: PositiveInt = 100
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,10 +131,10 @@ class L2bt(Transformer):
     whole = "teacher.fe.feature_extractor"
 
     layers: tuple[int, int] = (7, 11)
-    lr: float = 1e-4
-    steps: int = 300
-    batch_size: int = 8
-    resize: int | None = 224
+    lr: PositiveFloat = 1e-4
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 8
+    resize: PositiveInt | None = 224
 
 
 class EfficientAd(Member):
@@ -158,10 +159,10 @@ class EfficientAd(Member):
     model_size: Literal["small", "medium"] = field(default="small", kw_only=False)
     weights: Weights = "hub"
     imagenet: Path | None = None
-    channels: int = 384
-    lr: float = 1e-4
-    steps: int = 70000
-    resize: int | None = 256
+    channels: PositiveInt = 384
+    lr: PositiveFloat = 1e-4
+    steps: PositiveInt = 70000
+    resize: PositiveInt | None = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -53,9 +54,9 @@ class ADP(UNetDetector, Purifier):
         iterations: int = 10,
         runs: int = 1,
         preset: PresetName = "small",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__(inner)
         if not SIGMAS[0] <= sigma <= SIGMAS[1]:

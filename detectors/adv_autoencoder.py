@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -44,9 +45,9 @@ class AdversarialAutoencoder(Reconstruction):
         *,
         width: int = 32,
         latent: int = 32,
-        steps: int = 2000,
-        batch_size: int = 8,
-        lr: float = 2e-3,
+        steps: PositiveInt = 2000,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 2e-3,
     ):
         super().__init__()
         if attack_steps < 1:

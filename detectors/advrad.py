@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -40,9 +41,9 @@ class AdvRAD(DiffusionReconstruction):
         *,
         k: int = 50,
         filter: int = 7,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__()
         if not 1 <= k <= DIFFUSION_STEPS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -42,9 +43,9 @@ class AdvRADOneNoise(AdvRAD):
         *,
         sigma: float = 0.25,
         filter: int = 7,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__(preset, filter=filter, steps=steps, batch_size=batch_size, lr=lr)
         self.sigma = sigma

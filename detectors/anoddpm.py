@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -51,9 +52,9 @@ class AnoDDPM(DiffusionReconstruction):
         *,
         t: int = 250,
         reverse_steps: int = 5,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__()
         if not 1 <= t <= DIFFUSION_STEPS:

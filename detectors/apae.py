@@ -12,6 +12,7 @@ import contextlib
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -39,15 +40,15 @@ class ApproximateProjection(Reconstruction):
 
     def __init__(
         self,
-        steps_projection: int = 20,
-        lr_projection: float = 0.5,
+        steps_projection: PositiveInt = 20,
+        lr_projection: PositiveFloat = 0.5,
         gradient: Literal["unrolled", "bpda"] = "unrolled",
         *,
         width: int = 32,
         latent: int = 32,
-        steps: int = 4000,
-        batch_size: int = 8,
-        lr: float = 2e-3,
+        steps: PositiveInt = 4000,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 2e-3,
     ):
         super().__init__()
         if steps_projection < 0:

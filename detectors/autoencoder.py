@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -32,9 +33,9 @@ class Autoencoder(Reconstruction):
         *,
         width: int = 32,
         latent: int = 32,
-        steps: int = 4000,
-        batch_size: int = 8,
-        lr: float = 2e-3,
+        steps: PositiveInt = 4000,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 2e-3,
     ):
         super().__init__()
         self.error, self.width, self.latent = error, width, latent

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -36,9 +37,9 @@ class Denoised(DiffusionDetector, Purifier):
         *,
         sigma: float = 0.25,
         preset: PresetName = "small",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__(inner)
         self.sigma = sigma

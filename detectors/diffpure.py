@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -52,9 +53,9 @@ class DiffPure(DiffusionDetector, Purifier):
         reverse_steps: int = 5,
         runs: int = 1,
         preset: PresetName = "small",
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__(inner)
         if not 1 <= t <= DIFFUSION_STEPS:

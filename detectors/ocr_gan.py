@@ -21,6 +21,7 @@ import math
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -71,9 +72,9 @@ class OcrGan(Detector):
         self,
         preset: Literal["small", "paper"] = "small",
         *,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
+        steps: PositiveInt | None = None,
+        batch_size: PositiveInt | None = None,
+        lr: PositiveFloat | None = None,
     ):
         super().__init__()
         chosen = PRESETS[preset]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -46,9 +47,9 @@ class PrincipalLatentSpace(AdversarialAutoencoder):
         attack_steps: int = 3,
         width: int = 32,
         latent: int = 32,
-        steps: int = 2000,
-        batch_size: int = 8,
-        lr: float = 2e-3,
+        steps: PositiveInt = 2000,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 2e-3,
     ):
         super().__init__(eps, norm, attack_steps, width=width, latent=latent, steps=steps, batch_size=batch_size, lr=lr)
         if not 1 <= vectors <= latent:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,9 +40,9 @@ class RobustAutoencoder(Reconstruction):
         *,
         width: int = 32,
         latent: int = 32,
-        steps: int = 4000,
-        batch_size: int = 8,
-        lr: float = 2e-3,
+        steps: PositiveInt = 4000,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 2e-3,
     ):
         super().__init__()
         if weight <= 0:

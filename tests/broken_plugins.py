@@ -20,7 +20,7 @@ def at_import(line: str) -> str:
 
 
 def in_constructor(line: str) -> str:
-    return f"{HEAD}    def __init__(self):\n        super().__init__()\n        {line}\n"
+    return f"{HEAD}    def __init__(self, power: int = 2):\n        super().__init__(power)\n        {line}\n"
 
 
 def in_fit(line: str) -> str:
@@ -65,6 +65,7 @@ KINDS = QUICK | {
     "segmentation fault in the constructor": (in_constructor(SEGMENT), "SIGSEGV"),
     "dtype in the constructor": (in_constructor(DTYPE), "changes in its constructor torch's default dtype"),
     "mode in the constructor": (in_constructor(MODE), "changes in its constructor torch's gradient mode"),
+    "forgets its parameter": (in_constructor("del self.power"), "argument power is not kept: set self.power = power"),
     "raises in fit": (in_fit("1 / 0"), "ZeroDivisionError"),
     "os._exit in fit": (in_fit("os._exit(4)"), "exit status 4"),
     "segmentation fault in fit": (in_fit(SEGMENT), "SIGSEGV"),
@@ -114,3 +115,50 @@ HANGS = {
         "\n        ".join(("while True:", "    try: time.sleep(10**6)", "    except BaseException: pass"))
     ),
 }
+
+
+ATTACK = f"""{IMPORTS}
+import torch
+from bench import Attack
+
+class Broken(Attack):
+    norms = ("linf",)
+
+    def __init__(self, steps: int = 1):
+        self.steps = steps
+"""
+
+
+def called(line: str, found: str = "x") -> str:
+    return f"{ATTACK}\n    def __call__(self, score, x, sign, threat, rng):\n        {line}\n        return {found}\n"
+
+
+ATTACKS = {
+    "raises": (called("1 / 0"), "ZeroDivisionError"),
+    "exits": (called("sys.exit(0)"), "SystemExit: 0"),
+    "os._exit": (called("os._exit(0)"), "ended its process with exit status 0"),
+    "segmentation fault": (called(SEGMENT), "SIGSEGV"),
+    "changes the dtype": (called(DTYPE), "changes in its call torch's default dtype"),
+    "changes the mode": (called(MODE), "changes in its call torch's gradient mode"),
+    "nothing": (
+        called("pass", "None"),
+        "must return images as a tensor (12, 3, 16, 16), or bench.Attacked",
+    ),
+    "NumPy": (called("pass", "x.numpy()"), "got ndarray"),
+    "another shape": (called("pass", "x[:, :1]"), "an image has shape (12, 1, 16, 16)"),
+    "fewer images": (called("pass", "x[:1]"), "an image has shape (1, 3, 16, 16)"),
+    "nan": (called("pass", "x * float('nan')"), "values that are not finite"),
+    "too far": (called("pass", "1 - x"), "more than the budget"),
+    "leaves the pixel range": (called("pass", "x + 2"), "leaves the pixel range"),
+    "forgets its parameter": (called("pass").replace("self.steps = steps", "pass"), "argument steps is not kept"),
+    "another signature": (called("pass").replace("x, sign, threat, rng", "x"), "TypeError"),
+}
+"""Attacks that are broken, in the same way."""
+
+HARMLESS_ATTACKS = {
+    "changes its images": called("x.mul_(0.5)", "x * 2"),
+    "turns the signs": called("sign.mul_(-1)"),
+    "double precision": called("pass", "x.double()"),
+    "keeps the graph": called("x = x.requires_grad_() * 1.0"),
+}
+"""What an attack may do to what it was given."""

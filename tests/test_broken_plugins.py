@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from broken_plugins import HANGS, HARMLESS, KINDS, QUICK
+from broken_plugins import ATTACKS, HANGS, HARMLESS, HARMLESS_ATTACKS, KINDS, QUICK
 from command_line import Run, on_tree, one_line
 from conftest import MEAN
 
@@ -52,6 +53,11 @@ def done(samples: Path) -> bool:
     return '"status": "finished"' in (samples.parent / "run.json").read_text(encoding="utf-8")
 
 
+def read_rows(samples: Path) -> list[dict[str, str]]:
+    with samples.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
 def each_is_one_line(run_cli: Run, tmp_path: Path, tree: Path, kinds: Mapping[str, tuple[str, str]]) -> None:
     sources = {kind: source for kind, (source, _) in kinds.items()}
     code, lines, finished = run_beside_a_healthy_one(run_cli, tmp_path, tree, sources)
@@ -81,6 +87,39 @@ def test_what_never_ends_is_stopped(run_cli: Run, tmp_path: Path, tree: Path) ->
     code, lines, finished = run_beside_a_healthy_one(run_cli, tmp_path, tree, HANGS, "--cell-timeout", 30)
     assert code == 2 and finished == {"Mean"}
     assert all(len(found) == 1 and "took longer than 30 s (--cell-timeout)" in found[0] for found in lines.values())
+
+
+def attacked(
+    run_cli: Run, tmp_path: Path, tree: Path, plugin: str, sources: Mapping[str, str]
+) -> tuple[int, str, dict[str, Path]]:
+    """The exit code, what was said, and the rows by attack: of the control, and of attacks that somebody wrote."""
+    typed = [f"{typed}-linf" for typed in written(tmp_path / "broken", sources).values()]
+    attacks, results = ",".join(["noise-linf", *typed]), tmp_path / "results"
+    code, _, err = run_cli("run", "--detector", plugin, "--attack", attacks, *on_tree(tree, results))
+    assert "Traceback" not in err, err
+    rows = {path.parent.name.partition("-")[0]: path for path in results.rglob("samples.csv") if done(path)}
+    return code, err, rows
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+def test_a_broken_attack_is_one_line(run_cli: Run, tmp_path: Path, tree: Path, plugin: str, kind: str) -> None:
+    source, says = ATTACKS[kind]
+    code, err, rows = attacked(run_cli, tmp_path, tree, plugin, {kind: source})
+    assert code == 2 and says in one_line(err)
+    assert {*rows} <= {"noise"}
+
+
+def test_what_an_attack_does_to_what_it_was_given_changes_no_row(
+    run_cli: Run, tmp_path: Path, tree: Path, plugin: str
+) -> None:
+    code, err, rows = attacked(run_cli, tmp_path, tree, plugin, HARMLESS_ATTACKS)
+    assert code == 0, err
+    tables = {attack: read_rows(path) for attack, path in rows.items()}
+    control = [(row["id"], row["clean"]) for row in tables.pop("noise")]
+    assert len(tables) == len(HARMLESS_ATTACKS)
+    for table in tables.values():
+        assert [(row["id"], row["clean"]) for row in table] == control
+        assert all(row["clean"] == row["worst"] for row in table)
 
 
 def test_a_timeout_is_a_number_of_seconds(run_cli: Run, tmp_path: Path, tree: Path, plugin: str) -> None:
@@ -124,3 +163,13 @@ def test_what_else_ends_its_process_is_named_before_any_work(
     code, _, err = run_cli(*command)
     assert code == 2 and "ends.py: it ended its process with exit status 5" in one_line(err)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("command", ["check-detector", "describe"])
+@pytest.mark.parametrize(("line", "says"), [("os._exit(5)", "exit status 5"), ("raise SystemExit(3)", "SystemExit: 3")])
+def test_what_ends_its_process_does_not_end_the_command(
+    run_cli: Run, tmp_path: Path, command: str, line: str, says: str
+) -> None:
+    (tmp_path / "ends.py").write_text(f"import os\n{line}\n", encoding="utf-8")
+    code, _, err = run_cli(command, f"{tmp_path}/ends.py:Ends")
+    assert code == 2 and "ends.py:Ends: it " in one_line(err) and says in err

@@ -75,6 +75,22 @@ def test_a_broken_image_stops_the_run_and_is_named(run_cli: Run, tree: Path, plu
     assert code == 2 and "test/dent/002.png" in one_line(err)
 
 
+def test_an_image_whose_pixels_are_damaged_is_named_before_the_fit(
+    run_cli: Run, tree: Path, results: Path, tmp_path: Path
+) -> None:
+    """Its header is whole."""
+    picture = tree / "test/dent/002.png"
+    whole = bytearray(picture.read_bytes())
+    place = whole.index(b"IDAT") + 20
+    whole[place : place + 4] = bytes(255 - value for value in whole[place : place + 4])
+    picture.write_bytes(whole)
+    fits = tmp_path / "fits.py"
+    fits.write_text(PLUGIN.replace("self.mean = ", f"open({str(tmp_path / 'fitted')!r}, 'w'); self.mean = "))
+    code, _, err = run_cli("run", "--detector", f"{fits}:Mean", *on_tree(tree, results))
+    assert code == 2 and "test/dent/002.png" in one_line(err)
+    assert not (tmp_path / "fitted").exists()
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [("x.mean((1, 2, 3)) * float('nan')", "the score nan; scores must be finite"),

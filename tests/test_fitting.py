@@ -95,6 +95,23 @@ def test_every_part_is_fitted_once_and_shared() -> None:
         assert torch.equal(value, purified.state_dict()[f"inner.{name}"])
 
 
+class Normed(Linear):
+    """BatchNorm learns nothing from one image, and raises."""
+
+    def fit(self, normal: object) -> None:
+        assert isinstance(normal, DataLoader)
+        norm = torch.nn.BatchNorm1d(3 * 8 * 8)
+        for images in normal:
+            norm(images.flatten(1))
+
+
+@pytest.mark.parametrize("images", [4, 44, 53, 84])
+def test_no_batch_of_a_fit_is_a_single_image(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 44 and 84 images 33 and 64 are fitted on, of 53 it is 40: a batch holds 32 of them, or 31."""
+    monkeypatch.setattr(registry, "load", lambda _, name: registry.Plugin(name, Normed, "code"))
+    assert fit_or_load("mine", small_data(train=images), device="cpu").origin is not None
+
+
 def test_a_fit_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.load("detectors", "autoencoder").target
     monkeypatch.setattr(kind, "fit", lambda *_: 1 / 0)

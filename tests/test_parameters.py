@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import PositiveInt
 
 from bench import UserError
-from bench.core.parameters import build, changed, convert, identity, parse_assignments
+from bench.core.parameters import build, changed, convert, identity, parse_assignments, refuse_unkept
 
 
 class Example:
@@ -21,6 +22,7 @@ class Example:
         layers: tuple[int, ...] = (2, 3),
         flag: bool = False,
         weights: Literal["hub", "random"] | Path = "hub",
+        steps: PositiveInt = 5,
     ):
         if count < 0:
             raise ValueError(f"count must not be negative, got {count}")
@@ -43,7 +45,9 @@ def test_text_becomes_what_the_annotation_says(name: str, text: str, value: Any)
     ("given", "says"),
     [({"count": "many"}, "example.count=many: .*integer"), ({"kind": "c"}, "example.kind=c: .*'a' or 'b'"),
      ({"counts": "1"}, "Did you mean 'count'"), ({"flag": "perhaps"}, "example.flag=perhaps"),
-     ({"count": "-1"}, "example: count must not be negative"), ({"layers": "1,x"}, "example.layers=1,x")],
+     ({"count": "-1"}, "example: count must not be negative"), ({"layers": "1,x"}, "example.layers=1,x"),
+     ({"rate": "nan"}, "example.rate=nan: .*finite"), ({"rate": float("inf")}, "example.rate=inf: .*finite"),
+     ({"steps": "0"}, "example.steps=0: .*greater than 0")],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(given: dict[str, str], says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
@@ -69,3 +73,21 @@ def test_a_file_is_its_content(tmp_path: Path) -> None:
     assert str(identity(tmp_path / "a")).startswith("sha256:")
     with pytest.raises(UserError, match="cannot read"):
         identity(tmp_path / "missing")
+
+
+class Forgets:
+    def __init__(self, power: float = 2.0, size: int = 3):
+        self.power = power
+
+
+class Shadows:
+    def __init__(self, power: float = 2.0):
+        self.power = 2 * power
+
+
+def test_what_is_not_kept_as_it_was_given_is_refused() -> None:
+    with pytest.raises(UserError, match="argument size is not kept: set self.size = size"):
+        refuse_unkept(Forgets(), {}, "forgets")
+    with pytest.raises(UserError, match=r"argument power was 3.0 and is kept as 6.0"):
+        refuse_unkept(Shadows(3.0), {"power": "3"}, "shadows")
+    refuse_unkept(Shadows(), {}, "shadows")

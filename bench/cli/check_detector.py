@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import Request, assignments, known, option, whole
+from .common import Request, apart, assignments, known, option, whole
+
+if TYPE_CHECKING:
+    from ..core.check import Check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +24,26 @@ class CheckDetectorRequest(Request):
 
     def carry_out(self) -> int:
         """1 if a check fails."""
-        from ..checks.of_detector import check_detector
-        from ..plugins.fitting import DetectorSpec
+        from ..plugins.fitting import is_foreign
 
-        bare = DetectorSpec(self.detector)
-        toy = {k: v for k, v in bare.toy.items() if k not in self.params and k.rpartition(".")[2] not in self.params}
-        spec = DetectorSpec(self.detector, toy | dict(self.params), device="cpu")
-        spec.build()  # a parameter out of range is said now
+        foreign = is_foreign(self.detector) or any(".py" in value for value in self.params.values())
         passed = True
-        for check in check_detector(spec, self.image_size):
+        for check in apart(self.detector, _checks, self) if foreign else _checks(self):
             print(f"{'pass' if check.passed else 'FAIL'}  {check.name}: {check.sentence}", flush=True)
             passed &= check.passed
         return 0 if passed else 1
+
+
+def _checks(request: CheckDetectorRequest) -> Iterator[Check]:
+    from ..checks.of_detector import check_detector
+    from ..plugins.fitting import DetectorSpec
+
+    params = request.params
+    bare = DetectorSpec(request.detector)
+    toy = {k: v for k, v in bare.toy.items() if k not in params and k.rpartition(".")[2] not in params}
+    spec = DetectorSpec(request.detector, toy | dict(params), device="cpu")
+    spec.build()  # a parameter out of range is said now
+    yield from check_detector(spec, request.image_size)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..plugins.registry import Kind
 
+T = TypeVar("T")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 LONGEST_NUMBER = 18  # digits: fits into 64 bits, which NumPy and torch expect
 
@@ -105,6 +106,19 @@ def place(_: click.Context, parameter: click.Parameter, text: str | None) -> Pat
     if text == "":
         raise UserError(f"{parameter.human_readable_name}: expected a file or a folder, got nothing")
     return None if text is None else files.at_home(text)
+
+
+def apart(what: str, function: Callable[..., Iterable[T]], *arguments: Any) -> Iterator[T]:
+    """What the function yields in a process of its own, which somebody else's code may end.
+
+    Raises UserError if it does, or if that code is broken; `what` names it.
+    """
+    from ..harness.process import Broken, each
+
+    try:
+        yield from each(function, *arguments)
+    except Broken as error:
+        raise UserError(f"{what}: {error}") from None
 
 
 def known(kind: Kind) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:

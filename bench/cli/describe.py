@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from .common import Request, console, known, print_json
+from .common import Request, apart, console, known, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +29,10 @@ class DescribeRequest(Request):
 
     def carry_out(self) -> int:
         from ..plugins.describe import describe
+        from ..plugins.registry import KINDS, is_foreign
 
-        found = describe(self.name)
+        foreign = any(is_foreign(kind, name) for kind in KINDS for name in [self.name, *self.name.split("+")])
+        found = list(apart(self.name, describe, self.name) if foreign else describe(self.name))
         if self.json:
             print_json([_record(one) for one in found])
             return 0

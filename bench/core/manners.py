@@ -42,6 +42,7 @@ REMEDIES = (
 def left_as_it_was(name: str, where: str, x: Tensor | None = None) -> Iterator[None]:
     """Raises UserError if the code within changes torch's settings, which are put back, or the images `x`.
 
+    name: whose code it is, with its kind.
     A process that is forked within, and gets to the end, ends there: its twin does the rest.
     """
     before, here = _Shared.now(), os.getpid()
@@ -56,6 +57,6 @@ def left_as_it_was(name: str, where: str, x: Tensor | None = None) -> Iterator[N
             before.restore()
     for old, new, remedy in zip(before, after, REMEDIES, strict=True):
         if old != new:
-            raise UserError(f"detector {name} changes in {where} {remedy}")
+            raise UserError(f"{name} changes in {where} {remedy}")
     if x is not None and version is not None and x._version != version:
-        raise UserError(f"detector {name} changes in {where} the images that it was given: let it work on a copy")
+        raise UserError(f"{name} changes in {where} the images that it was given: let it work on a copy")

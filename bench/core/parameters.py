@@ -36,10 +36,10 @@ def accepted(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def hints_of(build: Callable[..., Any]) -> dict[str, Any]:
-    """What the parameters of a class or function may be."""
+    """What the parameters of a class or function may be; `Annotated` ones with their range."""
     if dataclasses.is_dataclass(build):  # a field may be inherited from another module
-        return typing.get_type_hints(build)
-    return typing.get_type_hints(build.__init__ if inspect.isclass(build) else build)
+        return typing.get_type_hints(build, include_extras=True)
+    return typing.get_type_hints(build.__init__ if inspect.isclass(build) else build, include_extras=True)
 
 
 def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def convert(build: Callable[..., Any], given: Mapping[str, Any], owner: str) -> 
 def _convert(value: Any, annotation: Any, where: str) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
     if isinstance(value, str) and value.startswith("~") and Path in (annotation, *typing.get_args(annotation)):
         value = str(at_home(value))
     try:
@@ -83,12 +83,28 @@ def _convert(value: Any, annotation: Any, where: str) -> Any:
 
 def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str, *first: Any) -> Any:
     """Call `target` with `first` and converted parameters; its ValueError becomes the user's one line."""
+    converted = convert(target, given, owner)
     try:
-        return target(*first, **convert(target, given, owner))
+        return target(*first, **converted)
     except UserError:
         raise
     except (ValueError, TypeError) as error:
         raise UserError(f"{owner}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def refuse_unkept(built: object, given: Mapping[str, Any], owner: str) -> None:
+    """UserError unless a detector has every argument of its constructor as an attribute, and those that were `given` as
+    they were: a fit is kept, and a detector built again, by these values."""
+    for name in accepted(type(built)):
+        if not hasattr(built, name):
+            raise UserError(f"{owner}: the constructor's argument {name} is not kept: set self.{name} = {name}")
+    for name, value in convert(type(built), given, owner).items():
+        kept = getattr(built, name)
+        if identity(kept) != identity(value):
+            raise UserError(
+                f"{owner}: the constructor's argument {name} was {value!r} and is kept as {kept!r}; keep it as it was "
+                "given, and what is made of it under another name"
+            )
 
 
 def changed(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Score:
         """
         method = self.detector.score_with_evidence if wanted else self.detector.score
         try:
-            with left_as_it_was(self.name, "score", x):
+            with left_as_it_was(f"detector {self.name}", "score", x):
                 found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
             scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):

@@ -15,6 +15,7 @@ from ..core.attack import Attack, Attacked, Context, Trace
 from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import Detector, Origin
+from ..core.manners import left_as_it_was
 from ..core.rng import Rng
 from ..core.score import RANDOMIZED_DRAWS, Score, where_it_failed
 from ..core.threshold import Threshold
@@ -186,21 +187,29 @@ class Worker:
         more: dict[str, Any] = {"starts": starts} if starts is not None and self.attack.takes_starts else {}
         more |= {"trace": trace} if trace is not None else {}
         try:
-            found = self.attack(score, x.clone(), sign, self.spec.threat, rng, **more)
+            with left_as_it_was(f"attack {name}", "its call"):
+                found = self.attack(score, x.clone(), sign.clone(), self.spec.threat, rng, **more)
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             if self._has_no_gradient(x, rng):
                 raise UserError(NO_GRADIENT.format(detector=self.spec.detector, attack=name)) from error
             raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
-        attacked = found if isinstance(found, Attacked) else Attacked({name: found})
-        for image in attacked.images.values():
+        images, columns = found if isinstance(found, Attacked) else Attacked({name: found})
+        for image in images.values():
+            if not isinstance(image, Tensor):
+                raise UserError(
+                    f"attack {name} must return images as a tensor {tuple(x.shape)}, or bench.Attacked, got "
+                    f"{type(image).__name__}"
+                )
+        images = {part: image.detach().to(x) for part, image in images.items()}
+        for image in images.values():
             wrong = self.spec.threat.violation(image, x)
             if wrong:
                 raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
         if trace is not None and len(trace.best) < len(trace.passes):
             raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
-        return Attacked({part: image.detach() for part, image in attacked.images.items()}, attacked.columns)
+        return Attacked(images, columns)
 
     def _has_no_gradient(self, x: Tensor, rng: Rng) -> bool:
         """The detector says that it is differentiable, and no gradient reaches the image."""

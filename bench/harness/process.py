@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
@@ -25,7 +25,7 @@ import torch
 
 from ..core.progress import Monitor, Progress, Tell
 from ..errors import UserError
-from .protocol import Failed, Finished, FitStep, Planned, Reports, Rows, Told
+from .protocol import Failed, Finished, FitStep, Planned, Reports, Rows, Told, Yielded
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOAD = ["torch", "bench.harness.process", "bench.harness.evaluate", "bench.harness.certify"]
@@ -107,12 +107,32 @@ def ask(function: Callable[..., Any], *arguments: Any, patience: float | None = 
     raise AssertionError("events end with an error")
 
 
+def each(function: Callable[..., Iterable[Any]], *arguments: Any) -> Iterator[Any]:
+    """What a function yields, called in a process of its own, as it comes; errors as `ask` raises them."""
+    with Child(partial(_yield, function, arguments)) as child:
+        for event in child.events():
+            if isinstance(event, Yielded):
+                yield event.value
+            if isinstance(event, Finished):
+                return
+            if isinstance(event, Failed):
+                raise _error(event)
+
+
 def _error(event: Failed) -> UserError:
     return Broken(event.why) if event.unexpected else UserError(event.why)
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...], reports: Reports) -> None:
     reports.answer(lambda: function(*arguments))
+
+
+def _yield(function: Callable[..., Iterable[Any]], arguments: tuple[Any, ...], reports: Reports) -> None:
+    def send_all() -> None:
+        for value in function(*arguments):
+            reports.send(Yielded(value))
+
+    reports.answer(send_all)
 
 
 def _from(job: Job, first: int, reports: Reports) -> None:

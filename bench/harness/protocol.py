@@ -38,6 +38,12 @@ class Told(NamedTuple):
     sentence: str
 
 
+class Yielded(NamedTuple):
+    """One of several things that were asked for."""
+
+    value: Any
+
+
 class FitStep(NamedTuple):
     """Of the fit of a detector, named as it was typed."""
 
@@ -61,7 +67,7 @@ class Failed(NamedTuple):
     """No UserError, which would name what it is about: `why` speaks of "it"."""
 
 
-Event = Planned | Rows | Told | FitStep | Finished | Failed
+Event = Planned | Rows | Told | Yielded | FitStep | Finished | Failed
 Cell = tuple[str, Callable[[Monitor], Path]]
 """Its name, and what runs it."""
 

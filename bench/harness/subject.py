@@ -109,7 +109,11 @@ class DetectorUnderTest:
             raise UserError(f"nobody could read a cell of this again: {first_problem(error)}") from None
 
     def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Prepared:
-        """Fitted, with its threshold and what was checked of it."""
+        """Fitted, with its threshold and what was checked of it.
+
+        Raises UserError for an image that cannot be decoded, before a fit that may be long.
+        """
+        _ = data.notes
         if isinstance(self.detector, DetectorSpec):
             fitted, device = self.detector.fitted(data), choose_device(self.detector.device)
             threshold, origin = self.detector.threshold(data), fitted.origin

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ..core import parameters
@@ -31,7 +32,7 @@ class Parameter(NamedTuple):
     type: str
     """As a person types it: `linear | constant`, `number`."""
     default: Any
-    """Of the signature; `inspect.Parameter.empty` where there is none."""
+    """Of the signature, as JSON or a tuple of it, or as text; `inspect.Parameter.empty` where there is none."""
     text: str
     """What it is, from the docstring of the class that introduces it; empty where nobody wrote it."""
 
@@ -158,7 +159,7 @@ def _described(kind: registry.Kind, plugin: registry.Plugin, facts: Mapping[str,
     accepted, hints = parameters.accepted(target), parameters.hints_of(target)
     texts = texts_of(target, accepted.keys())
     found = tuple(
-        Parameter(name, type_text(hints.get(name, Any)), parameter.default, texts.get(name, ""))
+        Parameter(name, type_text(hints.get(name, Any)), _plain(parameter.default), texts.get(name, ""))
         for name, parameter in accepted.items()
     )
     summary, _, rest = (inspect.getdoc(target) or "").partition("\n")
@@ -167,6 +168,13 @@ def _described(kind: registry.Kind, plugin: registry.Plugin, facts: Mapping[str,
     if listed and listed != summary:
         summary, about = listed, f"{summary} {about}"
     return Description(kind, plugin.name, summary, about.strip(), facts, found, str(inspect.getsourcefile(target)))
+
+
+def _plain(default: Any) -> Any:
+    if isinstance(default, (tuple, list)):
+        return type(default)(map(_plain, default)) if type(default) in (tuple, list) else tuple(map(_plain, default))
+    plain = default is inspect.Parameter.empty or default is None or type(default) in (bool, int, float, str)
+    return default if plain else str(default)
 
 
 # From docstrings: `name: text` or `name, other: text`, at the beginning of a line or of a sentence
@@ -224,6 +232,8 @@ def _flat(text: str) -> str:
 def type_text(annotation: Any) -> str:
     """`Literal["a", "b"] | None` -> `a | b | none`."""
     origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_text(inside[0]) + " above 0" * (annotation in (PositiveInt, PositiveFloat))
     if origin in (typing.Union, types.UnionType):
         return " | ".join(map(type_text, inside))
     if origin is typing.Literal:

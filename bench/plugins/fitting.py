@@ -62,7 +62,7 @@ class DetectorSpec:
     def plugin(self) -> registry.Plugin:
         """Of the outer part."""
         outer, rest = split(self.name)
-        with left_as_it_was(outer, "its module"):
+        with left_as_it_was(f"detector {outer}", "its module"):
             plugin = registry.load("detectors", outer)
         if rest is None and issubclass(plugin.target, Wrapper):
             raise UserError(
@@ -184,9 +184,10 @@ class DetectorSpec:
         """This part around `first`, or around inner parts built anew."""
         if self.inner and not first:
             first = (self.inner._of(values),)
-        with left_as_it_was(self.plugin.name, "its constructor"):
+        with left_as_it_was(f"detector {self.plugin.name}", "its constructor"):
             detector = parameters.build(self.plugin.target, values[self.plugin.name], self.plugin.name, *first)
         assert isinstance(detector, Detector)
+        parameters.refuse_unkept(detector, values[self.plugin.name], self.plugin.name)
         return detector
 
     def _fitted_part(self, data: Data, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
@@ -265,8 +266,8 @@ class DetectorSpec:
         started = time.monotonic()
         try:
             detector.train()
-            with left_as_it_was(name, "fit"):
-                detector.fit(DataLoader(fit_set, batch_size=BATCH_SIZE))
+            with left_as_it_was(f"detector {name}", "fit"):
+                detector.fit(DataLoader(fit_set, batch_size=_batch_size(len(fit_set))))
         except (UserError, KeyboardInterrupt):
             raise
         except OSError as error:
@@ -286,6 +287,11 @@ class DetectorSpec:
         kept_fits.save(detector, folder, record)
         (folder / "training.pt").unlink(missing_ok=True)
         return loaded
+
+
+def _batch_size(images: int) -> int:
+    """The largest that leaves no last batch of one image, of which BatchNorm can learn nothing."""
+    return next((size for size in range(BATCH_SIZE, 1, -1) if images % size != 1), BATCH_SIZE)
 
 
 def split(name: str) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ from ..core import parameters
 from ..core.attack import Attack
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.manners import left_as_it_was
 from ..core.norms import NORMS
 from ..errors import UserError, unknown
 from ..system.files import at_home
@@ -86,8 +87,10 @@ def find_attack(name: str) -> tuple[registry.Plugin, str | None]:
 
 def make_attack(name: str, given: Mapping[str, Any] | None = None) -> tuple[str, str | None, Attack, str]:
     """`pgd-linf` or `pgd` -> method, norm (None if not named), the attack, hash of its code."""
-    plugin, norm = find_attack(name)
-    attack = parameters.build(plugin.target, given or {}, plugin.name)
+    with left_as_it_was(f"attack {name}", "its module or constructor"):
+        plugin, norm = find_attack(name)
+        attack = parameters.build(plugin.target, given or {}, plugin.name)
+    parameters.refuse_unkept(attack, given or {}, plugin.name)
     return plugin.name, norm, attack, plugin.sha256
 
 
