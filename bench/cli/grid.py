@@ -16,6 +16,7 @@ import click
 
 from ..core.exact import read_number
 from ..errors import UserError
+from ..system import server
 from .common import (
     DEVICE,
     RESULTS,
@@ -76,6 +77,8 @@ class GridRequest(Request):
 
     def carry_out(self) -> int:
         """Everything that can be wrong is looked at before any work; then the cells, one by one."""
+        if not self.in_process:
+            server.start()  # it imports torch while this process does
         from .progress import Bars
 
         planned = self.planned()

@@ -8,7 +8,6 @@ no longer than the process that started it, whatever happens to either of them.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -18,17 +17,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from ..core.progress import Monitor, Progress, Tell
 from ..errors import UserError
+from ..system import server
 from .protocol import Failed, Finished, FitStep, Planned, Reports, Rows, Told, Yielded
 
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOAD = ["torch", "bench.harness.process", "bench.harness.evaluate", "bench.harness.certify"]
 GRACE = 2.0  # seconds that a process has to end by itself
 
 Job = Callable[[Reports, int], None]
@@ -144,13 +141,11 @@ class Child:
 
     def __init__(self, work: Callable[[Reports], None], patience: float | None = None):
         self._patience = patience
-        context: Any = multiprocessing.get_context(METHOD)
-        if METHOD == "forkserver":
-            context.set_forkserver_preload(PRELOAD)
+        context = server.context()
         self._ours, theirs = context.Pipe()
         surroundings = (dict(os.environ), list(sys.path), torch.get_num_threads())
         self._process = context.Process(target=_main, args=(theirs, surroundings, work))
-        with _without_main():
+        with server.without_main():
             self._process.start()
         theirs.close()
         self._restart_clock()
@@ -235,18 +230,6 @@ class Child:
             return f"it ended its process with exit status {code}"
         why = {signal.SIGSEGV: ", a segmentation fault", signal.SIGKILL: ", as a system does that is out of memory"}
         return f"its process was killed by {signal.Signals(-code).name}{why.get(signal.Signals(-code), '')}"
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Within, a process that is started does not import the script that somebody runs, which may be a notebook, the
-    standard input, or one that would begin anew."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _main(
