@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Linear, small_data
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -181,9 +182,20 @@ class Half(Plain):
         return (x - self.sharp).abs().flatten(1).sum(1)
 
 
+class Wrapped(Plain):
+    """Around a model of a library, which no state dict has; it says so when it is to score."""
+
+    def fit(self, normal: DataLoader[Tensor]) -> None:
+        self.model = NearestNeighbors(n_neighbors=1).fit(torch.cat(list(normal)).flatten(1).numpy())
+
+    def score(self, x: Tensor, rng: object = None) -> Tensor:
+        return torch.from_numpy(self.model.kneighbors(x.flatten(1).numpy())[0][:, 0]).float()
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
+        (Wrapped, "is not in its state dict: loaded again, it cannot score .*no attribute 'model'"),
         (Plain, "has learned something that is not in its state dict"),
         (Grown, "cannot take back what its fit has learned"),
         (Half, "has learned something that is not in its state dict"),

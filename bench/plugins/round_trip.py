@@ -17,7 +17,11 @@ from . import kept_fits
 IMAGES = 2  # of those that were learned from: no test image is needed to tell
 TOLERANCE = 1e-4  # of the spread of scores; a GPU adds in another order each time
 ROUNDING = 1e-6  # of the largest score: single precision
-REMEDY = "register it (self.register_buffer), or give it as tensors in learned() and take it back in load_state_dict()"
+REMEDY = (
+    "register it (self.register_buffer), or give it as tensors in learned() and take it back in load_state_dict(); of "
+    "a scikit-learn or faiss model, what it is made of"
+)
+FORGOTTEN = "detector {name} has learned something that is not in its state dict: loaded again"
 
 
 class Forgotten(UserError):
@@ -38,15 +42,20 @@ def loaded_again(name: str, fitted: Detector, fresh: Detector, learned_from: Tra
         ) from error
     some = range(min(len(learned_from), IMAGES))
     ids = [learned_from.ids[i] for i in some]
+    x = learned_from.images(some).to(fresh.device)
     try:
-        off = moved(fitted, fresh, learned_from.images(some).to(fresh.device), ids)
+        _scores(fitted, x, ids)
     except (UserError, torch.OutOfMemoryError):
-        off = 0.0
+        return fresh
+    try:
+        off = moved(fitted, fresh, x, ids)
+    except UserError as error:
+        raise Forgotten(f"{FORGOTTEN.format(name=name)}, it cannot score ({error}); {REMEDY}") from error
+    except torch.OutOfMemoryError:
+        return fresh
     if off:
-        raise Forgotten(
-            f"detector {name} has learned something that is not in its state dict: loaded again, it scores an image "
-            f"{off:.3g} away from what it did after the fit; {REMEDY}"
-        )
+        far = f"it scores an image {off:.3g} away from what it did after the fit"
+        raise Forgotten(f"{FORGOTTEN.format(name=name)}, {far}; {REMEDY}")
     return fresh
 
 
