@@ -40,6 +40,7 @@ def loaded_again(name: str, fitted: Detector, fresh: Detector, learned_from: Tra
         raise Forgotten(
             f"detector {name} cannot take back what its fit has learned ({where_it_failed(error)}); {REMEDY}"
         ) from error
+    fresh.eval().requires_grad_(False)  # what it took may have made parts that it did not have
     some = range(min(len(learned_from), IMAGES))
     ids = [learned_from.ids[i] for i in some]
     x = learned_from.images(some).to(fresh.device)
