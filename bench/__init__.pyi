@@ -13,7 +13,8 @@ from .errors import UserError
 from .harness.certify import certify
 from .harness.evaluate import evaluate
 from .plugins.lookup import categories, fit_or_load, load_data
-from .stats.metrics import Estimate
+from .stats.intervals import Estimate
+from .stats.metrics import auroc
 
 __all__ = [
     "ArraySource",
@@ -37,6 +38,7 @@ __all__ = [
     "TrainSet",
     "UserError",
     "Wrapper",
+    "auroc",
     "bpda",
     "categories",
     "certify",

@@ -24,7 +24,7 @@ from bench.analysis.compare import (
     paired,
 )
 from bench.cells.reader import load_results, read_results
-from bench.stats.metrics import _weights
+from bench.stats.resampling import weights_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -82,7 +82,7 @@ def test_medians_are_paired_by_image() -> None:
     assert found.difference == pytest.approx((0.05, 0.05, 0.05), abs=1e-6) and alone.high - alone.low > 0.05
     other = radii(0, seed=1)
     unlike = paired([a], [scored(random_scores(0), "c", radius=other)], "median_radius_normal")
-    weights = np.concatenate(list(_weights(np.zeros(30, bool), "d/one")), axis=1).T.astype(int)
+    weights = np.concatenate(list(weights_of(30, "d/one")), axis=1).T.astype(int)
     apart = [np.median(np.repeat(first[:30], w)) - np.median(np.repeat(other[:30], w)) for w in weights]
     assert unlike.difference[1:] == pytest.approx(np.percentile(apart, [2.5, 97.5]))
 

@@ -23,13 +23,14 @@ from bench.cells.reader import read_results
 from bench.cells.result import Result
 from bench.cells.rows import Table
 from bench.report.leaderboard import markdown
-from bench.stats.metrics import Bootstrap, accuracy
+from bench.stats.measured import Measured
+from bench.stats.metrics import accuracy
 
 
-def moved(cell: Scored, column: str) -> Bootstrap:
+def moved(cell: Scored, column: str) -> Measured:
     """Share of images whose score the attack moved."""
     scores = cell.needed(column) != cell.needed("clean")
-    return accuracy(np.where(cell.anomalous, scores, ~scores), cell.anomalous, 0.5, cell.salt)
+    return accuracy(np.where(cell.anomalous, scores, ~scores), cell.anomalous, 0.5)
 
 
 TOY = Metric(
@@ -50,7 +51,7 @@ def test_a_metric_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads((after / "run.json").read_text(encoding="utf-8"))["metrics"][TOY.name] == 1
     assert status(after).startswith("pass ")
     assert status(before).startswith("note ") and status(before).endswith(f"finished: {TOY.name}")
-    assert bench.load_results(tmp_path / "before")[f"{TOY.name}_low"].tolist() == [1]
+    assert bench.load_results(tmp_path / "before")[f"{TOY.name}_high"].tolist() == [1]
     found = read_results(tmp_path / "before").results
     (board,) = boards(found)
     assert table(board)[0].values[TOY.title].text == "1.000" and TOY.title in markdown(found, [])

@@ -1,6 +1,9 @@
-"""Metrics against hand-computed values and scikit-learn."""
+"""Metrics against hand-computed values, scikit-learn and their own definitions."""
 
 from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,20 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+import bench
 from bench.core.threshold import threshold_at
-from bench.stats.metrics import (
-    FROM_CURVES,
-    RESAMPLES,
-    Bootstrap,
-    Metrics,
-    _curves,
-    _weights,
-    accuracy,
-    auroc_of,
-    mean,
-    points,
-    ranking,
-)
+from bench.stats.measured import Measured, Metrics, Share, mean
+from bench.stats.metrics import accuracy, auroc_of, average_precision_of, fpr95_of, median, points
+
+OF_SCORES: tuple[Callable[..., Share], ...] = (auroc_of, average_precision_of, fpr95_of)
+Pairs = list[tuple[int, bool]]
+pairs = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40)
+
+
+def arrays(found: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([p[0] for p in found], float), np.array([p[1] for p in found])
 
 
 def test_values_computed_by_hand() -> None:
@@ -33,31 +34,13 @@ def test_values_computed_by_hand() -> None:
     assert points(np.zeros(4), labels)["auroc"] == 0.5
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=4, max_size=40), st.integers(0, 10))
+@given(pairs)
 @settings(deadline=None, max_examples=60)
-def test_the_bootstrap_computes_what_scikit_learn_computes_with_weights(
-    pairs: list[tuple[int, bool]], which: int
-) -> None:
-    scores, labels = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
+def test_values_are_scikit_learns(found: Pairs) -> None:
+    scores, labels = arrays(found)
+    ours = {name: of(scores, labels).value for name, of in zip(("auroc", "ap", "fpr95"), OF_SCORES, strict=True)}
     if not labels.any() or labels.all():
-        return
-    weights = next(iter(_weights(labels, "salt")))[:, which : which + 1].astype(np.float64)
-    curves = _curves(scores, labels, weights)
-    w = weights[:, 0]
-    fpr, tpr, _ = roc_curve(labels, scores, sample_weight=w, drop_intermediate=False)
-    resampled = auroc_of(scores, labels, "salt").samples
-    assert resampled[which] == pytest.approx(roc_auc_score(labels, scores, sample_weight=w))
-    assert FROM_CURVES["ap"](curves)[0] == pytest.approx(average_precision_score(labels, scores, sample_weight=w))
-    assert FROM_CURVES["fpr95"](curves)[0] == pytest.approx(fpr[(tpr >= 0.95 - 1e-12).argmax()])
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
-@settings(deadline=None, max_examples=60)
-def test_values_and_resamples_are_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
-    scores, labels = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs])
-    found = ranking(scores, labels, "salt")
-    if not labels.any() or labels.all():
-        assert all(np.isnan(one.value) for one in found.values())
+        assert np.isnan(list(ours.values())).all()
         return
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     expected = {
@@ -65,72 +48,85 @@ def test_values_and_resamples_are_scikit_learns(pairs: list[tuple[int, bool]]) -
         "ap": average_precision_score(labels, scores),
         "fpr95": fpr[(tpr >= 0.95 - 1e-12).argmax()],
     }
-    assert points(scores, labels) == pytest.approx(expected, abs=1e-12)
-    assert {name: one.value for name, one in found.items()} == pytest.approx(expected, abs=1e-12)
-    weights = np.concatenate(list(_weights(labels, "salt")), axis=1)
-    curves = _curves(scores, labels, weights.astype(np.float64))
-    for name, metric in FROM_CURVES.items():
-        assert np.allclose(found[name].samples, metric(curves), atol=1e-5)
-    tpr, fpr = (np.insert(counts / counts[-1], 0, 0, axis=0) for counts in curves)
-    assert np.allclose(found["auroc"].samples, np.trapezoid(tpr, fpr, axis=0), atol=1e-5)
+    assert points(scores, labels) == pytest.approx(expected, abs=1e-12) and points(scores, labels) == ours
+
+
+@given(pairs)
+@settings(deadline=None, max_examples=60)
+def test_placements_are_the_means_of_all_pairs(found: Pairs) -> None:
+    scores, labels = arrays(found)
+    if not labels.any() or labels.all():
+        return
+    won = np.sign(scores[labels][:, None] - scores[~labels]) / 2 + 0.5
+    normal, anomalous = auroc_of(scores, labels).classes()
+    assert normal.each == pytest.approx(won.mean(0)) and anomalous.each == pytest.approx(won.mean(1))
+    if min(won.shape) > 1:  # DeLong's variance
+        expected = won.mean(0).var(ddof=1) / won.shape[1] + won.mean(1).var(ddof=1) / won.shape[0]
+        assert auroc_of(scores, labels).spread.variance == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_image_moves_the_average_precision_as_its_weight_does(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([False, True], [9, 7])
+    scores = rng.normal(labels).round(seed % 2)  # with ties and without
+    ours = average_precision_of(scores, labels)
+    for label, one in enumerate(ours.classes()):
+        index = np.flatnonzero(labels == label)
+        for place, image in enumerate(index):
+            weights, step = np.ones(len(labels)), 1e-6
+            weights[index] *= 1 - step
+            weights[image] += step * len(index)
+            moved = (average_precision_score(labels, scores, sample_weight=weights) - ours.value) / step
+            assert one.each[place] - one.each.mean() == pytest.approx(moved, abs=1e-4)
+
+
+@given(pairs)
+@settings(deadline=None, max_examples=60)
+def test_intervals_hold_the_value_and_swapped_classes_mirror_them(found: Pairs) -> None:
+    scores, labels = arrays(found)
+    if not labels.any() or labels.all():
+        return
+    for one in (*(of(scores, labels) for of in OF_SCORES), accuracy(scores, labels, 3.0)):
+        value, low, high = one.estimate()
+        assert 0 <= low <= value <= high <= 1 and low < high
+    mirrored = auroc_of(scores, ~labels).estimate()
+    assert auroc_of(scores, labels).estimate() == pytest.approx(
+        (1 - mirrored.value, 1 - mirrored.high, 1 - mirrored.low), abs=1e-13
+    )
+
+
+def test_a_perfect_detector_is_not_surely_perfect() -> None:
+    """Of few images less is known than of many."""
+    lows = [auroc_of(np.arange(2.0 * n), np.arange(2 * n) >= n).estimate().low for n in (5, 16, 100)]
+    assert lows == sorted(lows) and lows[0] > 0.5 and lows[-1] < 1
 
 
 def test_metrics_are_computed_once_and_only_if_they_are_wanted() -> None:
     made: list[str] = []
 
-    def maker(name: str) -> Bootstrap:
+    def maker(name: str) -> Measured:
         made.append(name)
-        return Bootstrap(1.0, np.ones(3))
+        return median([1.0])
 
     found = Metrics({"a": lambda: maker("a"), "b": lambda: maker("b")})
     assert "a" in found and "c" not in found and list(found) == ["a", "b"] and made == []
     assert found["a"] is found["a"] and found.get("c") is None and made == ["a"]
 
 
-def test_resamples_keep_the_size_of_both_classes() -> None:
-    labels = np.array([0] * 7 + [1] * 5, bool)
-    weights = np.concatenate(list(_weights(labels, "")), axis=1)
-    assert weights.shape == (12, RESAMPLES)
-    assert (weights[~labels].sum(0) == 7).all() and (weights[labels].sum(0) == 5).all()
-
-
-def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    """Scores N(0,1) and N(1,1) have AUROC Phi(1/sqrt 2) = 0.7602."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 40)
-    inside = 0
-    for _ in range(200):
-        estimate = ranking(rng.normal(labels, 1.0), labels)["auroc"].estimate()
-        inside += estimate.low <= 0.76025 <= estimate.high
-    assert 0.88 <= inside / 200 <= 0.99  # nominal 0.95
-
-
-def test_intervals_repeat_and_categories_are_resampled_independently() -> None:
+def test_categories_are_independent() -> None:
     rng = np.random.default_rng(1)
     labels = np.repeat([0, 1], 30)
-    scores = rng.normal(labels, 1.0)
-    assert ranking(scores, labels)["auroc"].estimate() == ranking(scores, labels)["auroc"].estimate()
-    a, b = ranking(scores, labels, "a")["auroc"], ranking(scores, labels, "b")["auroc"]
-    assert abs(np.corrcoef(a.samples, b.samples)[0, 1]) < 0.1
-    both, one = mean([a, b]).estimate(), a.estimate()
-    assert (both.high - both.low) < 0.8 * (one.high - one.low)  # 1 / sqrt 2, if independent
-
-
-@given(st.lists(st.floats(-5, 5) | st.sampled_from([np.inf, -np.inf]), min_size=1, max_size=60))
-@settings(deadline=None, max_examples=60)
-def test_intervals_are_numpys_percentiles(samples: list[float]) -> None:
-    found = Bootstrap(0.0, np.array(samples)).estimate()
-    if np.isinf(samples).any():
-        expected = np.percentile(samples, [2.5, 97.5], method="nearest")
-    else:
-        expected = np.percentile(samples, [2.5, 97.5])
-    assert (found.low, found.high) == pytest.approx(expected)
-    assert np.isnan(Bootstrap(0.0, np.array([*samples, np.nan])).estimate().low)
+    one, other = (auroc_of(rng.normal(labels, 1.0), labels) for _ in range(2))
+    both, alone = mean([one, other]).estimate(), one.estimate()
+    assert both.value == pytest.approx((one.value + other.value) / 2)
+    assert both.high - both.low == pytest.approx((alone.high - alone.low) / np.sqrt(2), rel=0.2)
+    assert mean([one]) is one
 
 
 def test_a_missing_class_is_nan_not_a_number() -> None:
     for labels in ([1, 1], [0, 0]):
-        assert np.isnan([one.value for one in ranking([1.0, 2.0], labels).values()]).all()
+        assert np.isnan([of([1.0, 2.0], labels).estimate() for of in OF_SCORES]).all()
         assert np.isnan(list(points([1.0, 2.0], labels).values())).all()
 
 
@@ -141,20 +137,50 @@ def test_the_threshold_is_the_conformal_quantile() -> None:
     assert np.isnan(threshold_at([]))
 
 
-def test_counts_are_divided_in_double_precision() -> None:
-    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
-    scores[[0, 9]] = scores[[9, 0]]
-    assert accuracy(scores, labels, 4.5).value == 0.8
-    for found in (accuracy(scores, labels, 4.5), *ranking(scores, labels).values()):
-        assert found.samples.dtype == np.float64
-    counts = accuracy(scores, labels, 4.5).samples * 10
-    np.testing.assert_allclose(counts, counts.round(), rtol=1e-14)
-    pairs = 25 * ranking(scores, labels)["auroc"].samples
-    np.testing.assert_allclose(pairs, pairs.round(), rtol=1e-14)
-
-
 def test_accuracy_at_a_threshold() -> None:
     found = accuracy([0.0, 1.0, 2.0, 3.0], [0, 1, 0, 1], 1.5).estimate()
-    assert found.value == 0.5
-    assert 0 <= found.low <= 0.5 <= found.high <= 1
-    assert np.isnan(accuracy([0.0], [0], float("nan")).value)
+    assert found.value == 0.5 and 0 < found.low < 0.5 < found.high < 1
+    assert np.isnan(accuracy([0.0], [0], float("nan")).estimate()).all()
+    scores, labels = np.arange(10.0), np.repeat([0, 1], 5)
+    scores[[0, 9]] = scores[[9, 0]]
+    assert accuracy(scores, labels, 4.5).value == 0.8  # to the last digit
+
+
+def test_infinite_scores_rank_like_others() -> None:
+    labels = np.array([0, 0, 1, 1], bool)
+    assert auroc_of([-np.inf, 1.0, 1.0, np.inf], labels).value == 7 / 8
+    for of in OF_SCORES:
+        assert of([-np.inf, 1.0, 2.0, np.inf], labels).value == of([-9.0, 1.0, 2.0, 9.0], labels).value
+
+
+def test_memory_grows_with_the_images_and_not_with_their_pairs() -> None:
+    labels = np.arange(100_000) % 2 == 1
+    scores = np.random.default_rng(0).normal(labels)
+    for of in OF_SCORES:
+        tracemalloc.start()
+        of(scores, labels).estimate()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 200 * len(labels)  # bytes; the pairs alone are 25,000 an image
+
+
+def test_auroc_is_public() -> None:
+    labels, scores = [0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]
+    found = bench.auroc(labels, scores)
+    assert found.value == 0.75 and found == auroc_of(scores, labels).estimate()
+    assert bench.auroc(np.array(labels, bool), scores) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "says"),
+    [
+        ([0, 1], [1.0], "two equally long lists"),
+        ([[0, 1]], [[1.0, 2.0]], "two equally long lists"),
+        ([0, 2], [1.0, 2.0], "labels other than 0"),
+        ([1, 1], [1.0, 2.0], "both classes"),
+        ([0, 1], [1.0, float("nan")], "1 scores are nan"),
+    ],
+)
+def test_what_has_no_auroc_is_refused(labels: list[int], scores: list[float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        bench.auroc(labels, scores)

@@ -26,7 +26,7 @@ from bench.report.figures.tradeoff import Tradeoff
 from bench.report.page import page
 from bench.report.page_table import COLUMNS
 from bench.report.write import write_report
-from bench.stats.metrics import Estimate
+from bench.stats.intervals import Estimate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -11,7 +11,8 @@ from typing import Any
 from ..cells.metrics import better
 from ..cells.result import Result
 from ..errors import unknown
-from ..stats.metrics import Bootstrap, Estimate, mean
+from ..stats.intervals import Estimate
+from ..stats.measured import Measured, mean
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def order(entries: Mapping[str, Sequence[Result]], sort: str, otherwise: str = "
     return sorted(entries, key=lambda name: (math.isnan(values[name]), sign * values[name]))
 
 
-def mean_of(results: Sequence[Result], metric: str) -> Bootstrap:
+def mean_of(results: Sequence[Result], metric: str) -> Measured:
     """Over the categories."""
     return mean([r.metrics[metric] for r in results])
 

@@ -1,7 +1,8 @@
 """Is one detector better than another, or were its images luckier? Paired differences, within and across data sets.
 
-Cells of the same images are resampled with the same weights, so the difference of two metrics has an interval of its
-own, which is narrower than theirs suggest. Across data sets: Wilcoxon's signed ranks for two detectors; Friedman's test
+Cells of the same images are compared image by image, so the difference of two metrics has an interval of its own, which
+is narrower than theirs suggest. Of many detectors, those that may be the best are found together, with one chance of
+error for all. Across data sets: Wilcoxon's signed ranks for two detectors; Friedman's test
 and the critical difference of Nemenyi for more (Demsar 2006, https://www.jmlr.org/papers/v7/demsar06a.html). Those
 take data sets to be independent, so a category is one, with all its attacks and budgets.
 """
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..cells.metrics import better
 from ..cells.result import Result
 from ..errors import UserError, unknown
-from ..stats.metrics import Bootstrap, Estimate, Floats, mean
+from ..stats.intervals import Estimate
+from ..stats.measured import Measured, mean
+from ..stats.paired import difference, may_be_best, minus
 from .boards import Board, boards
 
 LEVEL = 0.05
@@ -36,9 +38,9 @@ class Difference(NamedTuple):
     b: Estimate
     difference: Estimate
     errors: float
-    """The difference in standard errors (of the bootstrap): its effect size; nan where resamples are infinite."""
+    """The difference in standard errors: its effect size; nan where that is not defined."""
     p: float
-    """Two-sided: twice the share of resamples on the other side of 0; nan where a metric is undefined."""
+    """Two-sided, of no difference; nan where a metric is undefined."""
 
 
 def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "") -> Difference:
@@ -53,16 +55,8 @@ def paired(a: Sequence[Result], b: Sequence[Result], metric: str, title: str = "
     for category in shared:
         _refuse_other_images(cells_a[category], cells_b[category])
     first, second = (mean([_metric(cells[c], metric) for c in shared]) for cells in (cells_a, cells_b))
-    apart = Bootstrap(float(_minus(first.value, second.value)), _minus(first.samples, second.samples))
-    return Difference(
-        title,
-        tuple(shared),
-        first.estimate(),
-        second.estimate(),
-        apart.estimate(),
-        _standard_errors(apart),
-        _two_sided(apart),
-    )
+    apart = difference(first, second)
+    return Difference(title, tuple(shared), first.estimate(), second.estimate(), *apart)
 
 
 def _refuse_other_images(one: Result, other: Result) -> None:
@@ -70,38 +64,17 @@ def _refuse_other_images(one: Result, other: Result) -> None:
         raise UserError(f"{one.folder} and {other.folder} hold different images: a paired comparison needs the same")
 
 
-def _standard_errors(apart: Bootstrap) -> float:
-    """The difference in standard errors; infinite where no resample differs from the others."""
-    spread = float(apart.samples.std()) if np.isfinite(apart.samples).all() else math.nan
-    if spread:
-        return apart.value / spread
-    return math.copysign(math.inf, apart.value) if apart.value else 0.0
-
-
-def _two_sided(apart: Bootstrap) -> float:
-    """The p-value of a difference of 0: never 0 itself, as that many resamples cannot say."""
-    if np.isnan([apart.value, *apart.samples]).any():
-        return math.nan
-    sides = min(int((apart.samples <= 0).sum()), int((apart.samples >= 0).sum()))
-    return min(2 * (sides + 1) / (len(apart.samples) + 1), 1.0)
-
-
-def _minus(a: npt.ArrayLike, b: npt.ArrayLike) -> Floats:
-    """a - b; 0 where both are the same infinity."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.equal(a, b), 0.0, np.subtract(a, b))
-
-
-def _metric(r: Result, metric: str) -> Bootstrap:
+def _metric(r: Result, metric: str) -> Measured:
     if metric not in r.metrics:
         raise unknown(f"metric of {r.folder}", metric, r.metrics)
     return r.metrics[metric]
 
 
 def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
-    """Of detectors and their cells, that with the best mean and those that are not significantly worse.
+    """Of detectors and their cells, those that may be the best; that with the best mean is always among them.
 
-    Of those that have the metric, and not as nan, in every category that any of them has.
+    Of those that have the metric, and not as nan, in every category that any of them has, on the images of the best. Of
+    detectors that are all equal none is left out, with a chance of 95 % for all of them together.
     """
     categories = {r.category for cells in entries.values() for r in cells}
     whole = {
@@ -113,16 +86,19 @@ def not_worse(entries: Mapping[str, Sequence[Result]], metric: str) -> set[str]:
     if not whole:
         return set()
     sign = better(metric)
-    best = max(whole, key=lambda name: sign * mean([r.metrics[metric] for r in whole[name]]).value)
-    return {name for name, cells in whole.items() if name == best or _as_good(cells, whole[best], metric)}
+    means = {name: _mean_by_category(cells, metric) for name, cells in whole.items()}
+    best = max(means, key=lambda name: sign * means[name].value)
+    alike = [name for name in whole if _same_images(whole[name], whole[best])]
+    return {alike[i] for i in may_be_best([means[name] for name in alike], sign)}
 
 
-def _as_good(cells: Sequence[Result], best: Sequence[Result], metric: str) -> bool:
-    try:
-        found = paired(cells, best, metric)
-    except UserError:  # other images: nothing to compare
-        return False
-    return found.p > LEVEL
+def _mean_by_category(cells: Sequence[Result], metric: str) -> Measured:
+    return mean([r.metrics[metric] for r in sorted(cells, key=lambda r: r.category)])
+
+
+def _same_images(a: Sequence[Result], b: Sequence[Result]) -> bool:
+    cells_a, cells_b = ({r.category: (r.table.ids, r.record.data.test) for r in cells} for cells in (a, b))
+    return cells_a == cells_b
 
 
 def chosen(names: Sequence[str], results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -208,7 +184,7 @@ def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str 
     ranks = dict(zip(names, stats.rankdata(-better(metric or "") * blocks, axis=1).mean(0).tolist(), strict=True))
     k, n = len(names), len(blocks)
     if k == 2:
-        apart = _minus(blocks[:, 0], blocks[:, 1])
+        apart = minus(blocks[:, 0], blocks[:, 1])
         p = float(stats.wilcoxon(apart, zero_method="zsplit").pvalue) if apart.any() else 1.0
         return Ranks(n, ranks, p, None)
     p = float(stats.friedmanchisquare(*blocks.T).pvalue)

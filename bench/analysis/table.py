@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..cells.metrics import METRICS
 from ..cells.result import Result
-from ..stats.metrics import Estimate
+from ..stats.intervals import Estimate
 from .boards import Board, estimate_of
 from .compare import not_worse
 
@@ -23,7 +23,7 @@ class Value(NamedTuple):
     with_interval: bool = False
     """Whether readers are shown its interval."""
     best: bool = False
-    """The best of its column among those that are ranked, or not significantly worse."""
+    """It may be the best of its column, among those that are ranked."""
     mark: str = ""
     """The letter of a footnote."""
     scope: str = ""

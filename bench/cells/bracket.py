@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ..stats.metrics import Bootstrap, Estimate, mean
+from ..stats.intervals import Estimate
+from ..stats.measured import Measured, mean
 from .result import Result, with_settings
 from .schema import CheckRecord
 
@@ -138,7 +139,7 @@ def broken_brackets(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _sentence(certificate: Result, attack: Result, low: Bootstrap, high: Bootstrap, bound: str) -> str:
+def _sentence(certificate: Result, attack: Result, low: Measured, high: Measured, bound: str) -> str:
     what = "AUROC" if bound.endswith("auroc") else "accuracy"
     relation = "is above" if low.value > high.value else "is at most"
     return (

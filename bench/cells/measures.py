@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.threat import Targets
-from ..stats.metrics import Bootstrap, Floats, accuracy, auroc_of, conservative, median, ranking
+from ..stats.measured import Floats, Measured
+from ..stats.metrics import accuracy, auroc_of, average_precision_of, conservative, fpr95_of, median
 from .rows import Table
 
 Kind = Literal["attack", "certificate"]
@@ -31,7 +32,7 @@ class Scored:
     """The attack wanted the decision wrong, no more: what it reached is no worst case, and ranks nothing."""
     parts: Sequence[str]
     salt: str
-    """Of the resamples: the data set and its category."""
+    """Of the resamples of a median: the data set and its category."""
 
     @property
     def anomalous(self) -> npt.NDArray[np.bool_]:
@@ -86,7 +87,7 @@ class Scored:
         return np.asarray(np.where(np.isnan(broken), wrong, broken) != self.anomalous, dtype=np.float64)
 
 
-Of = Callable[[Scored, str], Bootstrap]
+Of = Callable[[Scored, str], Measured]
 
 
 @dataclass(frozen=True)
@@ -103,22 +104,12 @@ class Measure:
     """Whether these scores are enough for it."""
 
 
-@lru_cache(maxsize=512)
-def _ranking(scores: bytes, labels: bytes, salt: str) -> dict[str, Bootstrap]:
-    """The cells of a detector and category share their clean scores."""
-    return ranking(np.frombuffer(scores), np.frombuffer(labels, dtype=bool), salt)
+def _ranked(metric: Callable[[npt.ArrayLike, npt.ArrayLike], Measured], cell: Scored, column: str) -> Measured:
+    return metric(cell.order(column), cell.anomalous)
 
 
-def _ranked(name: str, cell: Scored, column: str) -> Bootstrap:
-    return _ranking(cell.order(column).tobytes(), cell.anomalous.tobytes(), cell.salt)[name]
-
-
-def _auroc(cell: Scored, column: str) -> Bootstrap:
-    return auroc_of(cell.order(column), cell.anomalous, cell.salt)
-
-
-def _accuracy(cell: Scored, column: str) -> Bootstrap:
-    return accuracy(cell.needed(column), cell.anomalous, cell.threshold, cell.salt)
+def _accuracy(cell: Scored, column: str) -> Measured:
+    return accuracy(cell.needed(column), cell.anomalous, cell.threshold)
 
 
 def _class(label: int, cell: Scored) -> npt.NDArray[np.bool_]:
@@ -126,12 +117,12 @@ def _class(label: int, cell: Scored) -> npt.NDArray[np.bool_]:
     return cell.anomalous if label else ~cell.anomalous
 
 
-def _right(label: int, cell: Scored, column: str) -> Bootstrap:
+def _right(label: int, cell: Scored, column: str) -> Measured:
     one = _class(label, cell)
-    return accuracy(cell.needed(column)[one], cell.anomalous[one], cell.threshold, cell.salt)
+    return accuracy(cell.needed(column)[one], cell.anomalous[one], cell.threshold)
 
 
-def _median(label: int, cell: Scored, column: str) -> Bootstrap:
+def _median(label: int, cell: Scored, column: str) -> Measured:
     """Of those that have a number."""
     values = cell.needed(column)
     return median(values[_class(label, cell) & ~np.isnan(values)], cell.salt)
@@ -145,9 +136,9 @@ def _whole(cell: Scored, scores: Floats) -> bool:
     return not np.isnan(scores).any()
 
 
-AUROC = Measure(_auroc, ranks=True, has=_whole)
-AP = Measure(partial(_ranked, "ap"), ranks=True)
-FPR95 = Measure(partial(_ranked, "fpr95"), ranks=True, better=-1)
+AUROC = Measure(partial(_ranked, auroc_of), ranks=True, has=_whole)
+AP = Measure(partial(_ranked, average_precision_of), ranks=True)
+FPR95 = Measure(partial(_ranked, fpr95_of), ranks=True, better=-1)
 ACCURACY = Measure(_accuracy)
 NORMAL_RIGHT, ANOMALOUS_RIGHT = (Measure(partial(_right, label)) for label in (0, 1))
 RADIUS_NORMAL, RADIUS_ANOMALOUS = (
@@ -156,4 +147,4 @@ RADIUS_NORMAL, RADIUS_ANOMALOUS = (
 BOUND_NORMAL, BOUND_ANOMALOUS = (
     Measure(partial(_median, label), unit="l2, pixels in [0, 1]", has=partial(_every, label)) for label in (0, 1)
 )
-UNBROKEN = Measure(lambda cell, column: accuracy(cell.needed(column), cell.anomalous, 0.5, cell.salt))
+UNBROKEN = Measure(lambda cell, column: accuracy(cell.needed(column), cell.anomalous, 0.5))

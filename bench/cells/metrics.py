@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from ..stats.metrics import Metrics
+from ..stats.measured import Metrics
 from .measures import (
     ACCURACY,
     ANOMALOUS_RIGHT,

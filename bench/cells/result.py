@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.detector import RANDOM_WEIGHTS
-from ..stats.metrics import Metrics
+from ..stats.measured import Metrics
 from .measures import Scored
 from .metrics import METRICS, measured
 from .rows import Row, Table

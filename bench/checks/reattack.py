@@ -25,7 +25,8 @@ from ..core.score import RANDOMIZED_DRAWS, Passes, Score
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import Prepared, Worker
-from ..stats.metrics import Bootstrap, accuracy, auroc_of
+from ..stats.measured import Measured
+from ..stats.metrics import accuracy, auroc_of
 from ..system.memory import free_memory
 from .of_detector import generator_states
 
@@ -187,12 +188,11 @@ class Reattack:
         return ROUNDING * float(np.abs(self.clean_rows).max())
 
     @cached_property
-    def robust(self) -> Bootstrap:
+    def robust(self) -> Measured:
         """AUROC after the attack; accuracy, where the attack aims at the threshold."""
-        salt = f"{self.spec.dataset}/{self.spec.category}"
         if self.at_threshold:
-            return accuracy(self.worst_rows, self.labels, self.prepared.threshold.value, salt)
-        return auroc_of(self.worst_rows, self.labels, salt)
+            return accuracy(self.worst_rows, self.labels, self.prepared.threshold.value)
+        return auroc_of(self.worst_rows, self.labels)
 
     @property
     def metric(self) -> str:

@@ -124,8 +124,8 @@ def command(**options: Any) -> CompareRequest:
 
     The names are detectors as the leaderboard has them, or folders of two cells.
 
-    The difference of a metric between two detectors (or two cells), with an interval and a p-value from a bootstrap
-    that is paired by image. With six data sets or more in common (a category is one; its attacks and budgets share
+    The difference of a metric between two detectors (or two cells), image by image, with an interval and a p-value.
+    With six data sets or more in common (a category is one; its attacks and budgets share
     images, so their mean counts): Wilcoxon's test of two detectors, Friedman's of more.
     """
     return CompareRequest(**options)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...stats.metrics import Estimate
+from ...stats.intervals import Estimate
 from ._style import colour, shape
 
 Spec = dict[str, Any]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...stats.metrics import Estimate
+from ...stats.intervals import Estimate
 from ...system import files
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...cells.bracket import Bracket, brackets, smoothing_key
 from ...cells.result import Result, with_settings
-from ...stats.metrics import Estimate
+from ...stats.intervals import Estimate
 from . import _plotly as plotly
 from ._figure import Figure
 from ._plotly import Spec

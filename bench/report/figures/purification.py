@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...cells.result import Result, short
 from ...cells.schema import PurificationRecord
-from ...stats.metrics import Estimate, mean
+from ...stats.intervals import Estimate
+from ...stats.measured import mean
 from . import _plotly as plotly
 from ._figure import Figure
 from ._plotly import Spec

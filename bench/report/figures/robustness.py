@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...cells.result import Result
 from ...core.threat import eps_text
-from ...stats.metrics import Estimate, mean
+from ...stats.intervals import Estimate
+from ...stats.measured import mean
 from . import _plotly as plotly
 from ._figure import Figure
 from ._plotly import Spec

@@ -11,7 +11,7 @@ import numpy as np
 from ...analysis.boards import estimate_of, lacking
 from ...analysis.overview import Overview, overviews
 from ...cells.result import Result
-from ...stats.metrics import Estimate
+from ...stats.intervals import Estimate
 from . import _plotly as plotly
 from ._figure import Figure
 from ._labels import placed
