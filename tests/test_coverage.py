@@ -11,8 +11,9 @@ from scipy import stats
 
 from bench.stats import intervals
 from bench.stats.intervals import Spread
+from bench.stats.measured import Share, mean
 from bench.stats.metrics import accuracy, auroc_of
-from bench.stats.paired import Apart, difference, may_be_best
+from bench.stats.paired import Apart, Field, difference, may_be_best
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import simulated
@@ -152,6 +153,15 @@ def test_boards_of_equal_detectors_call_none_worse() -> None:
         assert seldom(round(300 * board.wrong), 300, 0.05), board
         if board.worse == 0.2 and board.images == 64:
             assert board.right > 0.9, board
+
+
+def test_many_are_compared_as_two_are() -> None:
+    rng = np.random.default_rng(4)
+    cells = [simulated.together(rng, (0.9, 0.8, 0.95), 15, 0.5) for _ in range(2)]
+    ours = [mean([auroc_of(scores[i], labels) for scores, labels in cells]) for i in range(3)]
+    field = Field([[part for part in one.parts if isinstance(part, Share)] for one in ours])
+    pairwise = [[difference(b, a).errors for b in ours] for a in ours]
+    assert field.errors == pytest.approx(np.array(pairwise)) and field.errors == pytest.approx(-field.errors.T)
 
 
 def test_less_may_be_better_and_copies_stay_together() -> None:

@@ -117,17 +117,34 @@ class Field:
         self._detectors, self._sign = detectors, sign
 
     @cached_property
+    def _classes(self) -> list[list[tuple[float, Floats]]]:
+        """By category, of each class its weight and what each image has to do with each detector's metric: (K, n)."""
+        found = []
+        for category in zip(*self._detectors, strict=True):
+            by_detector = [part.classes() for part in category]
+            together = zip(*by_detector, strict=True)
+            found.append([(one[0].weight, np.stack([own.each for own in one])) for one in together])
+        return found
+
+    @cached_property
     def errors(self) -> Floats:
-        """(K, K): by how many standard errors the second is above the first."""
+        """(K, K): by how many standard errors the second is above the first; see `Apart`."""
+        spread = spread_of_mean([part.spread for part in self._detectors[0]])
         count = len(self._detectors)
         found = np.zeros((count, count))
         for i in range(count):
-            for j in range(i):
-                parts = [Apart.of(b, a) for a, b in zip(self._detectors[i], self._detectors[j], strict=True)]
-                apart = Apart.mean(parts)
-                found[i, j] = 0.0 if apart.same else self._sign * apart.errors
-                found[j, i] = -found[i, j]
+            above, variance, unlike = self._from(i)
+            for j in range(count):
+                one = spread._replace(variance=float(variance[j]))
+                found[i, j] = self._sign * intervals.standard_errors(float(above[j]), one, float(unlike[j]))
         return found
+
+    def _from(self, i: int) -> tuple[Floats, Floats, Floats]:
+        """By how much each detector is above the i-th, with what variance, and how unlike they are: (K,) each."""
+        categories = zip(zip(*self._detectors, strict=True), self._classes, strict=True)
+        parts = [_from_one(i, np.array([part.value for part in own]), classes) for own, classes in categories]
+        above, variance, unlike = (np.stack(of) for of in zip(*parts, strict=True))
+        return above.mean(0), variance.sum(0) / len(parts) ** 2, unlike.mean(0)
 
     @cached_property
     def _largest(self) -> Floats:
@@ -141,11 +158,9 @@ class Field:
     def _root(self) -> Floats:
         """(K, r): root @ root.T is the covariance of the detectors' metrics."""
         covariance = np.zeros((len(self._detectors),) * 2)
-        for category in zip(*self._detectors, strict=True):
-            for classes in zip(*(part.classes() for part in category), strict=True):
-                each = np.stack([one.each for one in classes])
-                if each.shape[1] > 1:
-                    covariance += classes[0].weight ** 2 * np.cov(each).reshape(covariance.shape) / each.shape[1]
+        for weight, each in (one for classes in self._classes for one in classes):
+            if each.shape[1] > 1:
+                covariance += weight**2 * np.cov(each).reshape(covariance.shape) / each.shape[1]
         values, vectors = np.linalg.eigh(covariance)
         return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))
 
@@ -168,6 +183,18 @@ class Field:
 
     def _critical(self, left: Sequence[int]) -> float:
         return float(np.quantile(self._largest[:, left][:, :, left].max((1, 2)), 1 - CHANCE))
+
+
+def _from_one(i: int, values: Floats, classes: Sequence[tuple[float, Floats]]) -> tuple[Floats, Floats, Floats]:
+    """`Apart.of` of every detector and the i-th, in one category."""
+    above, variance, unlike = values - values[i], np.zeros(len(values)), np.zeros(len(values))
+    for weight, each in classes:
+        apart = each - each[i]
+        unlike += weight * np.abs(apart).mean(1)
+        if each.shape[1] > 1:
+            variance += weight**2 * apart.var(1, ddof=1) / each.shape[1]
+    unlike /= sum(weight for weight, _ in classes)
+    return above, variance, np.maximum(unlike, np.abs(above))
 
 
 def may_be_best(detectors: Sequence[Measured], sign: int = 1) -> list[int]:
