@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from ..cells.metrics import METRICS
 from ..cells.result import Result
+from ..core.threshold import possible_false_alarms
+from ..stats.measured import mean
 from .counting import Cells, Threat, is_standard, threat_of
 
 
@@ -80,3 +85,45 @@ def differing(results: Sequence[Result]) -> list[str]:
 def wrong_ways(results: Sequence[Result]) -> list[str]:
     """A sentence for each detector and category whose clean scores rank worse than chance."""
     return sorted({f"{r.detector} on {r.category}: {r.wrong_way}" for r in results if r.wrong_way})
+
+
+def thresholds(results: Sequence[Result]) -> list[str]:
+    """A sentence for each number of images that a threshold was set on: how many false alarms it may have."""
+    found = {(own.held_out, own.false_alarms) for r in results if (own := r.record.threshold).held_out}
+    said = []
+    for held_out, asked in sorted(found):
+        low, high = possible_false_alarms(held_out, asked)
+        said.append(
+            f"accuracy: a threshold for {100 * asked:g} % false alarms that was set on {held_out} held-out normal "
+            f"images has {100 * low:.1f} to {100 * high:.1f} % on others (95 % interval)"
+        )
+    return said
+
+
+def over_seeds(results: Sequence[Result]) -> list[str]:
+    """A sentence for each detector, attack and budget that was run with several seeds: how far apart its means over the
+    categories are that all of these seeds have. Intervals do not hold it."""
+    groups: dict[tuple[object, ...], dict[int, dict[str, Result]]] = {}
+    for r in results:
+        s = r.spec
+        key = (s.dataset, s.image_size, r.attack, s.norm, r.eps, s.targets, r.detector)
+        groups.setdefault(key, {}).setdefault(s.seed, {})[r.category] = r
+    return [sentence for seeds in groups.values() if len(seeds) > 1 and (sentence := _over_seeds(seeds))]
+
+
+def _over_seeds(seeds: Mapping[int, Mapping[str, Result]]) -> str:
+    """Empty where no category, or no number, is in all of them."""
+    shared = sorted(set.intersection(*(set(cells) for cells in seeds.values())))
+    if not shared:
+        return ""
+    first = next(iter(seeds.values()))[shared[0]]
+    metric, s = first.ranked_by, first.spec
+    values = [mean([cells[c].metrics[metric] for c in shared]).value for _, cells in sorted(seeds.items())]
+    if np.isnan(values).any():
+        return ""
+    scope = f"mean of {len(shared)} categories" if len(shared) > 1 else shared[0]
+    return (
+        f"{first.detector}, {first.attack} {s.norm} {s.eps} on {s.dataset}, {s.image_size} px ({scope}): "
+        f"{METRICS[metric].title} {', '.join(f'{value:.3f}' for value in values)} with the seeds "
+        f"{', '.join(map(str, sorted(seeds)))}; standard deviation {np.std(values, ddof=1):.3f}"
+    )

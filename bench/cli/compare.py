@@ -50,7 +50,17 @@ class CompareRequest(Request):
         screen = console()
         for other in self.names[1:]:
             screen.print(_differences(self.names[0], other, results, self.metric))
+        for sentence in _over_seeds(self.names, results):
+            screen.print(sentence, highlight=False, markup=False)
         return _over_data_sets(self, results, screen)
+
+
+def _over_seeds(names: Sequence[str], results: Sequence[Result]) -> list[str]:
+    """How far apart the seeds of each are: the differences above are of one seed each."""
+    from ..analysis.compare import chosen
+    from ..analysis.remarks import over_seeds
+
+    return over_seeds([r for cells in chosen(names, results).values() for r in cells])
 
 
 def _differences(one: str, other: str, results: Sequence[Result], metric: str | None) -> Table:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..stats import intervals
 from ..system.memory import free_memory
 from .data import BATCH_SIZE, Data
 from .detector import Detector
@@ -34,8 +35,17 @@ def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> fl
     ordered = np.sort(np.asarray(normal_scores, dtype=np.float64))
     if not len(ordered):
         return float("nan")
-    rank = int(np.ceil((len(ordered) + 1) * (1 - false_alarms) - 1e-9))
-    return float(ordered[min(rank, len(ordered)) - 1])
+    return float(ordered[_rank(len(ordered), false_alarms) - 1])
+
+
+def possible_false_alarms(held_out: int, false_alarms: float = FALSE_ALARMS) -> tuple[float, float]:
+    """The 95 % interval of the share of all normal images above `threshold_at` of so many scores, at least one."""
+    return intervals.false_alarms(_rank(held_out, false_alarms), held_out)
+
+
+def _rank(held_out: int, false_alarms: float) -> int:
+    """From 1."""
+    return min(int(np.ceil((held_out + 1) * (1 - false_alarms) - 1e-9)), held_out)
 
 
 def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:

@@ -11,10 +11,10 @@ from ..analysis import bracket_table
 from ..analysis.boards import Board, boards
 from ..analysis.bracket_table import BracketLine
 from ..analysis.overview import Overview, overviews
-from ..analysis.remarks import differing
+from ..analysis.remarks import differing, over_seeds, thresholds
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
 from ..cells.result import Result
-from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED
+from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SEEDS
 
 WIDTH = 120  # of lines of prose
 CELLS_WITH_EVERY_CHECK = 60
@@ -29,6 +29,7 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
     parts += _brackets(results)
     for board in boards(results, sort):
         parts += _board(board, every_check=len(results) <= CELLS_WITH_EVERY_CHECK)
+    parts += _seeds(results)
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
     parts += [f"- {_plain(note)}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
@@ -78,9 +79,15 @@ def _board(board: Board, every_check: bool) -> list[str]:
     lines += _by_part(board)
     warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.warnings})
     lines += [f"- {_plain(warning)}" for warning in warnings] + [""] * bool(warnings)
-    lines += [f"- {_plain(sentence)}" for sentence in differing(board.cells)]
+    lines += [f"- {_plain(sentence)}" for sentence in [*thresholds(board.cells), *differing(board.cells)]]
     lines += [f"- not ranked: {_plain(name)}: {_plain('; '.join(why))}" for name, why in board.unranked.items()]
     return [*lines, "", *_checks(board, every_check)]
+
+
+def _seeds(results: Sequence[Result]) -> list[str]:
+    """The section on what differs with the seed alone; empty without two of any."""
+    said = over_seeds(results)
+    return ["## Over seeds", "", SEEDS, "", *(f"- {_plain(sentence)}" for sentence in said), ""] if said else []
 
 
 def _by_category(board: Board) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 from ..analysis import bracket_table
 from ..analysis.boards import boards
 from ..analysis.overview import overviews
-from ..analysis.remarks import differing, wrong_ways
+from ..analysis.remarks import differing, over_seeds, thresholds, wrong_ways
 from ..analysis.table import COSTS_SHOWN
 from ..cells.bracket import broken_brackets
 from ..cells.reader import Results
@@ -36,7 +36,7 @@ from .figures.distributions import Distributions
 from .figures.robustness import of_detector
 from .gallery import gallery
 from .page_table import COLUMNS, FILTERED, HIDDEN, choices, rows
-from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE
+from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,6 +76,9 @@ def page(found: Results, sort: str = "") -> str:
         overviews=overviews(found.results, sort),
         costs=COSTS_SHOWN,
         differing=[*differing(found.results), *wrong_ways(found.results)],
+        seeds=over_seeds(found.results),
+        seeds_say=SEEDS,
+        thresholds=thresholds(found.results),
         notes=[*found.damaged, *found.notes],
         count=len(found.results),
         detectors=len(contents.detectors),

@@ -23,6 +23,8 @@ BETWEEN = (
 IMPOSSIBLE = "A certified value above the attacked one is impossible: one of both is wrong, and both lose their rank."
 HOW_TO_ATTACK = "`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack."
 
+SEEDS = "What another seed of the fit, the attack and all noise changes, which no interval holds:"
+
 REPORTED = (
     "Reported: published figures on this data. Other attacks, samples and sizes: beside ours, never to be mixed with "
     "them"
