@@ -53,7 +53,7 @@ class Result:
         """What was run, in one line."""
         spec = self.spec
         sides = f", {spec.targets} images attacked" * (spec.targets != "both") + f", seed {spec.seed}" * bool(spec.seed)
-        bed = f"{spec.dataset} {spec.category}, {spec.image_size} px"
+        bed = f"{spec.bed} {spec.category}, {spec.image_size} px"
         return f"{self.detector} on {bed}: {self.attack}, {spec.norm} {spec.eps}{sides}"
 
     @property

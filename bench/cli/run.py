@@ -184,7 +184,7 @@ examples:
     "--draws",
     callback=whole(1),
     metavar="N",
-    help="noise draws whose mean is the score of a randomized detector  [default: 8]",
+    help="noise draws whose mean is the score of a randomized detector  [default: 32]",
 )
 @option(
     "--goal",

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .choice import evenly_spread, stratified
 from .copies import Glance, copies, glance
 from .images import Record, to_mask, to_tensor
+from .protocol import PROTOCOL, Protocol
 from .rng import held_out_lot
 from .survey import survey
 
@@ -119,19 +121,15 @@ class TestSet(ImageSet):
         """Indices of the first `count` images of each class, normal ones before anomalous ones."""
         return [i for label in (0, 1) for i in [j for j, y in enumerate(self.labels) if y == label][:count]]
 
-    def first(self, limit: int) -> TestSet:
-        """`limit` images with both labels in their proportion, evenly spread over the set."""
+    def chosen(self, limit: int, protocol: Protocol = PROTOCOL) -> TestSet:
+        """`limit` images of both labels, in the order of this set; `choice` says which."""
         if limit >= len(self):
             return self
         if limit < 2:
             raise UserError(f"--limit must be at least 2 (a normal and an anomalous image), got {limit}")
-        by_label = [[r for r in self.records if r.label == label] for label in (0, 1)]
-        anomalous = min(max(round(limit * len(by_label[1]) / len(self)), 1), limit - 1)
-        chosen = set()
-        for records, count in zip(by_label, (limit - anomalous, anomalous), strict=True):
-            count = min(count, len(records))
-            chosen |= {records[i * len(records) // count].id for i in range(count)}
-        return TestSet([r for r in self.records if r.id in chosen], self.image_size)
+        choose = evenly_spread if protocol == 1 else stratified
+        ids = choose({record.id: record.label for record in self.records}, limit)
+        return TestSet([r for r in self.records if r.id in ids], self.image_size)
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,8 @@ class Data:
     test: TestSet
     remarks: tuple[str, ...] = ()
     """What its reader found worth saying, such as folders that are not read; one sentence each."""
+    version: int = 1
+    """Of the data set: cells of two versions never stand on one board."""
 
     def __post_init__(self) -> None:
         self._refuse_what_no_record_can_hold()
@@ -182,6 +182,6 @@ class Data:
                     f"the name {name!a} is not UTF-8: rename it, or, where the locale is C, set PYTHONUTF8=1"
                 ) from None
 
-    def limited(self, limit: int | None) -> Data:
-        """The same data with at most `limit` test images."""
-        return self if limit is None else replace(self, test=self.test.first(limit))
+    def limited(self, limit: int | None, protocol: Protocol = PROTOCOL) -> Data:
+        """The same data with at most `limit` test images, chosen as the protocol says."""
+        return self if limit is None else replace(self, test=self.test.chosen(limit, protocol))

@@ -11,8 +11,9 @@ import torch
 from ..system.memory import free_memory
 from .data import BATCH_SIZE, Data
 from .detector import Detector
+from .protocol import DRAWS, PROTOCOL, Protocol
 from .rng import Rng
-from .score import RANDOMIZED_DRAWS, Score
+from .score import Score
 
 FALSE_ALARMS = 0.05
 
@@ -38,11 +39,13 @@ def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> fl
     return float(ordered[min(rank, len(ordered)) - 1])
 
 
-def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:
+def held_out_threshold(
+    detector: Detector, data: Data, seed: int, name: str, protocol: Protocol = PROTOCOL
+) -> Threshold:
     """Scores the normal images that were not fitted on, as test images are scored."""
     _, held = data.train.split(seed)
     score = Score(detector, name)
-    draws = RANDOMIZED_DRAWS if detector.randomized else 1
+    draws = DRAWS[protocol] if detector.randomized else 1
     scores: list[float] = []
     batch_size = BATCH_SIZE
     while len(scores) < len(held):

@@ -54,7 +54,7 @@ def evaluate(
     """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
 
     label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
-    draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
+    draws, 32 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
     score after the attack, never better for the detector than `clean`; `rounded` is it after rounding to 8 bits; the
     columns that follow depend on the attack and the detector (see `Row.more`). `.metrics` is what they come to,
     AUROCs and all else that a report shows, by name; `.attrs["run"]` is the record of the run.

@@ -16,6 +16,7 @@ from ..core import parameters
 from ..core.attack import Method
 from ..core.data import BATCH_SIZE, Data
 from ..core.detector import Detector, Origin
+from ..core.protocol import PROTOCOL
 from ..core.score import GOALS
 from ..core.threat import ThreatModel, eps_text
 from ..core.threshold import held_out_threshold
@@ -104,6 +105,8 @@ class DetectorUnderTest:
                 limit=limit if limit is not None and limit < len(data.test) else None,
                 draws=draws,
                 goal=goal,
+                dataset_version=data.version,
+                protocol=PROTOCOL,
             )
         except ValidationError as error:
             raise UserError(f"nobody could read a cell of this again: {first_problem(error)}") from None

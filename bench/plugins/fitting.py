@@ -20,6 +20,7 @@ from ..core.data import BATCH_SIZE, Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
 from ..core.manners import left_as_it_was
 from ..core.progress import Progress, Tell, to_log
+from ..core.protocol import PROTOCOL, Protocol
 from ..core.rng import fit_seed
 from ..core.score import where_it_failed
 from ..core.threshold import Threshold, held_out_threshold
@@ -173,11 +174,11 @@ class DetectorSpec:
             self._fitted[key] = ready[0]
         return self._fitted[key]
 
-    def threshold(self, data: Data) -> Threshold:
+    def threshold(self, data: Data, protocol: Protocol = PROTOCOL) -> Threshold:
         """The threshold at 5 % false alarms on the held-out normal images."""
-        key = data.train.fingerprint
+        key = f"{data.train.fingerprint} {protocol}"
         if key not in self._thresholds:
-            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label)
+            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label, protocol)
         return self._thresholds[key]
 
     def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
