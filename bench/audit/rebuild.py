@@ -108,7 +108,8 @@ class Rebuilt:
         """The fitted detector with its threshold; nothing of it has been checked."""
         detector = self.detector.fitted(self.data)
         assert detector.origin is not None
-        threshold = self.detector.threshold(self.data, self.record.spec.protocol)
+        spec = self.record.spec
+        threshold = self.detector.threshold(self.data, spec.threshold_folds, spec.protocol)
         return Prepared(detector, detector.origin, threshold, (), detector.device)
 
 

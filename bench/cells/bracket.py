@@ -188,4 +188,5 @@ def _how(r: Result) -> str:
     settings = {**r.spec.attack_parameters}
     settings |= {"limit": r.spec.limit} if r.spec.limit is not None else {}
     settings |= {"goal": r.spec.goal} if r.spec.goal != "rank" else {}
+    settings |= {"threshold_folds": r.spec.threshold_folds} if r.spec.threshold_folds is not None else {}
     return ", ".join(f"{k}={v}" for k, v in settings.items())

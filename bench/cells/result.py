@@ -78,6 +78,7 @@ class Result:
     def attack(self) -> str:
         spec = self.spec
         further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
+        further |= {"threshold_folds": spec.threshold_folds}
         settings = {**spec.attack_parameters, **{k: v for k, v in further.items() if v is not None}}
         return with_settings(spec.attack, settings)
 

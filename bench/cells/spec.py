@@ -57,6 +57,8 @@ class RunSpec(Part):
     """Scores as far as they go, or just a wrong decision."""
     dataset_version: Annotated[int, Field(ge=1)] = 1
     """Of a data set that has had several."""
+    threshold_folds: Annotated[int, Field(ge=2)] | None = None
+    """Fits whose held-out images the threshold rests on; null: the tested detector's own."""
     protocol: Protocol = 1
     """How images are chosen under a limit, and how many draws make a score; absent in cells from before there were
     two."""
@@ -98,7 +100,12 @@ class RunSpec(Part):
         targets = None if self.targets == "both" else self.targets
         goal = None if self.goal == "rank" else self.goal
         attack = _suffix(
-            parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws, goal=goal
+            parameters=self.attack_parameters,
+            targets=targets,
+            limit=self.limit,
+            draws=self.draws,
+            goal=goal,
+            threshold_folds=self.threshold_folds,
         )
         eps = eps_text(self.threat.eps).replace("/", "_")
         return results.joinpath(

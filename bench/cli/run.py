@@ -123,6 +123,7 @@ def _run(
         results=request.results,
         seed=request.seed,
         limit=request.limit,
+        threshold_folds=request.threshold_folds,
         draws=request.draws,
         goal=request.goal,
         smaller=[ball for ball in sweep if ball.eps < threat.eps],
