@@ -57,9 +57,10 @@ def cross_fitted_threshold(
     """From all normal images: each is scored by the one of `folds` detectors that was not fitted on it.
 
     The first of them is the tested detector, with the images that are held out of it; the others are fitted as it was,
-    on other images and as many, or nearly. So what is known of their scores is known of its own, as far as fits
-    on other images give scores on one scale (cross-conformal prediction: Vovk 2015, https://arxiv.org/abs/1208.0806;
-    CV+: Barber et al. 2021, https://arxiv.org/abs/1905.02928, who promise twice the rate of false alarms at worst).
+    on other images and nearly as many. So the scores together are like its own, as far as fits on other images give
+    scores on one scale. After cross-conformal prediction (Vovk 2015, https://arxiv.org/abs/1208.0806) and CV+ (Barber
+    et al. 2021, https://arxiv.org/abs/1905.02928), which promise twice the rate of false alarms at worst; not so here,
+    where one detector scores what is new.
     """
     scores: list[float] = []
     for fold in data.folds(seed, folds):
