@@ -103,3 +103,15 @@ def test_an_old_cell_is_verified_with_its_own_images_and_draws(
     rewrite(folder, lambda record: record["spec"].update(protocol=2))
     code, out, _ = run_cli("verify", folder, *options)
     assert code == 1 and "FAIL    data" in out
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_images_of_another_version_are_said_to_be(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    bed = bench.load_data(category="brick", image_size=16)
+    detector = DetectorSpec("autoencoder", {"steps": 2, "width": 4})
+    rows = evaluate(detector, bed, results=tmp_path, limit=4, save_images=1, **QUICK)
+    folder = Path(rows.attrs["folder"])
+    assert rows.attrs["run"]["spec"]["dataset_version"] == bed.version == 2
+    rewrite(folder, lambda record: record["spec"].update(dataset_version=1))
+    code, out, _ = run_cli("verify", folder)
+    assert code == 1 and "the run had version 1 of textures/brick, and here is version 2" in " ".join(out.split())

@@ -223,6 +223,9 @@ def clean_images_are_the_data(stored: Sequence[Stored], rebuilt: Rebuilt, rows: 
         data = rebuilt.data
     except UserError as error:
         return Verified("skip", "data", f"not compared with the images of {where}: {error}")
+    then = rebuilt.record.spec.dataset_version
+    if data.version != then:
+        return Verified("FAIL", "data", f"the run had version {then} of {where}, and here is version {data.version}")
     if not rebuilt.same_images:
         return Verified("FAIL", "data", f"the images of {where} here are not those of the run")
     if [row.id for row in rows] != data.test.ids or [row.label for row in rows] != data.test.labels:
