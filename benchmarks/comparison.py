@@ -15,9 +15,12 @@ OURS, CONTROL = "bench", "control"
 
 CELL = (
     "detector", "detector_parameters", "detector_code", "dataset", "category", "image_size", "limit", "batch_size",
-    "seed", "repeats", "passes", "draws", "norm", "eps",
+    "seed", "repeats", "passes", "draws", "norm", "eps", "dataset_version", "protocol",
 )  # fmt: skip
 """What rows that are compared have in common."""
+
+LATER = {"repeats": 1, "dataset_version": 1, "protocol": 1}
+"""What rows from before they said so had."""
 
 KEY = (*CELL, "library", "attack", "version")
 """What a row is: one that is there is not run again."""
@@ -73,7 +76,7 @@ def method(row: Row) -> str:
 
 
 def key(row: Row, names: Sequence[str] = KEY) -> str:
-    return json.dumps([row.get(name, 1 if name == "repeats" else None) for name in names], sort_keys=True)
+    return json.dumps([row.get(name, LATER.get(name)) for name in names], sort_keys=True)
 
 
 def read(path: Path) -> list[Row]:

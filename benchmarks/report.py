@@ -24,6 +24,7 @@ from bench.cells.rows import Row, to_csv
 from bench.cells.schema import SCHEMA
 from bench.cells.spec import RunSpec
 from bench.core.check import Check
+from bench.core.protocol import PROTOCOL
 from bench.core.threshold import threshold_at
 from bench.system.provenance import git_state, versions
 
@@ -75,7 +76,7 @@ def write_cells(folder: Path, cells: int, images: int, seed: int = 0) -> int:
             spec = RunSpec(
                 detector=f"detector_{detector:02}", detector_parameters={}, attack=attack, attack_parameters={},
                 norm="linf", eps=eps, targets="both", dataset="made_up", category=f"category_{category}", image_size=64,
-                seed=0, limit=None, draws=None, goal="rank",
+                seed=0, limit=None, draws=None, goal="rank", protocol=PROTOCOL,
             )  # fmt: skip
             write_cell(folder, spec, rows, [Check("gradient", True, f"agrees to {rng.uniform(0, 1e-4):.2g}")] * 12)
             written += 1

@@ -35,7 +35,7 @@ from bench import Attack, Attacked, Context, Data, Rng, Score, ThreatModel, User
 from bench.cells.rows import Row as ImageRow
 from bench.cells.spec import RunSpec
 from bench.core.parameters import parse_assignments
-from bench.core.score import RANDOMIZED_DRAWS
+from bench.core.protocol import PROTOCOL
 from bench.core.threat import eps_text
 from bench.engine.worker import Prepared, Worker
 from bench.plugins import registry
@@ -94,7 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="test images, by default all")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--passes", type=int, default=40, help="forward + backward passes per image (and draw)")
-    parser.add_argument("--draws", type=int, default=RANDOMIZED_DRAWS, help="per step, where a detector is randomized")
+    parser.add_argument("--draws", type=int, default=8, help="per step, where a detector is randomized")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--repeats", type=int, default=1, help="seeds of attack and scoring on one fitted detector; AUROC is their mean"
@@ -112,7 +112,8 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
     given = parse_assignments(options.param)
     unused = set(given)
     peers = chosen_peers(options.peers)
-    image_size = options.image_size or registry.load("datasets", options.dataset).target.IMAGE_SIZE
+    reader = registry.load("datasets", options.dataset).target
+    image_size = options.image_size or reader.IMAGE_SIZE
     for name in _listed(options.detectors):
         accepted = DetectorSpec(name).accepted
         params = {k: v for k, v in given.items() if k in accepted}
@@ -127,6 +128,8 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
                     "dataset": options.dataset,
                     "category": category,
                     "image_size": image_size,
+                    "dataset_version": getattr(reader, "VERSION", 1),
+                    "protocol": PROTOCOL,
                     "limit": options.limit,
                     "batch_size": options.batch_size,
                     "seed": options.seed,
@@ -262,6 +265,7 @@ def attacked(row: Row, seed: int, data: Data, ready: Prepared, attack: Measured)
         detector=row["name"], detector_parameters=row["detector_parameters"], attack=row["attack"],
         attack_parameters={}, norm=threat.norm, eps=eps_text(threat.eps), targets="both", dataset=data.name,
         category=data.category, image_size=data.image_size, seed=seed, limit=row["limit"], draws=None, goal="rank",
+        dataset_version=data.version, protocol=PROTOCOL,
     )  # fmt: skip
     worker = Worker(spec, data, ready, attack)
     results = []

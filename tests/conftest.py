@@ -36,7 +36,7 @@ RECORD: dict[str, Any] = {
     "spec": {
         "detector": "d", "detector_parameters": {}, "attack": "pgd", "attack_parameters": {}, "norm": "linf",
         "eps": "2/255", "targets": "both", "dataset": "d", "category": "one", "image_size": 8, "seed": 0, "limit": None,
-        "draws": None, "goal": "rank",
+        "draws": None, "goal": "rank", "dataset_version": 1, "protocol": 2,
     },
     "detector": {
         "code": "0" * 64, "parameters": {}, "randomized": False, "differentiable": True, "unranked": "",

@@ -40,6 +40,7 @@ DEFAULTS = RunRequest(
     goal="rank",
     seed=0,
     limit=None,
+    threshold_folds=None,
     batch_size=None,
     device="auto",
     results=Path("results"),

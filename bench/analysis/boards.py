@@ -75,13 +75,13 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
     groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s.dataset, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed)
+        key = (s.bed, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed)
         groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
     found = []
     for key, entries in sorted(groups.items()):
-        dataset, size, attack, norm, _, targets, seed = key
+        bed, size, attack, norm, _, targets, seed = key
         spec = next(iter(entries.values()))[0].spec
-        title = f"{dataset}, {size} px: {attack}, {norm} {spec.eps}"
+        title = f"{bed}, {size} px: {attack}, {norm} {spec.eps}"
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))

@@ -99,7 +99,7 @@ def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
     for r in results:
         if not r.stops_at_threshold and r.spec.targets == "both":
             s = r.spec
-            groups.setdefault((s.dataset, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
+            groups.setdefault((s.bed, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
     return [
         _overview((*key, limit), cells, sort)
         for key, by_limit in sorted(groups.items())
@@ -140,7 +140,7 @@ def _main(counting: Counting) -> str:
 
 
 def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Overview:
-    dataset, size, seed, limit = key
+    bed, size, seed, limit = key
     categories = tuple(sorted({r.category for r in results}))
     scope = f"mean of {len(categories)} categories" if len(categories) > 1 else categories[0]
     counting = Counting.of(results)
@@ -149,7 +149,7 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
     unranked = {name: why for name, why in reasons.items() if why}
     letters, marks = footnotes(counting.worst, [r for r in results if not r.certificate])
     return Overview(
-        f"{dataset}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed) + f": {scope}",
+        f"{bed}, {size} px" + f", {limit} images" * bool(limit) + f", seed {seed}" * bool(seed) + f": {scope}",
         columns,
         main,
         _ordered(columns[main], list(counting.clean), unranked, sort),
@@ -159,7 +159,7 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
         differing(results),
         counting.threats,
         categories,
-        dataset,
+        results[0].spec.dataset,
     )
 
 

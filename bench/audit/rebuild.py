@@ -48,7 +48,7 @@ class Rebuilt:
         spec = self.record.spec
         name = self.given.dataset or spec.dataset
         found = load_data(name, category=spec.category, root=self.given.data_root, image_size=spec.image_size)
-        return found.limited(spec.limit)
+        return found.limited(spec.limit, spec.protocol)
 
     @property
     def same_images(self) -> bool:
@@ -108,7 +108,9 @@ class Rebuilt:
         """The fitted detector with its threshold; nothing of it has been checked."""
         detector = self.detector.fitted(self.data)
         assert detector.origin is not None
-        return Prepared(detector, detector.origin, self.detector.threshold(self.data), (), detector.device)
+        spec = self.record.spec
+        threshold = self.detector.threshold(self.data, spec.threshold_folds, spec.protocol)
+        return Prepared(detector, detector.origin, threshold, (), detector.device)
 
 
 def with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:

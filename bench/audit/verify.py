@@ -23,7 +23,7 @@ from ..cells.schema import FinishedRecord, FitRecord, beyond_budget, radii_of, w
 from ..cells.spec import RunSpec
 from ..core.data import BATCH_SIZE
 from ..core.rng import Rng
-from ..core.score import RANDOMIZED_DRAWS, Score
+from ..core.score import Score
 from ..core.threat import TOLERANCE
 from ..engine.worker import SAME
 from ..errors import UserError
@@ -223,6 +223,9 @@ def clean_images_are_the_data(stored: Sequence[Stored], rebuilt: Rebuilt, rows: 
         data = rebuilt.data
     except UserError as error:
         return Verified("skip", "data", f"not compared with the images of {where}: {error}")
+    then = rebuilt.record.spec.dataset_version
+    if data.version != then:
+        return Verified("FAIL", "data", f"the run had version {then} of {where}, and here is version {data.version}")
     if not rebuilt.same_images:
         return Verified("FAIL", "data", f"the images of {where} here are not those of the run")
     if [row.id for row in rows] != data.test.ids or [row.label for row in rows] != data.test.labels:
@@ -258,7 +261,7 @@ def scores_are_those(stored: Sequence[Stored], rebuilt: Rebuilt, rows: Sequence[
 
 def _furthest_off(stored: Sequence[Stored], score: Score, spec: RunSpec) -> tuple[float, str]:
     """By how much a score is not that of its row, and which."""
-    draws = (spec.draws or RANDOMIZED_DRAWS) if score.randomized else 1
+    draws = spec.score_draws if score.randomized else 1
     furthest, name = 0.0, ""
     for start in range(0, len(stored), BATCH_SIZE):
         some = stored[start : start + BATCH_SIZE]

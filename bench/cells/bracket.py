@@ -175,7 +175,7 @@ def smoothing_key(r: Result, parameter: str) -> str:
 def _identity(r: Result) -> tuple[Any, ...]:
     s, draws = r.spec, smoothing_key(r, "n")  # how well a smoothed score is estimated, not what it is
     settings = {k: v for k, v in s.detector_parameters.items() if k != draws}
-    return s.dataset, s.image_size, s.seed, s.targets, s.detector, json.dumps(settings, sort_keys=True)
+    return s.bed, s.image_size, s.seed, s.targets, s.detector, json.dumps(settings, sort_keys=True)
 
 
 def _made_of(r: Result) -> tuple[Any, ...]:
@@ -189,4 +189,5 @@ def _how(r: Result) -> str:
     settings = {**r.spec.attack_parameters}
     settings |= {"limit": r.spec.limit} if r.spec.limit is not None else {}
     settings |= {"goal": r.spec.goal} if r.spec.goal != "rank" else {}
+    settings |= {"threshold_folds": r.spec.threshold_folds} if r.spec.threshold_folds is not None else {}
     return ", ".join(f"{k}={v}" for k, v in settings.items())

@@ -182,6 +182,8 @@ def _tidy(result: Result) -> dict[str, Any]:
         "targets": spec.targets,
         "goal": spec.goal,
         "seed": spec.seed,
+        "dataset_version": spec.dataset_version,
+        "protocol": spec.protocol,
         "source": result.source,
         "normal": record.data.normal,
         "anomalous": record.data.anomalous,
@@ -226,7 +228,7 @@ def _shown(r: Result) -> dict[str, str]:
     score = r.ranked_by.rpartition("_")[2]
     clean, worst = (r.metrics.get(f"{when}_{score}") for when in ("clean", r.claim))
     return {
-        "data": f"{r.spec.dataset} {r.category}",
+        "data": f"{r.spec.bed} {r.category}",
         "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
         "attack": r.attack,
         "eps": f"{r.spec.norm} {r.spec.eps}",

@@ -53,7 +53,7 @@ class Result:
         """What was run, in one line."""
         spec = self.spec
         sides = f", {spec.targets} images attacked" * (spec.targets != "both") + f", seed {spec.seed}" * bool(spec.seed)
-        bed = f"{spec.dataset} {spec.category}, {spec.image_size} px"
+        bed = f"{spec.bed} {spec.category}, {spec.image_size} px"
         return f"{self.detector} on {bed}: {self.attack}, {spec.norm} {spec.eps}{sides}"
 
     @property
@@ -78,6 +78,7 @@ class Result:
     def attack(self) -> str:
         spec = self.spec
         further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
+        further |= {"threshold_folds": spec.threshold_folds}
         settings = {**spec.attack_parameters, **{k: v for k, v in further.items() if v is not None}}
         return with_settings(spec.attack, settings)
 

@@ -21,9 +21,10 @@ class Row(NamedTuple):
 
     rounded: the score of the attacked image after rounding to 8 bits.
     more: what else the attack found, by column: the score that each of its parts reached (`apgd`, `square`, ...); of a
-    randomized detector `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the
-    adversary knows the draw); the radius of a minimum-norm attack; `after_1`, `after_2`, `after_5`, ...: the worst
-    score that the attack has met in so many passes.
+    randomized detector `clean_se` and `worst_se` (standard errors of `clean` and `worst`, which are means over draws),
+    `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the adversary knows the
+    draw); the radius of a minimum-norm attack; `after_1`, `after_2`, `after_5`, ...: the worst score that the attack
+    has met in so many passes.
     """
 
     id: str

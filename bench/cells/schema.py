@@ -131,6 +131,8 @@ class ThresholdRecord(Part):
     """Normal training images that it was set on."""
     false_alarms: float
     """The share of new normal images above it that was asked for."""
+    folds: Count | None = None
+    """Fits that scored these images, each those that were held out of it; null: one, the tested detector's own."""
 
 
 class GitRecord(Part):

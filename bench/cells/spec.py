@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ..core.protocol import DRAWS, PROTOCOL, Protocol
 from ..core.score import Goal
 from ..core.threat import Targets, ThreatModel, eps_text
 from ..errors import UserError
@@ -51,9 +52,16 @@ class RunSpec(Part):
     limit: Annotated[int, Field(ge=1)] | None
     """So many of the test images; null: all."""
     draws: Annotated[int, Field(ge=1)] | None
-    """Noise draws whose mean is the score of a randomized detector; null is the default."""
+    """Noise draws whose mean is the score of a randomized detector; null is the default of the protocol."""
     goal: Goal
     """Scores as far as they go, or just a wrong decision."""
+    dataset_version: Annotated[int, Field(ge=1)] = 1
+    """Of a data set that has had several."""
+    threshold_folds: Annotated[int, Field(ge=2)] | None = None
+    """Fits whose held-out images the threshold rests on; null: the tested detector's own."""
+    protocol: Protocol = 1
+    """How images are chosen under a limit, and how many draws make a score; absent in cells from before there were
+    two."""
 
     @model_validator(mode="after")
     def _is_a_ball(self) -> RunSpec:
@@ -66,6 +74,17 @@ class RunSpec(Part):
     @property
     def threat(self) -> ThreatModel:
         return ThreatModel(self.norm, self.eps, self.targets)
+
+    @property
+    def bed(self) -> str:
+        """The data set as boards name it, whose cells may stand on one: `textures v2`, `mvtec (protocol 1)`."""
+        version = f" v{self.dataset_version}" if self.dataset_version > 1 else ""
+        return f"{self.dataset}{version}" + f" (protocol {self.protocol})" * (self.protocol != PROTOCOL)
+
+    @property
+    def score_draws(self) -> int:
+        """Noise draws whose mean is the score of a randomized detector."""
+        return self.draws or DRAWS[self.protocol]
 
     def within(self, threat: ThreatModel) -> RunSpec:
         """The same under another threat model."""
@@ -81,7 +100,12 @@ class RunSpec(Part):
         targets = None if self.targets == "both" else self.targets
         goal = None if self.goal == "rank" else self.goal
         attack = _suffix(
-            parameters=self.attack_parameters, targets=targets, limit=self.limit, draws=self.draws, goal=goal
+            parameters=self.attack_parameters,
+            targets=targets,
+            limit=self.limit,
+            draws=self.draws,
+            goal=goal,
+            threshold_folds=self.threshold_folds,
         )
         eps = eps_text(self.threat.eps).replace("/", "_")
         return results.joinpath(

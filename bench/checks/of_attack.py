@@ -293,7 +293,8 @@ def black_box_is_weaker(reattack: Reattack) -> tuple[bool, str]:
     square = registry.load("attacks", "square").target
     if reattack.threat.norm not in square.norms:
         return True, f"not checked: `square` has no norm {reattack.threat.norm}"
-    cell = sum(len(h) for h in reattack.again.history) / len(reattack.probe) / reattack.worker.draws
+    draws = min(reattack.worker.draws, reattack.draws)
+    cell = sum(len(h) for h in reattack.again.history) / len(reattack.probe) / draws
     low, high = QUERIES
     queries = int(min(max(3 * cell, low), high))  # a backward pass costs two forward ones
     named = {"queries": queries} if "queries" in {f.name for f in dataclasses.fields(square)} else {}

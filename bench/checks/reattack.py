@@ -21,7 +21,7 @@ from ..cells.spec import RunSpec
 from ..core.attack import Attack, Attacked, Trace
 from ..core.data import Data
 from ..core.rng import Rng, probe_lot
-from ..core.score import RANDOMIZED_DRAWS, Passes, Score
+from ..core.score import Passes, Score
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import Prepared, Worker
@@ -34,6 +34,7 @@ PROBE = 4  # images of each class at most; half of them meet what costs as much 
 IMAGES_PER_PROBE = 24  # of a cell, for each image of each class, so that the checks of a small cell stay small
 MARGIN = 0.05  # of the attack's median gain: by how much another attack must be ahead at an image to count
 POINT = 0.01  # of AUROC: the least that counts, and what is left when nothing is left
+FEWEST_DRAWS = 8  # of a randomized detector
 ERRORS = 3  # standard errors that a difference of means must exceed to count
 ROUNDING = 2e-6  # of the largest score: float32
 UNUSED_SEED = 20240809  # so that a seed that something sets is seen to change the state
@@ -161,8 +162,8 @@ class Reattack:
 
     @property
     def draws(self) -> int:
-        """Those of the run, and never so few that they have no standard error."""
-        return max(self.worker.draws, RANDOMIZED_DRAWS) if self.worker.score.randomized else 1
+        """On which images are compared: those asked for, and never so few that they have no standard error."""
+        return max(self.spec.draws or 0, FEWEST_DRAWS) if self.worker.score.randomized else 1
 
     @property
     def at_threshold(self) -> bool:

@@ -90,6 +90,7 @@ def _certify(request: CertifyRequest, bed: Data, spec: DetectorSpec, threat: Thr
         results=request.results,
         seed=request.seed,
         limit=request.limit,
+        threshold_folds=request.threshold_folds,
         batch_size=request.batch_size,
         force=request.force,
         monitor=monitor,

@@ -62,6 +62,7 @@ class GridRequest(Request):
     goal: str
     seed: int
     limit: int | None
+    threshold_folds: int | None
     batch_size: int | None
     device: str
     results: Path
@@ -137,7 +138,11 @@ images_and_place = together(
     option("--param", "params", multiple=True, callback=assignments, metavar="K=V",
            help="of the detectors that have it; DETECTOR.K=V, or OUTER.K=V, for one (repeatable)"),
     option("--seed", default="0", show_default=True, callback=whole(), metavar="S"),
-    option("--limit", callback=whole(), metavar="N", help="at most N test images, both classes in proportion"),
+    option("--limit", callback=whole(), metavar="N",
+           help="at most N test images, every class and kind of defect in proportion"),
+    option("--threshold-folds", callback=whole(2), metavar="K",
+           help="fit K detectors, each with other normal images held out, and set the threshold on all of those  "
+           "[default: on those held out of the one that is tested]"),
     option("--batch-size", callback=whole(1), metavar="N",
            help="changes speed and memory, not results  [default: 32 up to 128 px, fewer above]"),
     DEVICE,

@@ -123,6 +123,7 @@ def _run(
         results=request.results,
         seed=request.seed,
         limit=request.limit,
+        threshold_folds=request.threshold_folds,
         draws=request.draws,
         goal=request.goal,
         smaller=[ball for ball in sweep if ball.eps < threat.eps],
@@ -184,7 +185,7 @@ examples:
     "--draws",
     callback=whole(1),
     metavar="N",
-    help="noise draws whose mean is the score of a randomized detector  [default: 8]",
+    help="noise draws whose mean is the score of a randomized detector  [default: 32]",
 )
 @option(
     "--goal",

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .choice import evenly_spread, stratified
 from .copies import Glance, copies, glance
 from .images import Record, to_mask, to_tensor
+from .protocol import PROTOCOL, Protocol
 from .rng import held_out_lot
 from .survey import survey
 
@@ -90,7 +92,14 @@ class ImageSet(Dataset[Tensor]):
 
 
 class TrainSet(ImageSet):
-    """Normal images only: `train[i]` is an image."""
+    """Normal images only: `train[i]` is an image.
+
+    fold: its name, empty of the first, and the ids that are held out of it, whatever the seed.
+    """
+
+    def __init__(self, records: Sequence[Record], image_size: int, fold: tuple[str, frozenset[str]] | None = None):
+        super().__init__(records, image_size)
+        self.fold = fold
 
     def split(self, seed: int) -> tuple[TrainSet, TrainSet]:
         """Images to fit on, and held-out ones on which a threshold may be set.
@@ -98,12 +107,34 @@ class TrainSet(ImageSet):
         A tenth is held out, but at least 20 images while that is at most a quarter. The choice depends on
         the seed and the ids alone: not on the order of the files or on a library's random generator.
         """
-        count = min(max(MIN_HELD_OUT, len(self) // 10), len(self) // 4)
-        key = {r.id: held_out_lot(seed, r.id) for r in self.records}
-        chosen = set(sorted(self.ids, key=key.__getitem__)[:count])
+        chosen = self._drawn(seed)[: self._held_out] if self.fold is None else self.fold[1]
         fit = [r for r in self.records if r.id not in chosen]
         held = [r for r in self.records if r.id in chosen]
         return TrainSet(fit, self.image_size), TrainSet(held, self.image_size)
+
+    def folds(self, seed: int, count: int) -> list[TrainSet]:
+        """The same images, `count` times: each is held out once. The first is split as this set is, and the others
+        share evenly what it does not hold out. Raises UserError where more than a quarter would be held out at once.
+        """
+        drawn, first = self._drawn(seed), self._held_out
+        held = [drawn[:first], *(drawn[first + i :: count - 1] for i in range(count - 1))]
+        fewest = -(-(len(self) - first) // (len(self) // 4)) + 1
+        if not fewest <= count <= len(self) - first + 1:
+            raise UserError(
+                f"--threshold-folds {count}: {len(self)} normal images, {first} of them held out of the first, make "
+                f"{fewest} to {len(self) - first + 1} folds, so that none holds out more than a quarter of them"
+            )
+        names = ["", *(f"{number} of {count}" for number in range(2, count + 1))]
+        parts = zip(names, map(frozenset, held), strict=True)
+        return [TrainSet(self.records, self.image_size, part) for part in parts]
+
+    @property
+    def _held_out(self) -> int:
+        return min(max(MIN_HELD_OUT, len(self) // 10), len(self) // 4)
+
+    def _drawn(self, seed: int) -> list[str]:
+        """The ids in the order in which they are held out."""
+        return sorted(self.ids, key=lambda name: held_out_lot(seed, name))
 
 
 class TestSet(ImageSet):
@@ -119,19 +150,15 @@ class TestSet(ImageSet):
         """Indices of the first `count` images of each class, normal ones before anomalous ones."""
         return [i for label in (0, 1) for i in [j for j, y in enumerate(self.labels) if y == label][:count]]
 
-    def first(self, limit: int) -> TestSet:
-        """`limit` images with both labels in their proportion, evenly spread over the set."""
+    def chosen(self, limit: int, protocol: Protocol = PROTOCOL) -> TestSet:
+        """`limit` images of both labels, in the order of this set; `choice` says which."""
         if limit >= len(self):
             return self
         if limit < 2:
             raise UserError(f"--limit must be at least 2 (a normal and an anomalous image), got {limit}")
-        by_label = [[r for r in self.records if r.label == label] for label in (0, 1)]
-        anomalous = min(max(round(limit * len(by_label[1]) / len(self)), 1), limit - 1)
-        chosen = set()
-        for records, count in zip(by_label, (limit - anomalous, anomalous), strict=True):
-            count = min(count, len(records))
-            chosen |= {records[i * len(records) // count].id for i in range(count)}
-        return TestSet([r for r in self.records if r.id in chosen], self.image_size)
+        choose = evenly_spread if protocol == 1 else stratified
+        ids = choose({record.id: record.label for record in self.records}, limit)
+        return TestSet([r for r in self.records if r.id in ids], self.image_size)
 
 
 @dataclass(frozen=True)
@@ -149,6 +176,8 @@ class Data:
     test: TestSet
     remarks: tuple[str, ...] = ()
     """What its reader found worth saying, such as folders that are not read; one sentence each."""
+    version: int = 1
+    """Of the data set: cells of two versions never stand on one board."""
 
     def __post_init__(self) -> None:
         self._refuse_what_no_record_can_hold()
@@ -173,6 +202,10 @@ class Data:
         """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
         return (*self.remarks, *copies(self.train.glances, self.test.glances))
 
+    def folds(self, seed: int, count: int) -> list[Data]:
+        """As of `TrainSet.folds`."""
+        return [replace(self, train=train) for train in self.train.folds(seed, count)]
+
     def _refuse_what_no_record_can_hold(self) -> None:
         for name in (self.name, self.category, *self.train.ids, *self.test.ids):
             try:
@@ -182,6 +215,6 @@ class Data:
                     f"the name {name!a} is not UTF-8: rename it, or, where the locale is C, set PYTHONUTF8=1"
                 ) from None
 
-    def limited(self, limit: int | None) -> Data:
-        """The same data with at most `limit` test images."""
-        return self if limit is None else replace(self, test=self.test.first(limit))
+    def limited(self, limit: int | None, protocol: Protocol = PROTOCOL) -> Data:
+        """The same data with at most `limit` test images, chosen as the protocol says."""
+        return self if limit is None else replace(self, test=self.test.chosen(limit, protocol))

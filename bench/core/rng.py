@@ -136,6 +136,11 @@ def held_out_lot(seed: int, image_id: str) -> str:
     return hashlib.sha256(f"held out\t{seed}\t{image_id}".encode()).hexdigest()
 
 
+def first_place(label: int) -> float:
+    """In [0, 1), of a class of test images: where the choice under a limit begins. It is the same in every run."""
+    return int.from_bytes(hashlib.sha256(f"limit\t{label}".encode()).digest()[:4], "big") / 2**32
+
+
 def probe_lot(seed: int, image_id: str) -> str:
     """Of a test image: those that come first in this order are attacked again by the checks."""
     return hashlib.sha256(f"probe\t{seed}\t{image_id}".encode()).hexdigest()

@@ -17,9 +17,6 @@ from .manners import left_as_it_was
 from .plain_score import plain_score
 from .rng import Rng
 
-RANDOMIZED_DRAWS = 8
-"""Noise draws whose mean is the reported score of a randomized detector, unless somebody asks for more."""
-
 Goal = Literal["rank", "threshold"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 """What the adversary wants: a score as far on the wrong side as possible, or just across the threshold."""

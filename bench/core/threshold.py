@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,18 +13,22 @@ from ..stats import intervals
 from ..system.memory import free_memory
 from .data import BATCH_SIZE, Data
 from .detector import Detector
+from .protocol import DRAWS, PROTOCOL, Protocol
 from .rng import Rng
-from .score import RANDOMIZED_DRAWS, Score
+from .score import Score
 
 FALSE_ALARMS = 0.05
 
 
 class Threshold(NamedTuple):
-    """A decision threshold from held-out normal training images."""
+    """A decision threshold from normal training images that were held out of the fit of whoever scored them."""
 
     value: float
     held_out: int
+    """Images."""
     false_alarms: float
+    folds: int | None = None
+    """Fits that scored them; None: one, the tested detector's own."""
 
 
 def threshold_at(normal_scores: npt.ArrayLike, false_alarms: float = 0.05) -> float:
@@ -48,11 +53,36 @@ def _rank(held_out: int, false_alarms: float) -> int:
     return min(int(np.ceil((held_out + 1) * (1 - false_alarms) - 1e-9)), held_out)
 
 
-def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> Threshold:
-    """Scores the normal images that were not fitted on, as test images are scored."""
+def held_out_threshold(
+    detector: Detector, data: Data, seed: int, name: str, protocol: Protocol = PROTOCOL
+) -> Threshold:
+    """From the normal images that the tested detector was not fitted on."""
+    scores = _held_out_scores(detector, data, seed, name, protocol)
+    return Threshold(threshold_at(scores, FALSE_ALARMS), len(scores), FALSE_ALARMS)
+
+
+def cross_fitted_threshold(
+    fitted: Callable[[Data], Detector], data: Data, seed: int, name: str, folds: int, protocol: Protocol = PROTOCOL
+) -> Threshold:
+    """From all normal images: each is scored by the one of `folds` detectors that was not fitted on it.
+
+    The first of them is the tested detector, with the images that are held out of it; the others are fitted as it was,
+    on other images and nearly as many. So the scores together are like its own, as far as fits on other images give
+    scores on one scale. After cross-conformal prediction (Vovk 2015, https://arxiv.org/abs/1208.0806) and CV+ (Barber
+    et al. 2021, https://arxiv.org/abs/1905.02928), which promise twice the rate of false alarms at worst; not so here,
+    where one detector scores what is new.
+    """
+    scores: list[float] = []
+    for fold in data.folds(seed, folds):
+        scores += _held_out_scores(fitted(fold), fold, seed, name, protocol)
+    return Threshold(threshold_at(scores, FALSE_ALARMS), len(scores), FALSE_ALARMS, folds)
+
+
+def _held_out_scores(detector: Detector, data: Data, seed: int, name: str, protocol: Protocol) -> list[float]:
+    """As test images are scored."""
     _, held = data.train.split(seed)
     score = Score(detector, name)
-    draws = RANDOMIZED_DRAWS if detector.randomized else 1
+    draws = DRAWS[protocol] if detector.randomized else 1
     scores: list[float] = []
     batch_size = BATCH_SIZE
     while len(scores) < len(held):
@@ -65,4 +95,4 @@ def held_out_threshold(detector: Detector, data: Data, seed: int, name: str) -> 
                 raise
             batch_size //= 2
             free_memory()
-    return Threshold(threshold_at(scores, FALSE_ALARMS), len(held), FALSE_ALARMS)
+    return scores

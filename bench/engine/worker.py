@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.manners import left_as_it_was
 from ..core.rng import Rng
-from ..core.score import RANDOMIZED_DRAWS, Score, where_it_failed
+from ..core.score import Score, where_it_failed
 from ..core.threshold import Threshold
 from ..errors import UserError
 from .warm_starts import WarmStarts
@@ -76,7 +76,7 @@ class Worker:
         )
         threshold = prepared.threshold.value if prepared.threshold.held_out else None
         self.score = Score(prepared.detector, spec.detector, threshold, spec.goal)
-        self.draws = (spec.draws or RANDOMIZED_DRAWS) if prepared.detector.randomized else 1
+        self.draws = spec.score_draws if prepared.detector.randomized else 1
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")
         wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
@@ -127,10 +127,18 @@ class Worker:
         for number in self.numbers:
             columns[number] = torch.full_like(columns["distance"], torch.nan)
         if self.score.randomized:
+            columns |= self._of_draws(draws, draws)
             columns["worst_draw"] = sign * (sign * draws).amax(0)
             if self.gradient:
                 columns["known_noise"] = self.score.with_known_noise().mean(x, self.rng(indices), 1)
         return columns
+
+    @staticmethod
+    def _of_draws(clean: Tensor, worst: Tensor) -> dict[str, Tensor]:
+        """Standard errors of the mean scores, from the single ones (N, B); none of a single draw."""
+        if len(clean) < 2:
+            return {}
+        return {name: each.std(0) / len(each) ** 0.5 for name, each in (("clean_se", clean), ("worst_se", worst))}
 
     def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
@@ -143,10 +151,10 @@ class Worker:
             images[SMALLER] = smaller
         after = {name: self.score.each(image, rng.for_evaluation(), self.draws) for name, image in images.items()}
         means = {name: self._finite(each.mean(0), mine, "attacked") for name, each in after.items()}
-        best = self._best(images, means, sign, rng)
-        value, x_adv = _picked(images, means, best, sign)
+        best, rows = self._best(images, means, sign, rng), torch.arange(len(x), device=x.device)
+        value = torch.stack(list(means.values()))[best, rows]
         moved = sign * value > sign * clean
-        x_adv = torch.where(moved[:, None, None, None], x_adv, x)
+        x_adv = torch.where(moved[:, None, None, None], torch.stack(list(images.values()))[best, rows], x)
         self.warm_starts.put([self.data.test.ids[i] for i in mine], x_adv)
         rounded = self.score.mean((x_adv * 255).round() / 255, rng.for_evaluation(), self.draws)
         columns = {
@@ -159,17 +167,24 @@ class Worker:
             reached |= dict(zip(trace.columns, trace.best, strict=True))
         columns |= {name: sign * torch.maximum(gained, sign * clean) for name, gained in reached.items()}
         if self.score.randomized:
-            each = torch.stack(list(after.values()))[best, :, torch.arange(len(x), device=x.device)].mT  # (N, B)
+            each = torch.stack(list(after.values()))[best, :, rows].mT  # (N, B)
+            columns |= self._of_draws(draws, torch.where(moved, each, draws))
             columns["worst_draw"] = sign * torch.maximum((sign * each).amax(0), (sign * draws).amax(0))
             if self.gradient:
                 columns["known_noise"] = self._with_known_noise(x, sign, rng, x_adv)
         return columns | dict(attacked.columns)
 
     def _best(self, images: dict[str, Tensor], means: dict[str, Tensor], sign: Tensor, rng: Rng) -> Tensor:
-        """(B,): which candidate; of a randomized detector by draws of their own, so that none wins by luck."""
+        """(B,): which candidate; of a randomized detector by draws of their own, so that none wins by luck. On the
+        reported draws a smaller eps may come out ahead of what was chosen, and is taken then."""
+        chosen = means
         if self.score.randomized and len(images) > 1:
-            means = {name: self.score.mean(image, rng.for_choice(), self.draws) for name, image in images.items()}
-        return torch.stack([sign * values for values in means.values()]).argmax(0)
+            chosen = {name: self.score.mean(image, rng.for_choice(), self.draws) for name, image in images.items()}
+        best = torch.stack([sign * values for values in chosen.values()]).argmax(0)
+        if SMALLER not in images:
+            return best
+        value = torch.stack(list(means.values()))[best, torch.arange(len(best), device=best.device)]
+        return torch.where(sign * means[SMALLER] > sign * value, list(images).index(SMALLER), best)
 
     def _with_known_noise(self, x: Tensor, sign: Tensor, rng: Rng, x_adv: Tensor) -> Tensor:
         """Scores under one draw that the adversary knows; never better for the detector than doing nothing."""
@@ -231,21 +246,6 @@ class Worker:
                     f"{self.data.test.records[index].id} the score {value}; scores must be finite"
                 )
         return scores
-
-
-def _picked(
-    images: Mapping[str, Tensor], means: Mapping[str, Tensor], best: Tensor, sign: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean scores (B,) and images (B, 3, H, W) of the candidates `best` (B,)."""
-    rows = torch.arange(len(best), device=best.device)
-    value = torch.stack(list(means.values()))[best, rows]
-    x_adv = torch.stack(list(images.values()))[best, rows]
-    if SMALLER not in images:
-        return value, x_adv
-    # on fresh draws the smaller eps may come out ahead of what was chosen
-    behind = sign * means[SMALLER] > sign * value
-    value = torch.where(behind, means[SMALLER], value)
-    return value, torch.where(behind[:, None, None, None], images[SMALLER], x_adv)
 
 
 def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:

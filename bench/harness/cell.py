@@ -38,7 +38,7 @@ from ..core.detector import Detector, Origin, Purifier
 from ..core.parameters import identity
 from ..core.progress import Monitor
 from ..core.rng import Rng
-from ..core.score import RANDOMIZED_DRAWS, Passes, Score
+from ..core.score import Passes, Score
 from ..engine.saved_images import save, what_is_missing
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Work, Worker, refuse_constant
@@ -279,10 +279,14 @@ class Cell:
         return rows, record
 
     def _same_sources(self, record: Record, data: Data) -> None:
+        then, now = record.spec, self.spec
+        rules = {"protocol": then.protocol, "dataset_version": then.dataset_version}
         changed = [
             what
             for what, stored, now in (
-                ("the parameters", record.spec, self.spec),
+                (f"the protocol ({then.protocol}, now {now.protocol})", then.protocol, now.protocol),
+                (f"the version of {now.dataset}", then.dataset_version, now.dataset_version),
+                ("the parameters", then, now.model_copy(update=rules)),
                 (f"the code of detector {self.spec.detector}", record.detector.code, self.detector_code),
                 (f"the code of attack {self.spec.attack}", record.attack.code, self.attack_code),
                 ("the images", record.data, DataRecord.of(data)),
@@ -320,7 +324,7 @@ class Cell:
         if not some:
             return True
         rng = Rng.of_run(self.spec.seed, [rows[i].id for i in some]).for_evaluation()
-        draws = (self.spec.draws or RANDOMIZED_DRAWS) if detector.randomized else 1
+        draws = self.spec.score_draws if detector.randomized else 1
         now = Score(detector, self.spec.detector).mean(data.test.images(some).to(detector.device), rng, draws)
         then = [row.clean for row in rows]
         off = max(abs(a - then[i]) for a, i in zip(now.tolist(), some, strict=True))

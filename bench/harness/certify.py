@@ -55,6 +55,7 @@ def certify(
     samples: int = 1000,
     alpha: float = 0.001,
     goal: str = "rank",
+    threshold_folds: int | None = None,
     targets: str = "both",
     params: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
@@ -88,13 +89,13 @@ def certify(
     subject = DetectorUnderTest(
         detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params), seed
     )
-    spec = subject.spec(METHOD, settings, threat, full, limit, goal)
+    spec = subject.spec(METHOD, settings, threat, full, limit, goal, threshold_folds=threshold_folds)
     refuse_impossible(threat, settings, subject.built, data, goal)
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code(), subject.as_object)
     batch_size = batch_size_for(data.image_size, batch_size)
     rows, record = cell.run(
-        data, lambda: subject.prepared(data, OF_A_CERTIFICATE), settings, batch_size, force, monitor
+        data, lambda: subject.prepared(data, OF_A_CERTIFICATE, threshold_folds), settings, batch_size, force, monitor
     )
     return Evaluated.of(rows, record, folder)
 

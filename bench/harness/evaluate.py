@@ -43,6 +43,7 @@ def evaluate(
     limit: int | None = None,
     draws: int | None = None,
     goal: str = "rank",
+    threshold_folds: int | None = None,
     smaller: Sequence[ThreatModel | Eps] = (),
     keep_images: bool = False,
     save_images: int | None = None,
@@ -54,7 +55,7 @@ def evaluate(
     """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
 
     label is 1 for anomalous; clean and worst are raw scores (for randomized detectors the mean over `draws` noise
-    draws, 8 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
+    draws, 32 by default); distance is how far the image was moved, in the norm of the threat model. `worst` is the
     score after the attack, never better for the detector than `clean`; `rounded` is it after rounding to 8 bits; the
     columns that follow depend on the attack and the detector (see `Row.more`). `.metrics` is what they come to,
     AUROCs and all else that a report shows, by name; `.attrs["run"]` is the record of the run.
@@ -65,6 +66,8 @@ def evaluate(
     line; of a composition `part.k` is of one part, `k` of every part that has it.
     goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
     threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
+    threshold_folds: so many fits, each with other normal images held out, whose scores of those the threshold rests on;
+    without it, the held-out images of the detector itself.
     smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
     of them, and never ends up with less.
     save_images: of each class that is attacked, keep as many of the images whose score moved most, and of the hardest
@@ -95,12 +98,12 @@ def evaluate(
     subject = DetectorUnderTest(
         DetectorSpec(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed
     )
-    spec = subject.spec(method, maker, threat, full, limit, goal, draws)
+    spec = subject.spec(method, maker, threat, full, limit, goal, draws, threshold_folds)
 
     def prepare() -> Prepared:
         if maker.needs_gradient and not subject.differentiable:
             _refuse_gradient(subject.built, maker, subject.label, method)
-        return subject.prepared(data)
+        return subject.prepared(data, threshold_folds=threshold_folds)
 
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
 

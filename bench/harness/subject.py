@@ -16,6 +16,7 @@ from ..core import parameters
 from ..core.attack import Method
 from ..core.data import BATCH_SIZE, Data
 from ..core.detector import Detector, Origin
+from ..core.protocol import PROTOCOL
 from ..core.score import GOALS
 from ..core.threat import ThreatModel, eps_text
 from ..core.threshold import held_out_threshold
@@ -83,10 +84,12 @@ class DetectorUnderTest:
         limit: int | None,
         goal: str,
         draws: int | None = None,
+        threshold_folds: int | None = None,
     ) -> RunSpec:
         """Of a cell on at most `limit` of the test images of `data`."""
         if goal not in GOALS:
             raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
+        self._refuse_folds(data, threshold_folds)
         given = attack.parameters_record
         try:
             return RunSpec(
@@ -104,11 +107,22 @@ class DetectorUnderTest:
                 limit=limit if limit is not None and limit < len(data.test) else None,
                 draws=draws,
                 goal=goal,
+                dataset_version=data.version,
+                threshold_folds=threshold_folds,
+                protocol=PROTOCOL,
             )
         except ValidationError as error:
             raise UserError(f"nobody could read a cell of this again: {first_problem(error)}") from None
 
-    def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN) -> Prepared:
+    def _refuse_folds(self, data: Data, folds: int | None) -> None:
+        """What no fit can be made for."""
+        if folds is None:
+            return
+        if isinstance(self.detector, Detector):
+            raise UserError("threshold_folds fits the detector anew: give it by its name, not as an object")
+        data.train.folds(self.seed, folds)
+
+    def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN, threshold_folds: int | None = None) -> Prepared:
         """Fitted, with its threshold and what was checked of it.
 
         Raises UserError for an image that cannot be decoded, before a fit that may be long.
@@ -116,7 +130,7 @@ class DetectorUnderTest:
         _ = data.notes
         if isinstance(self.detector, DetectorSpec):
             fitted, device = self.detector.fitted(data), choose_device(self.detector.device)
-            threshold, origin = self.detector.threshold(data), fitted.origin
+            threshold, origin = self.detector.threshold(data, threshold_folds), fitted.origin
             assert origin is not None
         else:
             fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin

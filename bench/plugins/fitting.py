@@ -20,9 +20,10 @@ from ..core.data import BATCH_SIZE, Data, TrainSet
 from ..core.detector import Detector, Origin, Purifier, Wrapper
 from ..core.manners import left_as_it_was
 from ..core.progress import Progress, Tell, to_log
+from ..core.protocol import PROTOCOL, Protocol
 from ..core.rng import fit_seed
 from ..core.score import where_it_failed
-from ..core.threshold import Threshold, held_out_threshold
+from ..core.threshold import Threshold, cross_fitted_threshold, held_out_threshold
 from ..errors import UserError, unknown
 from ..system import locks
 from ..system.provenance import choose_device, versions
@@ -173,12 +174,21 @@ class DetectorSpec:
             self._fitted[key] = ready[0]
         return self._fitted[key]
 
-    def threshold(self, data: Data) -> Threshold:
-        """The threshold at 5 % false alarms on the held-out normal images."""
-        key = data.train.fingerprint
+    def threshold(self, data: Data, folds: int | None = None, protocol: Protocol = PROTOCOL) -> Threshold:
+        """The threshold at 5 % false alarms on the held-out normal images; with `folds`, on all of them, for which
+        another `folds` - 1 detectors are fitted."""
+        key = f"{data.train.fingerprint} {folds} {protocol}"
         if key not in self._thresholds:
-            self._thresholds[key] = held_out_threshold(self.fitted(data), data, self.seed, self.label)
+            self._thresholds[key] = (
+                held_out_threshold(self.fitted(data), data, self.seed, self.label, protocol)
+                if folds is None
+                else cross_fitted_threshold(self._fitted_once, data, self.seed, self.label, folds, protocol)
+            )
         return self._thresholds[key]
+
+    def _fitted_once(self, data: Data) -> Detector:
+        """As `fitted`, of a detector that nobody needs again: it is kept on the disk alone."""
+        return DetectorSpec(self.name, self.given, self.seed, self.device, self.progress, self.tell).fitted(data)
 
     def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
         """This part around `first`, or around inner parts built anew."""
@@ -226,6 +236,8 @@ class DetectorSpec:
             "parameters": parameters.identity(recipe),
             "image_size": data.image_size,
         }
+        if data.train.fold and data.train.fold[0]:  # the first is the fit that is always made
+            identity["fold"] = data.train.fold[0]
         folder = kept_fits.folder_of(self.plugin.name, data, identity)
         if not kept_fits.is_whole(folder):
             with locks.alone(folder, f"fits {self.plugin.name} on {data.name}/{data.category}", self.tell):
@@ -255,8 +267,8 @@ class DetectorSpec:
                 f"{name} learns from at least {detector.minimum_images} normal images; {data.name}/{data.category} "
                 f"has {len(data.train)}, of which {len(data.train) - len(fit_set)} are held out"
             )
-        same = {key: identity[key] for key in ("detector", "parameters", "seed")}
-        if any(same.items() <= other.items() for other in kept_fits.others(folder)):
+        same = {key: identity.get(key) for key in ("detector", "parameters", "seed", "fold")}
+        if any(same == {key: other.get(key) for key in same} for other in kept_fits.others(folder)):
             self.tell(
                 f"{name} on {data.name}/{data.category}: the code or the data changed since it was last fitted "
                 f"(or another file has a {name}); fitting again"

@@ -92,6 +92,7 @@ def _bed(r: Result, category: str | None) -> list[str]:
     words += ["--data-root", "DIR"] if s.dataset != BUILT_IN else []
     words += ["--seed", str(s.seed)] if s.seed else []
     words += ["--limit", str(s.limit)] if s.limit is not None else []
+    words += ["--threshold-folds", str(s.threshold_folds)] if s.threshold_folds is not None else []
     words += ["--targets", s.targets] if s.targets != "both" else []
     return words + (["--goal", s.goal] if s.goal != "rank" else [])
 

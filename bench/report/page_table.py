@@ -93,7 +93,7 @@ def _row(name: str, link: str, category: str, results: Sequence[Result], unranke
         round(cost.seconds, 1),
         None if cost.weights is None else round(cost.weights / 1e6, 3),
         [sum(not check.passed for check in checks), len(checks), int(unranked)],
-        f"{r.spec.dataset}, {r.spec.image_size} px" + f", seed {r.spec.seed}" * bool(r.spec.seed),
+        f"{r.spec.bed}, {r.spec.image_size} px" + f", seed {r.spec.seed}" * bool(r.spec.seed),
         inner,
         outer or "none",
     ]

@@ -87,7 +87,7 @@ def _runs(board: Board) -> Iterator[Run]:
     spec, score = board.cells[0].spec, board.ranked_by.rpartition("_")[2]
     for name, cells in board.entries:
         setting = {
-            "data": f"{spec.dataset}, {spec.image_size} px",
+            "data": f"{spec.bed}, {spec.image_size} px",
             "attack": board.cells[0].attack,
             "eps": f"{spec.norm} {spec.eps}",
             "on": cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",

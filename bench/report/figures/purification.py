@@ -31,7 +31,7 @@ class Level(NamedTuple):
 class Bed(NamedTuple):
     """On what, and by which attack."""
 
-    dataset: str
+    data: str
     image_size: int
     attack: str
     norm: str
@@ -106,7 +106,7 @@ class Purification(Figure):
         bed, detector, *_ = self.purified
         count = len(self.categories)
         what = f"mean of {count} categories" if count > 1 else self.categories[0]
-        title = f"{detector}: {bed.dataset} {what}, {bed.image_size} px\n{bed.attack}, {bed.norm} {bed.eps}"
+        title = f"{detector}: {bed.data} {what}, {bed.image_size} px\n{bed.attack}, {bed.norm} {bed.eps}"
         title += f", {bed.targets} images attacked" * (bed.targets != "both") + f", seed {bed.seed}" * bool(bed.seed)
         settings = json.loads(self.purified.settings)
         return title + "\n" * bool(settings) + ", ".join(f"{k}={short(v)}" for k, v in settings.items())
@@ -146,7 +146,7 @@ class Purification(Figure):
 
 def _bed(r: Result) -> Bed:
     s = r.spec
-    return Bed(s.dataset, s.image_size, r.attack, s.norm, s.eps, s.targets, s.seed)
+    return Bed(s.bed, s.image_size, r.attack, s.norm, s.eps, s.targets, s.seed)
 
 
 def _purified(r: Result, level: PurificationRecord) -> Purified:

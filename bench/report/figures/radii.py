@@ -90,7 +90,7 @@ class Radii(Figure):
 
 def _attack(r: Result) -> str:
     s = r.spec
-    title = f"{s.dataset}, {s.image_size} px: {r.attack}, {s.norm}"
+    title = f"{s.bed}, {s.image_size} px: {r.attack}, {s.norm}"
     title += f", {s.targets} images attacked" * (s.targets != "both")
     return title + f", seed {s.seed}" * bool(s.seed)
 

@@ -164,7 +164,7 @@ class Robustness(Figure):
 
 def _swept(r: Result) -> Swept:
     seed = f", seed {r.spec.seed}" if r.spec.seed else ""
-    return Swept(f"{r.spec.dataset}, {r.spec.image_size} px{seed}", r.attack, r.spec.norm, r.spec.targets)
+    return Swept(f"{r.spec.bed}, {r.spec.image_size} px{seed}", r.attack, r.spec.norm, r.spec.targets)
 
 
 def _points(swept: Swept, by_eps: ByEps) -> list[Point]:
