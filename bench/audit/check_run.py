@@ -32,12 +32,16 @@ class Rechecked(NamedTuple):
 
     now: Check
     stored: Check | None
+    needed: bool = False
+    """A submission that does not have it lacks something."""
 
     @property
     def status(self) -> str:
         """`pass`, `FAIL`, or `changed` where the verdict is not the stored one."""
         if self.stored is not None and self.stored.passed != self.now.passed:
             return "changed"
+        if self.needed and self.stored is None and self.now.name != ROWS:
+            return "FAIL"
         return "pass" if self.now.passed else "FAIL"
 
     def __str__(self) -> str:
@@ -53,8 +57,8 @@ def _verdict(check: Check) -> str:
     return "pass" if check.passed else "FAIL"
 
 
-def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
-    """Rebuild the cell's detector and attack, then every check of it, one at a time.
+def check_run(folder: Path, given: Overrides, submitted: bool = False) -> Iterator[Rechecked]:
+    """Rebuild the cell's detector and attack, then every check of it, one at a time. submitted: none may be missing.
 
     Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
     """
@@ -66,8 +70,13 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
             "or the cell run again with --force"
         )
     stored = {check.name: Check(check.name, check.passed, check.sentence) for check in record.checks}
-    for check in (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows):
-        yield Rechecked(check, stored.get(check.name))
+    for check in checks_again(rebuilt, rows):
+        yield Rechecked(check, stored.get(check.name), submitted)
+
+
+def checks_again(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
+    """Every check of a cell, made again; first that the rows are those of the detector, as ROWS."""
+    return (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows)
 
 
 def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
