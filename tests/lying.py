@@ -50,9 +50,9 @@ class Corners(Spots):
 '''
 
 
-def make_images(root: Path, train: int = 88, good: int = 16, bad: int = 16) -> Path:
+def make_images(root: Path, train: int = 88, good: int = 16, bad: int = 16, seed: int = 0) -> Path:
     """Noise; a defect is a little brighter than it, and the last ones less so."""
-    rng = np.random.RandomState(0)
+    rng = np.random.RandomState(seed)
     for folder, count in (("train/good", train), ("test/good", good), ("test/dent", bad)):
         (root / folder).mkdir(parents=True)
         for i in range(count):
@@ -116,7 +116,7 @@ class Forged:
 
 @dataclass(frozen=True)
 class Honest:
-    """What the author of a submission has: `attacked.zip` and `certified.zip` lie in `root`, beside the rest."""
+    """What the author of a submission has: `attacked.zip`, `weak.zip` and `certified.zip` lie in `root`."""
 
     root: Path
 
@@ -129,11 +129,12 @@ class Honest:
         return self.root / f"{kind}.zip"
 
 
-def make_honest(root: Path, seeds: tuple[int, ...] = (0,)) -> Honest:
-    """Run, certified and submitted, with a cache of its own."""
+def make_honest(root: Path) -> Honest:
+    """Run, run with an attack that is too weak, certified, and submitted, with a cache of its own."""
     from bench.cli import main
 
     images = make_images(root / "images" / "widget")
+    make_images(root / "images" / "gadget", seed=1)
     (root / "mine.py").write_text(SPOTS, encoding="utf-8")
     bed = ["--detector", f"{root}/mine.py:Spots", "--dataset", "folder", "--data-root", str(images), "--image-size",
            str(SIZE)]  # fmt: skip
@@ -142,6 +143,8 @@ def make_honest(root: Path, seeds: tuple[int, ...] = (0,)) -> Honest:
         commands = {
             "attacked": ["run", *bed, "--attack", "pgd-linf", "--eps", "6/255", "--attack-param", "steps=10",
                          "--save-images", "1"],
+            "weak": ["run", *bed, "--attack", "pgd-linf", "--eps", "6/255", "--attack-param", "steps=2",
+                     "--attack-param", "step_size=0.001"],
             "certified": ["certify", *bed, "--sigma", "0.1", "--radius", "0.05", "--samples", "100"],
         }  # fmt: skip
         for name, command in commands.items():

@@ -71,13 +71,15 @@ class Rebuilt:
         return self._detector({}).code
 
     def _detector(self, values: Mapping[str, Any]) -> DetectorSpec:
-        """One that was given from a file stands for the cells that have its name."""
+        """One that was given from a file stands for the cells that have its name, also as the inner part."""
         spec, given = self.record.spec, self.given
-        names = [spec.detector] if given.detector is None else [given.detector, spec.detector]
-        found = [
-            DetectorSpec(name, values, spec.seed, given.device, tell=given.tell, weights=self.weights) for name in names
-        ]
-        return found[0] if found[0].label == spec.detector else found[-1]
+        outer = spec.detector.rpartition("+")[0]
+        names = [] if given.detector is None else [given.detector, *[f"{outer}+{given.detector}"] * bool(outer)]
+        for name in [*names, spec.detector]:
+            found = DetectorSpec(name, values, spec.seed, given.device, tell=given.tell, weights=self.weights)
+            if name == spec.detector or found.label == spec.detector:
+                break
+        return found
 
     @cached_property
     def method(self) -> Method:

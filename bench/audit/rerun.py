@@ -42,10 +42,12 @@ from .attacked_again import (
 )
 from .check_run import ROWS, checks_again
 from .rebuild import Overrides, Rebuilt
-from .verify import Verified, clean_images_are_the_data, scores_are_those, stored_images, verify
+from .verify import Verified, scores_are_those, stored_images, verify
 
 CLAIMED = ("parameters", "randomized", "differentiable", "unranked", "purification", "weights")
 """What a record says of a detector, and the detector that is built here as well."""
+LATER = {("code", "pass"), ("data", "pass")}
+"""What the rerun says itself, of more."""
 
 
 class Rerun(NamedTuple):
@@ -92,11 +94,12 @@ def rerun(place: Place, given: Overrides, how: Rerun) -> Reran:
 
     Raises UserError where the images, the detector or the attack are not here.
     """
-    before = [test for test in verify(place.folder, given, scores=False, submitted=True) if test.name != "code"]
+    files = list(verify(place.folder, given, scores=False, submitted=True))
+    before = [test for test in files if test.status in ("pass", "FAIL") and (test.name, test.status) not in LATER]
     if any(test.status == "FAIL" for test in before):
-        return Reran([test for test in before if test.status != "skip"], [], {})
+        return Reran(before, [], {})
     found = _Rerun(place, given, how)
-    tests = [test for test in before if test.status != "skip"] + list(found.tests())
+    tests = [*before, *found.tests()]
     ids = [row.id for row in found.again.now] if found.again else []
     return Reran(tests, ids, found.differences, found.rebuilt.detector_code, found.rebuilt.attack_code)
 
@@ -160,15 +163,11 @@ class _Rerun:
         where = f"{self.spec.dataset}/{self.spec.category}"
         data = self.rebuilt.data
         if not self.rebuilt.same_images:
-            yield Verified("FAIL", "images of the data set", f"the images of {where} here are not those of the run")
+            yield Verified("FAIL", "data", f"the images of {where} here are not those of the run")
         elif [(row.id, row.label) for row in self.rows] != list(zip(data.test.ids, data.test.labels, strict=True)):
-            yield Verified(
-                "FAIL", "images of the data set", f"the ids and labels of the rows are not all those of {where}"
-            )
+            yield Verified("FAIL", "data", f"the ids and labels of the rows are not all those of {where}")
         else:
-            yield Verified(
-                "pass", "images of the data set", f"a row for each of the {len(self.rows)} images of {where}"
-            )
+            yield Verified("pass", "data", f"a row for each of the {len(self.rows)} images of {where}")
 
     def _code(self) -> Verified:
         record, rebuilt = self.record, self.rebuilt
@@ -308,7 +307,6 @@ class _Rerun:
         if isinstance(stored, Verified):
             yield stored
             return
-        yield clean_images_are_the_data(stored, self.rebuilt, self.rows)
         yield scores_are_those(stored, self.rebuilt, self.rows)
 
     def _checked(self) -> Iterator[Verified]:
