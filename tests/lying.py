@@ -103,6 +103,11 @@ class Forged:
         record["samples_sha256"] = hashlib.sha256(self.text.encode()).hexdigest()
         record["metrics"] = metrics_of(Path(), FinishedRecord.model_validate(record), from_csv(self.text, Path()))
 
+    def save_as_it_is(self, path: Path) -> Path:
+        """With the hash of the rows; no metric is computed of what may be none."""
+        self.record["samples_sha256"] = hashlib.sha256(self.text.encode()).hexdigest()
+        return self.save(path, hide=False)
+
     def save(self, path: Path, hide: bool = True) -> Path:
         if hide:
             self.hide()

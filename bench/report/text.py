@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..core.names import shown
 
-MEANS_SOMETHING = re.compile(r"[\\`*~|]|](?=[(\[:])|(?<!\w)_|_(?!\w)|://|(?<=\bwww)\.|^[#+=-]", re.IGNORECASE)
+MEANS_SOMETHING = re.compile(r"[\\`*~|]|](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|://|(?<=\bwww)\.|^[#+=-]", re.IGNORECASE)
 """To Markdown as GitHub reads it: code, emphasis, columns, links, images, addresses; first of all, headings, lists."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would compute."""
