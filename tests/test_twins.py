@@ -71,7 +71,7 @@ def test_two_submissions_that_differ_are_both_shown_and_neither_counts(results: 
     for name in ("a.zip", "b.zip"):
         (results.parent / name).rename(results / name)
     found = find_cells(results)
-    assert found.results == found.damaged == []
+    assert not found.results and not found.damaged
     assert [r.source for r in found.submitted] == ["a.zip", "a.zip", "a.zip", "b.zip"]
 
 

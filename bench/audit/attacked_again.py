@@ -72,10 +72,10 @@ class Again(NamedTuple):
         return np.maximum(self.sign * (self.column("worst")[1] - self.column("clean")[1]), 0)
 
 
-def choose(rows: Sequence[Row], spec: RunSpec, count: int, seed: int) -> list[int]:
+def choose(rows: Sequence[Row], spec: RunSpec, count: int, seed: int, both: bool = False) -> list[int]:
     """Which images are attacked again: of each class that the adversary moves an equal number, spread over the ranks of
-    `worst`, and within them by a lot that depends on the seed, which no submitter knows."""
-    moved = spec.threat.controls(torch.tensor([row.label for row in rows])).tolist()
+    `worst`, and within them by a lot that depends on the seed, which no submitter knows. both: of the other one too."""
+    moved = [True] * len(rows) if both else spec.threat.controls(torch.tensor([row.label for row in rows])).tolist()
     classes = [[i for i, row in enumerate(rows) if row.label == label and moved[i]] for label in (0, 1)]
     classes = sorted((own for own in classes if own), key=len)
     chosen: list[int] = []

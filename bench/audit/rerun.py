@@ -7,7 +7,7 @@ tensors. Whoever runs it chooses the images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,11 @@ import numpy as np
 
 from ..cells.record import read_finished, read_rows
 from ..cells.result import Result
-from ..cells.rows import Table
+from ..cells.rows import Row, Table
 from ..cells.schema import DetectorRecord, FitRecord
 from ..cells.submission import weights_of_submission
 from ..core.attack import Attack
+from ..core.data import Data, TestSet
 from ..core.rng import Rng
 from ..core.score import RANDOMIZED_DRAWS, Score
 from ..engine.certifier import Certificate
@@ -272,7 +273,7 @@ class _Rerun:
 
     def _attacked(self) -> Iterator[Verified]:
         """A few images, attacked or certified once more."""
-        some = choose(self.rows, self.spec, self.how.images, self.how.seed)
+        some = choose(self.rows, self.spec, self.how.images, self.how.seed, both=not self.same_weights)
         if not some:
             yield Verified("FAIL", "attack", "no image was chosen, so nothing can be compared: more --images")
             return
@@ -314,7 +315,7 @@ class _Rerun:
         stored: dict[str, bool] = {}
         for check in self.record.checks:  # one that is there twice has passed if both have
             stored[check.name] = stored.get(check.name, True) and check.passed
-        made = [check for check in checks_again(self.rebuilt, self.rows) if check.name != ROWS]
+        made = [check for check in checks_again(self.rebuilt, *self._checked_rows) if check.name != ROWS]
         missing = [check.name for check in made if check.name not in stored]
         if missing:
             yield Verified("FAIL", "checks", f"the record does not have: {', '.join(missing)}")
@@ -325,6 +326,16 @@ class _Rerun:
         failed = [check.name for check in made if not check.passed]
         more = f"; {', '.join(failed)} failed then and now" if failed else ""
         yield Verified("pass", "checks", f"{len(made)} checks, made again, say what the record says{more}")
+
+    @property
+    def _checked_rows(self) -> tuple[Sequence[Row], Data]:
+        """What checks are made of: the rows, or with other weights those that were made here, and their images."""
+        data = self.rebuilt.data
+        if self.same_weights or self.again is None:
+            return self.rows, data
+        known = {row.id for row in self.again.now}
+        some = TestSet([record for record in data.test.records if record.id in known], data.image_size)
+        return self.again.now, replace(data, test=some)
 
 
 def _claims(then: DetectorRecord, now: DetectorRecord) -> Verified:
