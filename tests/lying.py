@@ -121,7 +121,8 @@ class Forged:
 
 @dataclass(frozen=True)
 class Honest:
-    """What the author of a submission has: `attacked.zip`, `weak.zip` and `certified.zip` lie in `root`."""
+    """What the author of a submission has: `attacked.zip`, `weak.zip`, `radii.zip` and `certified.zip` lie in
+    `root`."""
 
     root: Path
 
@@ -134,7 +135,7 @@ class Honest:
         return self.root / f"{kind}.zip"
 
 
-def make_honest(root: Path, kinds: tuple[str, ...] = ("attacked", "weak", "certified")) -> Honest:
+def make_honest(root: Path, kinds: tuple[str, ...] = ("attacked", "weak", "certified", "radii")) -> Honest:
     """Run, run with an attack that is too weak, certified, and submitted, with a cache of its own."""
     from bench.cli import main
 
@@ -150,6 +151,7 @@ def make_honest(root: Path, kinds: tuple[str, ...] = ("attacked", "weak", "certi
                          "--save-images", "1"],
             "weak": ["run", *bed, "--attack", "pgd-linf", "--eps", "6/255", "--attack-param", "steps=2",
                      "--attack-param", "step_size=0.001"],
+            "radii": ["run", *bed, "--attack", "ddn-l2", "--eps", "1", "--attack-param", "steps=20"],
             "certified": ["certify", *bed, "--sigma", "0.1", "--radius", "0.05", "--samples", "100"],
         }  # fmt: skip
         for name in kinds:

@@ -34,6 +34,8 @@ ALONE = 0.1  # of the images, and more than one: on how many it may be more than
 FALL = 0.02  # of AUROC, or of accuracy where the attack aims at the threshold: by so much it may be lower here
 ERRORS = 3  # standard errors of the mean over noise draws, on top of all that
 CHEAPER = 2  # times: by how much the passes that a record counts may be fewer
+NUMBERS = ("radius", "broken")
+"""Columns that are no scores."""
 COLUMN = 0.25  # of the gain, in the mean: what the parts of an attack may be off, either way
 
 Floats = npt.NDArray[np.float64]
@@ -188,21 +190,22 @@ def _standing(score: float, label: int, others: Floats, stops_at: float | None) 
     return 1 - above if label else above
 
 
-def columns_are_those(again: Again, spread: float, one_sided: bool) -> Verified:
-    """What else the rows say of the attack: each part of it, each stage; one_sided: it began at images that are not
-    here, and may have gone further."""
-    unit = float(again.gain.mean())
-    names = ["rounded", *again.now[0].more]
-    off = {name: _off(again, name, one_sided) for name in names}
-    scores = {name: (value, max(COLUMN * unit, SAME * spread)) for name, value in off.items()}
-    scores |= {name: (off[name], COLUMN * _size(again, name)) for name in ("radius", "broken") if name in off}
-    noise = float(ERRORS * again.error.mean())
-    wrong = [name for name, (value, allowed) in scores.items() if not value <= allowed + noise]
-    lacking = [name for name in again.now[0].more if name not in again.then[0].more]
-    if lacking or wrong:
-        name = (lacking or wrong)[0]
-        said = "is not in the rows" if lacking else f"is {off[name]:.3g} off in the mean"
-        return Verified("FAIL", "parts", f"column {name} {said}; the attack gains {unit:.3g}")
+def columns_are_those(again: Again, spread: float, one_sided: bool, stops: bool) -> Verified:
+    """What else the rows say of the attack: each part of it, each stage, radii.
+
+    one_sided: it began at images that are not here, and may have gone further. stops: it aims at the threshold, and of
+    what it passes on the way nothing is claimed.
+    """
+    unit, noise = float(again.gain.mean()), float(ERRORS * again.error.mean())
+    names = [name for name in ("rounded", *again.now[0].more) if name in NUMBERS or not stops]
+    if lacking := [name for name in names if name not in (*Row._fields, *again.then[0].more)]:
+        return Verified("FAIL", "parts", f"column {lacking[0]} is not in the rows")
+    for name in names:
+        off = _off(again, name, one_sided)
+        allowed = COLUMN * _size(again, name) if name in NUMBERS else max(COLUMN * unit, SAME * spread) + noise
+        if not off <= allowed:
+            said = f"column {name} is {off:.3g} off in the mean, {allowed:.2g} is allowed"
+            return Verified("FAIL", "parts", said)
     return Verified("pass", "parts", f"{len(names)} further columns are those of this attack")
 
 
@@ -215,7 +218,7 @@ def _off(again: Again, name: str, one_sided: bool) -> float:
     if not known.any():
         return 0.0
     difference = (again.sign * (now - then))[known]
-    sides = np.maximum(difference, 0) if one_sided and name not in ("radius", "broken") else abs(difference)
+    sides = np.maximum(difference, 0) if one_sided and name not in NUMBERS else abs(difference)
     return float(sides.sum()) / len(now)
 
 

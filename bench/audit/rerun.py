@@ -288,8 +288,8 @@ class _Rerun:
             test, found = rows_are_no_better(again, self.rows, self.spread, stops_at)
         self.differences |= found
         yield test
-        if self.same_weights and self.record.kind == "attack" and stops_at is None:
-            yield columns_are_those(again, self.spread, self.record.smaller_ball is not None)
+        if self.same_weights and self.record.kind == "attack":
+            yield columns_are_those(again, self.spread, self.record.smaller_ball is not None, stops_at is not None)
         if stops_at is None:
             yield cost_is_that(again, self.record.forwards, self.record.backwards, len(self.rows))
         if self.same_weights and self.record.images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from ..errors import UserError
-from ..system.files import at_home, file_sha256
+from ..system.files import at_home
 from .bracket import compare_bounds
 from .filters import Filters
 from .limits import Allowance, refuse_unreadable
@@ -89,32 +89,39 @@ def find_cells(root: Path, filters: Filters | None = None) -> Results:
     their rank whether or not the other one is shown, and a cell that is there twice is an error in every report.
     A cell of a submission that cannot be read, whatever is wrong with it, costs itself and nothing else.
     """
-    found, known = Results([], [], [], []), dict[tuple[str, ...], tuple[str, ...]]()
-    everything: list[Result] = []
-    for group in _places(root, found):
-        allowance = Allowance()
-        for place in group.places:
-            try:
-                result = _read(place, group.reproduction)
-                if isinstance(result, str):
-                    if filters is None or filters.keep(read_record(place.folder)):
-                        found.notes.append(result)
-                    continue
-                if place.source:
-                    allowance.take(result)
-                    refuse_unreadable(result)
-            except Exception as error:  # of a file that somebody made
-                if not place.source and not isinstance(error, UserError):
-                    raise
-                found.damaged.append(f"left out: {_why(error, place)}")
-                continue
-            ids = known.setdefault(result.table.ids, result.table.ids)  # cells of a category share them
-            everything.append(replace(result, table=result.table._replace(ids=ids)))
+    found = Results([], [], [])
+    ids = dict[tuple[str, ...], tuple[str, ...]]()  # cells of a category share them
+    everything = [
+        replace(r, table=r.table._replace(ids=ids.setdefault(r.table.ids, r.table.ids)))
+        for group in _places(root, found)
+        for r in _readable(group, filters, found)
+    ]
     counted = refuse_twins([r for r in everything if r.standing != "submitted"], found)
     compare_bounds(counted)
     apart = _unlike([r for r in everything if r.standing == "submitted"], counted, found)
     kept = [[r for r in some if filters is None or filters.keep(r.record)] for some in (counted, apart)]
     return found._replace(results=kept[0], submitted=kept[1])
+
+
+def _readable(group: _Group, filters: Filters | None, found: Results) -> Iterator[Result]:
+    """The cells of a group that can be read, and are finished; of others a sentence."""
+    allowance = Allowance()
+    for place in group.places:
+        try:
+            result = _read(place, group.reproduction)
+            if isinstance(result, str):
+                if filters is None or filters.keep(read_record(place.folder)):
+                    found.notes.append(result)
+                continue
+            if place.source:
+                allowance.take(result)
+                refuse_unreadable(result)
+        except Exception as error:  # of a file that somebody made
+            if not place.source and not isinstance(error, UserError):
+                raise
+            found.damaged.append(f"left out: {_why(error, place)}")
+            continue
+        yield result
 
 
 def _read(place: CellLocation, reproduction: Reproduction | None) -> Result | str:
@@ -162,7 +169,7 @@ def _places(root: Path, found: Results) -> list[_Group]:
     for path in submissions_below(root):
         try:
             places = cells_of_submission(path, path.relative_to(root).as_posix())
-            reproduction, why = reproduction_of(path, file_sha256(path))
+            reproduction, why = reproduction_of(path, places[0].sha256)
         except UserError as error:
             found.damaged.append(f"left out: {error}")
             continue

@@ -36,6 +36,8 @@ class CellLocation(NamedTuple):
     """Where it lies in the submission."""
     weights: Path | None = None
     """The folder of what detectors had learned, as far as the submission carries it."""
+    sha256: str = ""
+    """Of the submission."""
 
     @property
     def name(self) -> str:
@@ -72,9 +74,13 @@ def cells_in(path: Path) -> list[CellLocation]:
 
 def cells_of_submission(path: Path, source: str) -> list[CellLocation]:
     """Its cells, unpacked; see `unpacked`. source: how it is called."""
-    root = unpacked(path)
+    _refuse_large(path)
+    digest = file_sha256(path)
+    root = unpacked(path, digest)
     folders = sorted(found.parent for found in root.rglob("run.json"))
-    return [CellLocation(folder, source, folder.relative_to(root).as_posix(), root / WEIGHTS) for folder in folders]
+    return [
+        CellLocation(folder, source, folder.relative_to(root).as_posix(), root / WEIGHTS, digest) for folder in folders
+    ]
 
 
 def weights_of_submission(folder: Path, hashes: Iterable[str]) -> dict[str, Path]:
@@ -83,16 +89,21 @@ def weights_of_submission(folder: Path, hashes: Iterable[str]) -> dict[str, Path
     return {digest: path for digest, path in paths.items() if path.is_file()}
 
 
-def unpacked(path: Path) -> Path:
-    """The folder below the cache that holds what is in the submission; unpacked once for each content.
-
-    Raises UserError, and leaves nothing behind, for a file that is damaged, too large, or holds anything but cells.
-    """
+def _refuse_large(path: Path) -> None:
     with files.says_why(path):
         if path.stat().st_size > BYTES:
             raise UserError(f"{path} is not a submission: it is larger than {BYTES // 2**30} GiB")
+
+
+def unpacked(path: Path, sha256: str | None = None) -> Path:
+    """The folder below the cache that holds what is in the submission; unpacked once for each content.
+
+    sha256: of the file, where it is known. Raises UserError, and leaves nothing behind, for a file that is damaged, too
+    large, or holds anything but cells.
+    """
+    _refuse_large(path)
     stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)
-    folder = cache_folder() / "submissions" / f"{stem}-{file_sha256(path)[:24]}"
+    folder = cache_folder() / "submissions" / f"{stem}-{(sha256 or file_sha256(path))[:24]}"
     if folder.is_dir():
         return folder
     with files.says_why(folder):

@@ -74,9 +74,8 @@ class VerifyRequest(StoredRequest):
         from ..audit.reproduce import rerun_all, write_verdict
         from ..audit.rerun import Reran
         from ..harness.process import Broken
-        from ..system.files import file_sha256
 
-        digest, worst, found = file_sha256(Path(source)) if source else "", 0, dict[str, Reran]()
+        worst, found = 0, dict[str, Reran]()
         for cell, reran in rerun_all(cells, overrides, how, self.cell_timeout):
             if len(cells) > 1:
                 say(cell.name)
@@ -91,7 +90,7 @@ class VerifyRequest(StoredRequest):
             found[cell.inside] = reran
             worst = max(worst, int(not reran.reproduced))
         if source and len(found) == len(cells):
-            path = write_verdict(Path(source), digest, found, how, self.device)
+            path = write_verdict(Path(source), cells[0].sha256, found, how, self.device)
             say(f"{'not reproduced' if worst else 'reproduced'}: written to {path}")
         elif source:
             say(f"nothing is written beside {source}: not all of its cells could be run here")
