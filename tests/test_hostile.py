@@ -216,6 +216,17 @@ def test_a_submission_changes_nothing_of_what_is_ranked(results: Path, theirs: F
     assert not (results / "submitted.csv").exists()
 
 
+def test_a_folder_of_submissions_alone(theirs: Forged, tmp_path: Path, run_cli: Run) -> None:
+    (tmp_path / "only").mkdir()
+    theirs.save(tmp_path / "only" / "a.zip")
+    code, out, err = run_cli("report", "--results", tmp_path / "only", "--format", "md,html,csv,json")
+    assert (code, err) == (0, "") and "submitted, not reproduced: claims" in out
+    text = (tmp_path / "only" / "LEADERBOARD.md").read_text(encoding="utf-8")
+    assert "| theirs | made_up category_0, 64 px |" in text and "a.zip |" in text
+    assert (tmp_path / "only" / "leaderboard.json").read_text(encoding="utf-8").split() == ["[", "]"]
+    assert len(pd.read_csv(tmp_path / "only" / "submitted.csv")) == 1
+
+
 # --- what becomes of text
 
 
