@@ -48,11 +48,11 @@ def with_rows(folder: Path, content: bytes) -> None:
 
 
 def packed(results: Path, run_cli: Run, name: str) -> Path:
-    """All cells of the folder, with their metrics, in a submission beside it."""
+    """All cells of the folder, with their metrics and without weights, in a submission beside it."""
     for r in find_cells(results).results:
         record = r.record.as_json() | {"metrics": {name: metric.value for name, metric in r.metrics.items()}}
         (r.folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
-    code, _, err = run_cli("submit", results, "--out", results.parent / name)
+    code, _, err = run_cli("submit", results, "--out", results.parent / name, "--without-weights")
     assert code == 0, err
     return results.parent / name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from conftest import asked_for, respec
 from made_up import unpacked
 from stored_cells import Run, packed, three_cells
 
-from bench.cells.reader import read_results
+from bench.cells.reader import Results, read_results
 from bench.cli.certify import CertifyRequest
 from bench.cli.run import RunRequest
 from bench.engine.certifier import Certificate
@@ -86,10 +87,10 @@ def test_the_page_names_a_submission_and_not_where_it_was_unpacked(results: Path
     shutil.rmtree(spaced)
     spaced.mkdir()
     submission.rename(spaced / submission.name)
-    theirs = read_results(spaced)
+    theirs = Results([replace(r, standing="reproduced") for r in read_results(spaced).submitted], [], [])
     for found, source in ((own, "our own"), (theirs, "submission their cells.zip")):
         for r, text in zip(found.results, unpacked(page(found))["cells"], strict=True):
             assert all(line in unescape(text) for line in checking(r))
             assert f'<th scope="row">source</th><td>{source}</td>' in text
-    assert checking(theirs.results[0]) == ["bench verify 'their cells.zip'"]
+    assert checking(theirs.results[0]) == ["bench verify 'their cells.zip' --rerun"]
     assert not any(str(cache_folder()) in text for text in unpacked(page(theirs))["cells"])

@@ -36,7 +36,7 @@ def test_checks_are_stored_with_every_run_and_shown(tmp_path: Path) -> None:
     evaluate("autoencoder", small_data(size=16), "pgd-linf", params={"steps": 3}, results=results)
     record = json.loads(next(results.rglob("run.json")).read_text())
     assert {c["name"] for c in record["checks"]} >= {"gradient", "rows", "randomness", "state"}
-    found, notes, _ = find_cells(results)
+    found, notes, *_ = find_cells(results)
     assert all(c["sentence"] in markdown(found, notes) for c in record["checks"])
 
 
@@ -87,7 +87,7 @@ def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Pat
         "run", "--detector", f"{tmp_path / 'cut.py'}:Cut,{tmp_path / 'whole.py'}:Brightness", *options
     )
     assert code == 0 and "(1) not ranked: gradient check failed" in out and "Cut (1)" in out
-    found, notes, _ = find_cells(tmp_path / "r")
+    found, notes, *_ = find_cells(tmp_path / "r")
     (board,) = boards(found)
     assert [name.split()[0] for name, _ in board.entries] == ["Brightness", "Cut"]
     assert [line.rank for line in table(board)] == [1, None]
@@ -97,7 +97,7 @@ def test_a_detector_that_fails_a_check_is_not_ranked(run_cli: Run, tmp_path: Pat
 def test_random_weights_are_never_ranked(tmp_path: Path) -> None:
     toy = {**target("patchcore").toy_parameters, "neighbours": 1}
     evaluate("patchcore", small_data(size=32), params=toy, results=tmp_path, attack_params={"steps": 1})
-    found, notes, _ = find_cells(tmp_path)
+    found, notes, *_ = find_cells(tmp_path)
     assert found[0].unranked == ["random weights"]
     assert "random weights" in markdown(found, notes)
 

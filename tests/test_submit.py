@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import stat
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cells.reader import find_cells, refuse_twins
+from bench.cells.reader import Results, find_cells, refuse_twins
 from bench.cells.result import Result
 from bench.cells.submission import cells_of_submission, unpacked
 from bench.errors import UserError
@@ -38,8 +39,12 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_comes_out_is_what_went_in(submission: Path, published: Path) -> None:
-    assert files_below(unpacked(submission)) == files_below(published)
-    assert sorted(members(submission)) == members(submission) == list(files_below(published))
+    found = files_below(unpacked(submission))
+    weights = {name: found.pop(name) for name in list(found) if name.startswith("weights/")}
+    assert found == files_below(published) and sorted(members(submission)) == members(submission)
+    assert members(submission) == [*found, *weights] and len(weights) == 1  # Mean and Noisy learn the same
+    for name, content in weights.items():
+        assert name == f"weights/{hashlib.sha256(content).hexdigest()}.safetensors"
     assert find_cells(unpacked(submission))[0][0].metrics["robust_auroc"].value <= 1
 
 
@@ -51,8 +56,8 @@ def test_the_same_cells_are_the_same_bytes_wherever_they_lie(submission: Path, p
     code, out, _ = run_cli("submit", moved, "--out", submission)
     assert code == 0 and submission.read_bytes() == before
     lines = out.splitlines()
-    assert len(lines) == 4 + 2 and lines[4].startswith(f"written: {submission} (4 cells, ")
-    assert lines[5].startswith("next: ") and f"bench verify {submission}" in lines[5]
+    assert len(lines) == 4 + 2 and lines[4].startswith(f"written: {submission} (4 cells, 1 fit, ")
+    assert lines[5].startswith("next: ") and f"bench verify {submission} --rerun" in lines[5]
     assert all("12 rows, " in line and "clean AUROC" in line and "robust AUROC" in line for line in lines[:4])
 
 
@@ -61,7 +66,8 @@ def test_one_cell_is_packed_with_its_place(published: Path, run_cli: Run, tmp_pa
     code, _, err = run_cli("submit", folder, "--out", tmp_path / "one.zip")
     assert code == 0, err
     place = folder.relative_to(published).as_posix()
-    assert members(tmp_path / "one.zip") == [f"{place}/{name}" for name in files_below(folder)]
+    found = members(tmp_path / "one.zip")
+    assert found[:-1] == [f"{place}/{name}" for name in files_below(folder)] and found[-1].startswith("weights/")
     assert [name.count("/images/") for name in members(tmp_path / "one.zip")].count(1) == 3
 
 
@@ -90,7 +96,7 @@ def test_unfinished_cells_are_left_out(published: Path, run_cli: Run, tmp_path: 
     for path in cells[1:]:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}), encoding="utf-8")
     code, out, _ = run_cli("submit", published, "--out", tmp_path / "some.zip")
-    assert code == 0 and out.count("left out, not finished: ") == 3 and "(1 cell, " in out
+    assert code == 0 and out.count("left out, not finished: ") == 3 and "(1 cell, 1 fit, " in out
     cells[0].write_text(json.dumps(json.loads(cells[0].read_text()) | {"status": "running"}), encoding="utf-8")
     code, _, err = run_cli("submit", published, "--out", tmp_path / "none.zip")
     assert code == 2 and "no finished cell in" in err and not (tmp_path / "none.zip").exists()
@@ -188,7 +194,7 @@ def test_a_submission_that_would_fill_the_disk_is_refused(tmp_path: Path, monkey
         for info in CELL:
             archive.writestr(info, b"0" * 10_000, zipfile.ZIP_DEFLATED)
     for limit, value, says in (
-        ("MEMBER_BYTES", 9_999, "is larger than"), ("BYTES", 19_999, "it holds more than"),
+        ("ROWS_BYTES", 9_999, "is larger than"), ("BYTES", 19_999, "it holds more than"),
         ("MEMBERS", 1, "it holds more than"), ("BYTES", 100, "it is larger than"),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
@@ -224,11 +230,11 @@ def test_an_encrypted_file_is_refused(submission: Path) -> None:
 
 def test_the_same_cell_twice(published: Path, submission: Path) -> None:
     here, there = find_cells(published).results, find_cells(unpacked(submission)).results
-    assert refuse_twins([*here, *there], []) == here
+    assert refuse_twins([*here, *there], Results([], [], [])) == here
     first = here[0]
     other = Result(Path("other"), first.record.model_copy(update={"samples_sha256": "0" * 64}), first.table)
     with pytest.raises(UserError, match="with different rows") as raised:
-        refuse_twins([*here, other], [])
+        refuse_twins([*here, other], Results([], [], []))
     assert str(first.folder) in str(raised.value) and "other" in str(raised.value)
 
 
@@ -236,7 +242,7 @@ def test_twins_are_submitted_once_and_never_with_different_rows(published: Path,
     (folder,) = published.rglob("Mean*/pgd-linf-8_255")
     twin = Path(shutil.copytree(folder, published / "twin"))
     code, out, _ = run_cli("submit", published, "--out", tmp_path / "all.zip")
-    assert code == 0 and "(4 cells, " in out
+    assert code == 0 and "(4 cells, 1 fit, " in out
     (other,) = published.rglob("Mean*/pgd-linf-4_255")
     record = json.loads((twin / "run.json").read_text(encoding="utf-8"))
     shutil.copy(other / "samples.csv", twin / "samples.csv")
@@ -254,8 +260,9 @@ def test_a_submission_below_the_results_is_reported(published: Path, run_cli: Ru
     code, _, err = run_cli("report", "--results", tmp_path / "theirs", "--format", "csv")
     assert code == 0, err
     assert run_cli("report", "--results", published, "--out", tmp_path / "mine", "--format", "csv")[0] == 0
-    theirs, mine = ((tmp_path / name / "leaderboard.csv").read_text() for name in ("theirs", "mine"))
-    assert len(theirs.splitlines()) == len(mine.splitlines()) == 5
+    theirs, mine = (tmp_path / "theirs" / "submitted.csv", tmp_path / "mine" / "leaderboard.csv")
+    assert len(theirs.read_text().splitlines()) == len(mine.read_text().splitlines()) == 5
+    assert not (tmp_path / "mine" / "submitted.csv").exists()
     (tmp_path / "theirs" / "broken.zip").write_bytes(b"PK")
     code, out, _ = run_cli("report", "--results", tmp_path / "theirs", "--format", "csv")
     assert code == 1 and "broken.zip" in "".join(out.split())

@@ -13,7 +13,7 @@ from stored_cells import Run, first, packed, three_cells, with_rows
 
 from bench import UserError, load_results
 from bench.cells.filters import Filters
-from bench.cells.reader import find_cells, read_results
+from bench.cells.reader import find_cells, read_results, tidy
 
 PLACE = "made_up/category_0/detector_00-5e21f9ab/apgd-linf-0.5_255"
 """Of the first cell in a submission, which names the size of images of a data set that is not installed."""
@@ -45,10 +45,12 @@ def test_a_submission_is_told_from_our_own(results: Path, run_cli: Run) -> None:
     shutil.rmtree(results)
     (results / "team").mkdir(parents=True)
     submission.rename(results / "team" / "theirs.zip")
-    found = read_results(results).results
-    assert [r.source for r in found] == ["team/theirs.zip"] * 3
-    assert found[0].name == f"team/theirs.zip: {PLACE}"
-    assert load_results(results)["source"].tolist() == ["team/theirs.zip"] * 3
+    counted, _, _, apart = read_results(results)
+    assert counted == [] and [r.source for r in apart] == ["team/theirs.zip"] * 3
+    assert apart[0].name == f"team/theirs.zip: {PLACE}"
+    with pytest.warns(UserWarning, match="3 submitted cells are left out"):
+        assert load_results(results).empty
+    assert tidy(apart)["source"].tolist() == ["team/theirs.zip"] * 3
 
 
 def test_our_own_cell_is_kept_beside_a_submission_that_says_something_else(results: Path, run_cli: Run) -> None:
@@ -60,7 +62,7 @@ def test_our_own_cell_is_kept_beside_a_submission_that_says_something_else(resul
     assert found.damaged == [f"left out: theirs.zip: {PLACE}: the same cell as {first(results)} with different rows"]
 
 
-def test_two_submissions_that_differ_are_both_left_out(results: Path, run_cli: Run) -> None:
+def test_two_submissions_that_differ_are_both_shown_and_neither_counts(results: Path, run_cli: Run) -> None:
     for name in ("a.zip", "b.zip"):
         packed(results, run_cli, name)
     shutil.rmtree(results)
@@ -69,11 +71,8 @@ def test_two_submissions_that_differ_are_both_left_out(results: Path, run_cli: R
     for name in ("a.zip", "b.zip"):
         (results.parent / name).rename(results / name)
     found = find_cells(results)
-    assert [r.source for r in found.results] == ["a.zip", "a.zip"]
-    assert found.damaged == [
-        f"left out: b.zip: {PLACE}: the same cell as a.zip: {PLACE} with different rows",
-        f"left out: a.zip: {PLACE}: the same cell as b.zip: {PLACE} with different rows",
-    ]
+    assert not found.results and not found.damaged
+    assert [r.source for r in found.submitted] == ["a.zip", "a.zip", "a.zip", "b.zip"]
 
 
 def test_two_cells_of_our_own_that_differ_are_an_error_that_names_both(results: Path) -> None:

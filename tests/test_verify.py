@@ -105,9 +105,24 @@ def test_a_better_score_with_its_hash_is_found_by_metrics_and_by_the_images(publ
 def test_cells_from_before_metrics_were_recorded(published: Path, verified: Verify) -> None:
     folder = cell(published)
     rewrite(folder, lambda record: record.pop("metrics"))
+    code, found = verified(folder)
+    assert code == 0 and found["metrics"].startswith("skip not recorded") and found["scores"].startswith("pass")
     rewrite(folder, lambda record: record.pop("images"))
     code, found = verified(folder)
-    assert code == 0 and found["metrics"].startswith("skip not recorded") and found["images"] == "skip none are stored"
+    assert code == 1 and found["images"].endswith("nothing could be compared")
+
+
+def test_a_cell_without_images_is_compared_by_its_metrics_and_a_submission_not_by_them_alone(
+    published: Path, verified: Verify, run_cli: Run, tmp_path: Path
+) -> None:
+    folder = cell(published)
+    rewrite(folder, lambda record: record.pop("images"))
+    code, found = verified(folder)
+    assert code == 0 and found["images"] == "skip none are stored"
+    assert run_cli("submit", folder, "--out", tmp_path / "bare.zip")[0] == 0
+    code, found = verified(tmp_path / "bare.zip")
+    assert code == 1 and found["images"] == "FAIL none are stored, so nothing was scored again: --rerun"
+    assert verified(tmp_path / "bare.zip", "--no-scores")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
 from ..core.attack import Attack
 from ..core.check import Check
-from ..core.data import BATCH_SIZE
+from ..core.data import BATCH_SIZE, Data
 from ..engine.certifier import Certificate, Certifier
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
@@ -32,12 +32,16 @@ class Rechecked(NamedTuple):
 
     now: Check
     stored: Check | None
+    needed: bool = False
+    """A submission that does not have it lacks something."""
 
     @property
     def status(self) -> str:
         """`pass`, `FAIL`, or `changed` where the verdict is not the stored one."""
         if self.stored is not None and self.stored.passed != self.now.passed:
             return "changed"
+        if self.needed and self.stored is None and self.now.name != ROWS:
+            return "FAIL"
         return "pass" if self.now.passed else "FAIL"
 
     def __str__(self) -> str:
@@ -53,8 +57,8 @@ def _verdict(check: Check) -> str:
     return "pass" if check.passed else "FAIL"
 
 
-def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
-    """Rebuild the cell's detector and attack, then every check of it, one at a time.
+def check_run(folder: Path, given: Overrides, submitted: bool = False) -> Iterator[Rechecked]:
+    """Rebuild the cell's detector and attack, then every check of it, one at a time. submitted: none may be missing.
 
     Raises UserError for a cell that is not finished, was written by another version, or cannot be rebuilt as it was.
     """
@@ -66,25 +70,33 @@ def check_run(folder: Path, given: Overrides) -> Iterator[Rechecked]:
             "or the cell run again with --force"
         )
     stored = {check.name: Check(check.name, check.passed, check.sentence) for check in record.checks}
-    for check in (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows):
-        yield Rechecked(check, stored.get(check.name))
+    for check in checks_again(rebuilt, rows):
+        yield Rechecked(check, stored.get(check.name), submitted)
 
 
-def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
-    spec, data, prepared = rebuilt.record.spec, rebuilt.data, rebuilt.prepared()
+def checks_again(rebuilt: Rebuilt, rows: Sequence[Row], data: Data | None = None) -> Iterator[Check]:
+    """Every check of a cell, made again; first that the rows are those of the detector, as ROWS.
+
+    data: that of the rows, where they are not all.
+    """
+    return (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows, data or rebuilt.data)
+
+
+def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
+    spec, prepared = rebuilt.record.spec, rebuilt.prepared()
     settings, batch_size = rebuilt.method, rebuilt.record.batch_size
     assert isinstance(settings, Certificate)
     yield bounds_are_redrawn(Certifier(spec, data, prepared, settings, batch_size, keep=False), rows)
     after = checks_of_certificate(spec, data, prepared, settings, rows, batch_size)
-    yield from checks_of_run(prepared.detector, data, OF_A_CERTIFICATE)
+    yield from checks_of_run(prepared.detector, rebuilt.data, OF_A_CERTIFICATE)
     yield from after.checks
 
 
-def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row]) -> Iterator[Check]:
-    spec, data, attack, prepared = rebuilt.record.spec, rebuilt.data, rebuilt.method, rebuilt.prepared()
+def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
+    spec, attack, prepared = rebuilt.record.spec, rebuilt.method, rebuilt.prepared()
     assert isinstance(attack, Attack)
     yield rows_are_rescored(Worker(spec, data, prepared, attack), rows)
-    yield from checks_of_run(prepared.detector, data)
+    yield from checks_of_run(prepared.detector, rebuilt.data)
     before = rebuilt.record.smaller_ball
     warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
     gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,6 +21,10 @@ from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import load_data, make_attack
 
 
+def quiet(sentence: str) -> None:
+    """Tells nobody."""
+
+
 class Overrides(NamedTuple):
     """What a record cannot hold: where things lie on this computer."""
 
@@ -32,7 +36,7 @@ class Overrides(NamedTuple):
     dataset: str | None = None
     data_root: Path | None = None
     device: str = "auto"
-    tell: Tell = lambda message: None
+    tell: Tell = quiet
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Rebuilt:
 
     record: FinishedRecord
     given: Overrides
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """What the parts of the detector take instead of a fit: see `DetectorSpec.weights`."""
 
     @cached_property
     def data(self) -> Data:
@@ -65,11 +71,15 @@ class Rebuilt:
         return self._detector({}).code
 
     def _detector(self, values: Mapping[str, Any]) -> DetectorSpec:
-        """One that was given from a file stands for the cells that have its name."""
+        """One that was given from a file stands for the cells that have its name, also as the inner part."""
         spec, given = self.record.spec, self.given
-        names = [spec.detector] if given.detector is None else [given.detector, spec.detector]
-        found = [DetectorSpec(name, values, spec.seed, given.device, tell=given.tell) for name in names]
-        return found[0] if found[0].label == spec.detector else found[-1]
+        outer = spec.detector.rpartition("+")[0]
+        names = [] if given.detector is None else [given.detector, *[f"{outer}+{given.detector}"] * bool(outer)]
+        for name in [*names, spec.detector]:
+            found = DetectorSpec(name, values, spec.seed, given.device, tell=given.tell, weights=self.weights)
+            if name == spec.detector or found.label == spec.detector:
+                break
+        return found
 
     @cached_property
     def method(self) -> Method:

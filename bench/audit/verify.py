@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..cells.images import ImageRecord, read_image
+from ..cells.limits import Allowance, refuse_unreadable
 from ..cells.record import DamagedRecord, read_finished
-from ..cells.result import metrics_of
+from ..cells.result import Result, metrics_of
 from ..cells.rows import Row, Table, read_samples
 from ..cells.schema import FinishedRecord, FitRecord, beyond_budget, radii_of, wrong_rows
 from ..cells.spec import RunSpec
@@ -61,6 +62,10 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
         table = Table.from_csv(text, folder / "samples.csv")
         if wrong := wrong_rows(table, record):
             raise UserError(wrong)
+        if submitted:
+            result = Result(folder, record, table)
+            Allowance().take(result)
+            refuse_unreadable(result)
     except UserError as error:
         yield Verified("FAIL", "schema", str(error))
         return
@@ -73,7 +78,7 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     rebuilt = Rebuilt(record, given)
     yield code_is_installed(rebuilt)
     if not record.images:
-        yield Verified("skip", "images", "none are stored")
+        yield no_images(record, scores and submitted)
         return
     yield from verify_images(folder, rebuilt, rows, scores)
 
@@ -172,6 +177,15 @@ def code_is_installed(rebuilt: Rebuilt) -> Verified:
     return Verified("pass", "code", "detector, attack and package versions are those of the run")
 
 
+def no_images(record: FinishedRecord, needed: bool) -> Verified:
+    """Of a cell that stores none: where nothing could be compared, nothing was verified. needed: for scores."""
+    if needed:
+        return Verified("FAIL", "images", "none are stored, so nothing was scored again: --rerun")
+    if not record.metrics:
+        return Verified("FAIL", "images", "none are stored, and no metrics are recorded: nothing could be compared")
+    return Verified("skip", "images", "none are stored")
+
+
 class Stored(NamedTuple):
     """A stored image and its row: float (3, H, W) in [0, 1]."""
 
@@ -182,19 +196,27 @@ class Stored(NamedTuple):
 
 def verify_images(folder: Path, rebuilt: Rebuilt, rows: Sequence[Row], scores: bool) -> Iterator[Verified]:
     """The stored images of a cell: what they are, that they are the data set's, and their scores."""
-    by_id = {row.id: row for row in rows}
-    stored: list[Stored] = []
-    for image in rebuilt.record.images:
-        found = _read_image(folder, image, by_id.get(image.id), rebuilt.record.spec)
-        if isinstance(found, str):
-            yield Verified("FAIL", "images", f"{image.file} ({image.id}) {found}")
-            return
-        stored.append(found)
+    stored = stored_images(folder, rebuilt, rows)
+    if isinstance(stored, Verified):
+        yield stored
+        return
     yield Verified("pass", "images", f"{len(stored)} stored images are whole, and as far away as their rows say")
     found_here = clean_images_are_the_data(stored, rebuilt, rows)
     yield found_here
     if scores and found_here.status != "FAIL":
         yield scores_are_those(stored, rebuilt, rows)
+
+
+def stored_images(folder: Path, rebuilt: Rebuilt, rows: Sequence[Row]) -> list[Stored] | Verified:
+    """Those that the record names, or the failure that says which of them is not what it says."""
+    by_id = {row.id: row for row in rows}
+    stored: list[Stored] = []
+    for image in rebuilt.record.images:
+        found = _read_image(folder, image, by_id.get(image.id), rebuilt.record.spec)
+        if isinstance(found, str):
+            return Verified("FAIL", "images", f"{image.file} ({image.id}) {found}")
+        stored.append(found)
+    return stored
 
 
 def _read_image(folder: Path, image: ImageRecord, row: Row | None, spec: RunSpec) -> Stored | str:

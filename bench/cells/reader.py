@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,9 @@ from ..errors import UserError
 from ..system.files import at_home
 from .bracket import compare_bounds
 from .filters import Filters
+from .limits import Allowance, refuse_unreadable
 from .record import folders_of_cells, read_record, unchanged_samples
+from .reproduction import Reproduction, reproduction_of
 from .result import Result
 from .rows import Table
 from .schema import FinishedRecord, Record, beyond_budget, wrong_rows
@@ -32,14 +35,19 @@ class Results(NamedTuple):
     """What lies below a results folder."""
 
     results: list[Result]
+    """Our own, and those of submissions that were reproduced here."""
     notes: list[str]
     """A sentence for each cell that is not finished."""
     damaged: list[str]
     """A sentence for each cell that cannot be read: changed, cut short, or written by another version."""
+    submitted: Sequence[Result] = ()
+    """Of submissions that nobody has reproduced here: shown apart, and never ranked or compared."""
 
     def __repr__(self) -> str:
         count = len(self.results)
-        first = [f"Results({_counted(self.results)}, {len(self.notes)} unfinished, {len(self.damaged)} left out)"]
+        apart = f", {len(self.submitted)} submitted" * bool(self.submitted)
+        counts = f"{len(self.notes)} unfinished, {len(self.damaged)} left out{apart}"
+        first = [f"Results({_counted(self.results)}, {counts})"]
         shown = [f"  {result!r}" for result in self.results[:REPR_SHOWN]]
         return "\n".join([*first, *shown, *[f"  and {count - REPR_SHOWN} more"] * (count > REPR_SHOWN)])
 
@@ -64,10 +72,12 @@ def read_results(root: str | Path, filters: Filters | str | Sequence[str] | None
     if not root.is_dir():
         raise UserError(f"--results {root} is a file; a folder is expected")
     found = find_cells(root, chosen)
-    if found.results:
+    if found.results or found.submitted:
         return found
-    if chosen is not None and (every := find_cells(root).results):
-        raise chosen.kept_nothing(every)
+    if chosen is not None:
+        whole = find_cells(root)
+        if every := [*whole.results, *whole.submitted]:
+            raise chosen.kept_nothing(every)
     why = [*found.damaged, *found.notes]
     raise UserError(f"no finished results in {root}" + (f"; {why[0]}" if why else "; `bench run` makes some"))
 
@@ -77,28 +87,68 @@ def find_cells(root: Path, filters: Filters | None = None) -> Results:
 
     Filters choose among cells that were all read: an attack that a certificate contradicts, and the certificate, lose
     their rank whether or not the other one is shown, and a cell that is there twice is an error in every report.
+    A cell of a submission that cannot be read, whatever is wrong with it, costs itself and nothing else.
     """
-    found, known = Results([], [], []), dict[tuple[str, ...], tuple[str, ...]]()
-    for place in _places(root, found.damaged):
-        folder = place.folder
+    found = Results([], [], [])
+    ids = dict[tuple[str, ...], tuple[str, ...]]()  # cells of a category share them
+    everything = [
+        replace(r, table=r.table._replace(ids=ids.setdefault(r.table.ids, r.table.ids)))
+        for group in _places(root, found)
+        for r in _readable(group, filters, found)
+    ]
+    counted = refuse_twins([r for r in everything if r.standing != "submitted"], found)
+    compare_bounds(counted)
+    apart = _unlike([r for r in everything if r.standing == "submitted"], counted, found)
+    kept = [[r for r in some if filters is None or filters.keep(r.record)] for some in (counted, apart)]
+    return found._replace(results=kept[0], submitted=kept[1])
+
+
+def _readable(group: _Group, filters: Filters | None, found: Results) -> Iterator[Result]:
+    """The cells of a group that can be read, and are finished; of others a sentence."""
+    allowance = Allowance()
+    for place in group.places:
         try:
-            record = read_record(folder)
-            if not isinstance(record, FinishedRecord):
-                if filters is None or filters.keep(record):
-                    found.notes.append(_unfinished(place, record))
+            result = _read(place, group.reproduction)
+            if isinstance(result, str):
+                if filters is None or filters.keep(read_record(place.folder)):
+                    found.notes.append(result)
                 continue
-            table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
-            if wrong := wrong_rows(table, record) or beyond_budget(table, record):
-                raise UserError(f"{folder}: {wrong}")
-        except UserError as error:
-            found.damaged.append(f"left out: {str(error).replace(str(folder), place.name)}")
+            if place.source:
+                allowance.take(result)
+                refuse_unreadable(result)
+        except Exception as error:  # of a file that somebody made
+            if not place.source and not isinstance(error, UserError):
+                raise
+            found.damaged.append(f"left out: {_why(error, place)}")
             continue
-        ids = known.setdefault(table.ids, table.ids)  # cells of a category share them
-        found.results.append(Result(folder, record, table._replace(ids=ids), place.source, place.inside))
-    results = refuse_twins(found.results, found.damaged)
-    compare_bounds(results)
-    found.results[:] = [r for r in results if filters is None or filters.keep(r.record)]
-    return found
+        yield result
+
+
+def _read(place: CellLocation, reproduction: Reproduction | None) -> Result | str:
+    """A cell; a sentence of one that is not finished."""
+    folder, record = place.folder, read_record(place.folder)
+    if not isinstance(record, FinishedRecord):
+        return _unfinished(place, record)
+    table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
+    if wrong := wrong_rows(table, record) or beyond_budget(table, record):
+        raise UserError(f"{folder}: {wrong}")
+    if not place.source:
+        return Result(folder, record, table)
+    rerun = reproduction.cells.get(place.inside) if reproduction else None
+    if reproduction is None or rerun is None or rerun.verdict != "reproduced":
+        return Result(folder, record, table, place.source, place.inside, "submitted")
+    if reproduction.other_versions:  # what is shown is what it was reproduced with
+        record.versions = reproduction.versions
+        record.detector.code, record.attack.code = rerun.detector_code, rerun.attack_code
+    return Result(folder, record, table, place.source, place.inside, "reproduced")
+
+
+def _why(error: Exception, place: CellLocation) -> str:
+    """What is wrong with a cell, in one line that names it."""
+    text = str(error) if isinstance(error, UserError) else f"it cannot be read ({type(error).__name__})"
+    if str(place.folder) in text:
+        return text.replace(str(place.folder), place.name)
+    return f"{place.name}: {text}"
 
 
 def _unfinished(place: CellLocation, record: Record) -> str:
@@ -106,40 +156,67 @@ def _unfinished(place: CellLocation, record: Record) -> str:
     return f"unfinished: {place.name} ({record.rows} of {total} images); the same `bench run` goes on with it"
 
 
-def _places(root: Path, damaged: list[str]) -> list[CellLocation]:
+class _Group(NamedTuple):
+    """Our own cells, or those of one submission."""
+
+    places: list[CellLocation]
+    reproduction: Reproduction | None = None
+
+
+def _places(root: Path, found: Results) -> list[_Group]:
     """Of the cells below a folder, our own first, and of the submissions that lie there."""
-    found = [CellLocation(folder) for folder in folders_of_cells(root)]
-    submissions = submissions_below(root)
-    if submissions:
-        for path in submissions:
-            try:
-                found += cells_of_submission(path, path.relative_to(root).as_posix())
-            except UserError as error:
-                damaged.append(f"left out: {error}")
-    return found
+    groups = [_Group([CellLocation(folder) for folder in folders_of_cells(root)])]
+    for path in submissions_below(root):
+        try:
+            places = cells_of_submission(path, path.relative_to(root).as_posix())
+            reproduction, why = reproduction_of(path, places[0].sha256)
+        except UserError as error:
+            found.damaged.append(f"left out: {error}")
+            continue
+        found.notes.extend([f"not counted as reproduced: {why}"] * bool(why))
+        groups.append(_Group(places, reproduction))
+    return groups
 
 
-def refuse_twins(results: Sequence[Result], damaged: list[str]) -> list[Result]:
+def _unlike(submitted: Sequence[Result], counted: Sequence[Result], found: Results) -> list[Result]:
+    """Each cell once: without those that count already, or that say something else of a cell that does."""
+    known = {_identity(r): r for r in counted}
+    kept: dict[tuple[str, str], Result] = {}
+    for r in submitted:
+        if (twin := known.get(_identity(r))) is None:
+            kept.setdefault((_identity(r), r.record.samples_sha256), r)
+        elif twin.record.samples_sha256 != r.record.samples_sha256:
+            found.damaged.append(f"left out: {r.name}: the same cell as {twin.name} with different rows")
+    return list(kept.values())
+
+
+def _identity(r: Result) -> str:
+    return json.dumps(r.spec.as_json(), sort_keys=True)
+
+
+def refuse_twins(results: Sequence[Result], said: Results) -> list[Result]:
     """The results without repeated cells: of those with equal spec and rows one, our own if there is one.
 
-    Where rows differ, a submission's cell is left out, and `damaged` says so: beside one of our own, or, since nobody
-    knows which is right, with the other one. Raises UserError for two of our own, naming both.
+    Where rows differ, a submission's cell is left out beside one of our own, which `said.damaged` says; of two that
+    were both reproduced the second one, which is a note. Raises UserError for two of our own, naming both.
     """
     groups: dict[str, list[Result]] = {}
     for r in results:
-        groups.setdefault(json.dumps(r.spec.as_json(), sort_keys=True), []).append(r)
+        groups.setdefault(_identity(r), []).append(r)
     found = []
     for cells in groups.values():
         first = next((r for r in cells if not r.source), cells[0])
-        others = [r for r in cells if r.record.samples_sha256 != first.record.samples_sha256]
-        for other in others:
+        for other in cells:
+            if other.record.samples_sha256 == first.record.samples_sha256:
+                continue
             if not other.source:
                 raise UserError(differ(first.name, other.name))
-            damaged.append(f"left out: {other.name}: the same cell as {first.name} with different rows")
-        if first.source and others:
-            damaged.append(f"left out: {first.name}: the same cell as {others[0].name} with different rows")
-        else:
-            found.append(first)
+            both = f"left out: {other.name}: the same cell as {first.name} with different rows"
+            if first.source:
+                said.notes.append(f"{both}, both reproduced")
+            else:
+                said.damaged.append(both)
+        found.append(first)
     return found
 
 
@@ -152,10 +229,12 @@ def load_results(path: str | Path = "results", filters: Filters | str | Sequence
     """Every finished cell below a folder as one tidy row: spec, metrics with `_low` and `_high`, cost, provenance.
 
     filters: such as "detector=advrad,eps=2/255", or a list of such texts; several values of one key are alternatives.
-    Warns of each cell that cannot be read.
+    Warns of each cell that cannot be read, and of submissions that nobody has reproduced, which are not among them
+    (`bench.read_results(path).submitted` has them).
     """
     found = read_results(path, filters)
-    for sentence in found.damaged:
+    apart = [f"{len(found.submitted)} submitted cells are left out: nobody has reproduced them here"]
+    for sentence in [*found.damaged, *apart * bool(found.submitted)]:
         warnings.warn(sentence, stacklevel=2)
     return tidy(found.results)
 
@@ -185,6 +264,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "dataset_version": spec.dataset_version,
         "protocol": spec.protocol,
         "source": result.source,
+        "standing": result.standing,
         "normal": record.data.normal,
         "anomalous": record.data.anomalous,
     }
@@ -218,7 +298,8 @@ def overview(found: Results) -> TextTable:
     """Of a folder: a row per cell, the first CELLS_SHOWN; and the first sentences about what is not among them."""
     rows = [_shown(r) for r in found.results[:CELLS_SHOWN]]
     left = len(found.results) - len(rows)
-    below = [f"and {left} more"] * bool(left) + [*found.damaged, *found.notes]
+    apart = [f"{len(found.submitted)} submitted cells, not reproduced: in .submitted"] * bool(found.submitted)
+    below = [f"and {left} more"] * bool(left) + [*apart, *found.damaged, *found.notes]
     if (hidden := len(below) - SENTENCES_SHOWN) > 1:
         below = [*below[:SENTENCES_SHOWN], f"and {hidden} more sentences, in .damaged and .notes"]
     return TextTable(_counted(found.results), pd.DataFrame(rows), below)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CLEAN_TOO_LOW = 0.2  # AUROC: of however few images, no working detector has that
 LABEL_SHOWN = 60  # characters of a name with its settings, in a repr
+Standing = Literal["own", "reproduced", "submitted"]
+NOT_REPRODUCED = "submitted, not reproduced"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class Result:
     """The submission that it came in, below the results folder; empty for one of our own."""
     inside: str = ""
     """Where it lies in the submission."""
+    standing: Standing = "own"
+    """`submitted` until `bench verify --rerun` has reproduced it here; only then it is ranked."""
 
     @property
     def name(self) -> str:
@@ -123,10 +127,11 @@ class Result:
 
     @property
     def unranked(self) -> list[str]:
-        """Why this cell must not be ranked: what the detector says of itself, and checks that failed."""
-        own = self.record.detector.unranked
+        """Why this cell must not be ranked: that nobody has reproduced it, what the detector says of itself, and checks
+        that failed."""
+        own = [NOT_REPRODUCED] * (self.standing == "submitted") + [self.record.detector.unranked or ""]
         failed = [f"{check.name} check failed: {check.sentence}" for check in self.record.failed]
-        return [own, *failed] if own else failed
+        return [why for why in (*own, *failed) if why]
 
     @cached_property
     def wrong_way(self) -> str:

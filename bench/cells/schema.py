@@ -42,7 +42,16 @@ class FitRecord(Part):
     """What the fit took, even where a kept one was loaded."""
     images: Count | None = None
     """Normal images that it learned from."""
+    threads: Count | None = None
+    """Of torch, during the fit: another number of them adds in another order, and trains other weights."""
     parts: dict[str, FitRecord] = Field(default_factory=dict)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Part -> the hash of what it was fitted to; "" where it is the only one that was."""
+        if not self.parts:
+            return {} if self.model_sha256 is None else {"": self.model_sha256}
+        return {inner or name: digest for name, part in self.parts.items() for inner, digest in part.hashes.items()}
 
     @classmethod
     def of(cls, fit: Mapping[str, Any] | None) -> FitRecord | None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from ..core import names
+
 if TYPE_CHECKING:
     from rich.console import Group
 
@@ -38,5 +40,6 @@ def rich_table(shown: TextTable) -> Group:
     for name in shown.frame.columns:
         table.add_column(name, overflow="fold")
     for row in shown.frame.itertuples(index=False):
-        table.add_row(*map(Text, row))
-    return Group(Text(shown.title, "table.title"), table, *(Text(text, "table.caption") for text in shown.below))
+        table.add_row(*(Text(names.shown(text)) for text in row))
+    below = (Text(names.shown(text), "table.caption") for text in shown.below)
+    return Group(Text(names.shown(shown.title), "table.title"), table, *below)

@@ -21,11 +21,11 @@ class CheckRunRequest(StoredRequest):
     def carry_out(self) -> int:
         """1 if a check fails or its verdict is not the stored one."""
         from ..audit.check_run import check_run
-        from ..cells.record import cells_below
+        from ..cells.submission import cells_in
 
         overrides = self.overrides(self.attack_params)
         return each_cell(
-            [(str(cell), cell) for cell in cells_below(self.path)], lambda cell: check_run(cell, overrides)
+            cells_in(self.path), lambda cell: check_run(cell.folder, overrides, submitted=bool(cell.source))
         )
 
 
@@ -43,10 +43,10 @@ class CheckRunRequest(StoredRequest):
 def command(**options: Any) -> CheckRunRequest:
     """May a stored cell be believed? One line per check.
 
-    PATH is a cell's folder (with run.json), or a folder of cells.
+    PATH is a cell's folder (with run.json), a folder of cells, or a submission.
 
     Rebuilds the detector of a stored cell from its record, scores the images again, attacks a few of them, and
     compares every check with the sentence that is stored. Exit code 0 if all checks pass as they did, 1 if one fails
-    or its verdict is not the stored one, 2 on bad input.
+    or its verdict is not the stored one, 2 on bad input. A check that a submission does not have has failed.
     """
     return CheckRunRequest(**options)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from ..core.names import shown
 from ..errors import UserError
 from ..system import files
 
@@ -173,14 +174,28 @@ def share_out(
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"bench: {shown(' '.join(message.split()))}", file=sys.stderr)
+
+
+def say(line: object) -> None:
+    """One line on stdout, whatever a stranger has put into it."""
+    print(shown(line), flush=True)
+
+
+def tell(sentence: str) -> None:
+    """On stderr, from wherever something is told: also from another process."""
+    print(shown(sentence), file=sys.stderr)
 
 
 def console() -> Console:
-    """A terminal that shows names, paths and sentences as they are: nothing in them is markup."""
+    """A terminal that shows names, paths and sentences as they are: nothing in them is markup, or moves its cursor."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False)
+    class Screen(Console):
+        def print(self, *objects: Any, **more: Any) -> None:
+            super().print(*(shown(thing) if isinstance(thing, str) else thing for thing in objects), **more)
+
+    return Screen(markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

@@ -44,8 +44,9 @@ class CompareRequest(Request):
         """Prints the differences; writes nothing but the plot, if it is asked for. 2 if there is none to write."""
         from ..cells.reader import read_results
 
-        results, _, damaged = read_results(self.results)
-        for sentence in damaged:
+        results, _, damaged, submitted = read_results(self.results)
+        apart = [f"{len(submitted)} submitted cells are not compared: nobody has reproduced them here"]
+        for sentence in (*damaged, *apart * bool(submitted)):
             complain(sentence)
         screen = console()
         for other in self.names[1:]:

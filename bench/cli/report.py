@@ -29,19 +29,23 @@ class ReportRequest(Request):
         from ..analysis.boards import boards
         from ..cells.bracket import broken_brackets
         from ..cells.filters import Filters
-        from ..report.terminal import rich_table
+        from ..report.terminal import rich_table, submitted_table
         from ..report.write import write_report
         from ..system.memory import keep_freed_memory
 
         keep_freed_memory()
         filters = Filters(self.filters) if self.filters else None
-        (results, notes, damaged), written = write_report(self.results, self.out, self.formats, filters, self.sort)
+        (results, notes, damaged, submitted), written = write_report(
+            self.results, self.out, self.formats, filters, self.sort
+        )
         screen = console()
         shown = boards(results, self.sort)
         for board in shown[:BOARDS_SHOWN]:
             screen.print(rich_table(board))
         if len(shown) > BOARDS_SHOWN:
             screen.print(f"and {len(shown) - BOARDS_SHOWN} more tables, in the files", style="dim")
+        if submitted:
+            screen.print(submitted_table(submitted))
         for note in (*damaged, *notes):
             screen.print(note, style="yellow", highlight=False)
         violations = broken_brackets(results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UserError
-from .common import DEVICE, Request, assignments, complain, known, option, place, together
+from .common import DEVICE, Request, assignments, complain, known, option, place, say, tell, together
 
 if TYPE_CHECKING:
     from ..audit.check_run import Rechecked
     from ..audit.rebuild import Overrides
     from ..audit.verify import Verified
+    from ..cells.submission import CellLocation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class StoredRequest(Request):
             self.dataset,
             self.data_root,
             self.device,
-            lambda message: print(message, file=sys.stderr),
+            tell,
         )
 
 
@@ -61,18 +61,26 @@ where_things_lie = together(
 
 
 def each_cell(
-    cells: Sequence[tuple[str, Path]], lines_of: Callable[[Path], Iterable[Rechecked] | Iterable[Verified]]
+    cells: Sequence[CellLocation], lines_of: Callable[[CellLocation], Iterable[Rechecked] | Iterable[Verified]]
 ) -> int:
-    """Print the lines of every cell, which is named where there are several; the exit code."""
+    """Print the lines of every cell, which is named where there are several; the exit code.
+
+    Whatever is wrong with a cell of a submission is one line, and the others are looked at.
+    """
     worst = 0
-    for name, cell in cells:
+    for cell in cells:
         if len(cells) > 1:
-            print(name, flush=True)
+            say(cell.name)
         try:
             for line in lines_of(cell):
-                print(line, flush=True)
+                say(line)
                 worst = max(worst, int(line.status in ("FAIL", "changed")))
         except UserError as error:
-            complain(str(error))
+            complain(str(error).replace(str(cell.folder), cell.name))
+            worst = 2
+        except Exception as error:
+            if not cell.source:
+                raise
+            complain(f"{cell.name}: it cannot be read ({type(error).__name__})")
             worst = 2
     return worst

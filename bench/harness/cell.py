@@ -225,19 +225,13 @@ class Cell:
         return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
 
     def _begin(self, data: Data, prepared: Prepared, attack: Method, batch_size: int) -> Record:
-        warnings = [*data.notes]
-        if prepared.threshold.held_out < 19:
-            warnings.append(
-                f"only {prepared.threshold.held_out} normal images were held out: the threshold cannot "
-                "promise 5 % false alarms (19 are needed)"
-            )
         record = Record(
             schema=SCHEMA,
             kind=self.kind,
             status="running",
             spec=self.spec,
-            detector=_detector(prepared, self.detector_code, self.built),
-            attack=_attack(attack, self.attack_code),
+            detector=detector_record(prepared, self.detector_code, self.built),
+            attack=attack_record(attack, self.attack_code),
             data=DataRecord.of(data),
             checks=list(map(CheckRecord.of, prepared.checks)),
             threshold=ThresholdRecord(**prepared.threshold._asdict()),
@@ -246,7 +240,7 @@ class Cell:
             device=device_name(prepared.device),
             batch_size=batch_size,
             started=_now(),
-            warnings=warnings,
+            warnings=warnings_before(data, prepared),
             rows=0,
             forwards=0,
             backwards=0,
@@ -355,7 +349,15 @@ def _weights(detector: Detector) -> int:
     return sum(tensor.numel() for tensor in (*detector.parameters(), *buffers))
 
 
-def _detector(prepared: Prepared, code: str, built: Built | None) -> DetectorRecord:
+def warnings_before(data: Data, prepared: Prepared) -> list[str]:
+    """What a reader must know, whatever the rows will be."""
+    held_out = prepared.threshold.held_out
+    few = f"only {held_out} normal images were held out: the threshold cannot promise 5 % false alarms (19 are needed)"
+    return [*data.notes, *[few] * (held_out < 19)]
+
+
+def detector_record(prepared: Prepared, code: str, built: Built | None = None) -> DetectorRecord:
+    """What a record says of a fitted detector; code: its hash."""
     detector, origin = prepared.detector, prepared.origin
     return DetectorRecord(
         **({"state": built.state} if built else {}),
@@ -370,7 +372,8 @@ def _detector(prepared: Prepared, code: str, built: Built | None) -> DetectorRec
     )
 
 
-def _attack(attack: Method, code: str) -> AttackRecord:
+def attack_record(attack: Method, code: str) -> AttackRecord:
+    """What a record says of an attack, or of a certificate."""
     return AttackRecord(
         code=code,
         parameters=identity(attack.parameters_record),

@@ -26,6 +26,7 @@ from ..core.score import where_it_failed
 from ..core.threshold import Threshold, cross_fitted_threshold, held_out_threshold
 from ..errors import UserError, unknown
 from ..system import locks
+from ..system.files import file_sha256
 from ..system.provenance import choose_device, versions
 from . import kept_fits, registry, round_trip
 from .origin import around
@@ -56,6 +57,8 @@ class DetectorSpec:
     """Hears of the steps of a fit."""
     tell: Tell = to_log
     """Receives a sentence when something worth knowing happens (another process fits the same, a plug-in changed)."""
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
 
@@ -82,7 +85,7 @@ class DetectorSpec:
         rest, outer = split(self.name)[1], self.plugin
         if rest is None:
             return None
-        inner = DetectorSpec(rest, {}, self.seed, self.device, self.progress, self.tell)
+        inner = DetectorSpec(rest, {}, self.seed, self.device, self.progress, self.tell, self.weights)
         for part in inner.parts:
             both = issubclass(outer.target, Purifier) and issubclass(part.plugin.target, Purifier)
             if both or part.plugin.name == outer.name:
@@ -227,6 +230,11 @@ class DetectorSpec:
         kept before or is made now: the process that fits scores what every later one will. Of several processes that
         want the same fit one makes it, and the others wait."""
         fit_set, _ = data.train.split(self.seed)
+        name = self.plugin.name
+        carried = next((path for parts, path in self.weights.items() if name in (parts or name).split("+")), None)
+        if carried is not None:
+            kept_fits.take_from(detector, carried)
+            return detector, {"model_sha256": file_sha256(carried), "seconds": 0.0, "images": len(fit_set)}
         recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
         identity = {
             "detector": self.plugin.name,
@@ -294,6 +302,7 @@ class DetectorSpec:
             "images": len(fit_set),
             "seconds": round(time.monotonic() - started, 1),
             "versions": versions(),
+            "threads": torch.get_num_threads(),
         }
         loaded = round_trip.loaded_again(name, detector.eval(), build().eval(), fit_set)
         kept_fits.save(detector, folder, record)

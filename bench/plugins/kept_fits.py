@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ SCHEMA = 2
 """Of fit.json."""
 SUMMARY = {"model_sha256": str, "seconds": float, "images": int}
 """What a run says of a fit, and of which type it is."""
+LATER = {"threads": int}
+"""The same, of what fits did not record at first."""
 
 
 def folder_of(detector: str, data: Data, identity: Mapping[str, Any]) -> Path:
@@ -79,7 +81,20 @@ def _damage(folder: Path) -> str | None:
 def summary(folder: Path) -> dict[str, Any]:
     """What the record of a run says of a fit."""
     record = files.read_json(folder / "fit.json")
-    return {name: record[name] for name in SUMMARY}
+    return {name: record[name] for name in SUMMARY} | {
+        name: record[name] for name, kind in LATER.items() if type(record.get(name)) is kind
+    }
+
+
+def find(hashes: Collection[str]) -> dict[str, Path]:
+    """The weights in the cache that have these sha256, each as it was written."""
+    found: dict[str, Path] = {}
+    for path in (cache_folder() / "fitted").glob("*/*/fit.json"):
+        with contextlib.suppress(UserError, KeyError, TypeError):  # a damaged one is none
+            digest = files.read_json(path)["model_sha256"]
+            if digest in hashes and digest not in found and is_whole(path.parent):
+                found[digest] = path.parent / "model.safetensors"
+    return found
 
 
 def state_of(detector: Detector) -> dict[str, Tensor]:
@@ -113,12 +128,14 @@ def save(detector: Detector, folder: Path, record: dict[str, Any]) -> None:
 
 def load(detector: Detector, folder: Path) -> None:
     """What `save` wrote, into a detector of the same class; whoever did not write it asks `is_whole` before."""
+    take_from(detector, folder / "model.safetensors", f"; delete {folder} to fit again")
+
+
+def take_from(detector: Detector, model: Path, remedy: str = "") -> None:
+    """What a file of tensors holds, whoever made it: no code is in such a file."""
     from safetensors.torch import load_file
 
-    model = folder / "model.safetensors"
     try:
         take(detector, load_file(model))
     except Exception as error:
-        raise UserError(
-            f"checkpoint {model} cannot be loaded ({where_it_failed(error)}); delete {folder} to fit again"
-        ) from None
+        raise UserError(f"checkpoint {model} cannot be loaded ({where_it_failed(error)}){remedy}") from None

@@ -35,7 +35,7 @@ def command_of(r: Result, category: str | None = None, balls: Mapping[str, Resul
 def checking(r: Result) -> list[str]:
     """What tests a cell where it lies; of a submission, the whole of it."""
     if r.source:
-        return [shlex.join(["bench", "verify", r.source])]
+        return [shlex.join(["bench", "verify", r.source, "--rerun"])]
     return [shlex.join(["bench", command, str(r.folder)]) for command in ("check-run", "verify")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,17 +11,25 @@ from ..analysis.boards import Board, boards
 from ..analysis.bracket_table import BracketLine
 from ..analysis.overview import Overview, overviews
 from ..analysis.remarks import differing, over_seeds, thresholds
+from ..analysis.submitted import SHOWN, TITLES, claims
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
 from ..cells.result import Result
-from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SEEDS
+from .text import markdown_text as _plain
+from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SEEDS, SUBMITTED
 
 WIDTH = 120  # of lines of prose
 CELLS_WITH_EVERY_CHECK = 60
 """Of more, only failed checks are in LEADERBOARD.md, which GitHub cuts at 512 KiB; the page has every sentence."""
 
 
-def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Path] = (), sort: str = "") -> str:
-    """LEADERBOARD.md; `plots` lie beside it. sort: see `boards`."""
+def markdown(
+    results: Sequence[Result],
+    notes: Sequence[str],
+    plots: Sequence[Path] = (),
+    sort: str = "",
+    apart: Sequence[Result] = (),
+) -> str:
+    """LEADERBOARD.md; `plots` lie beside it. sort: see `boards`. apart: what was submitted and not reproduced."""
     parts = ["# Leaderboard", "", HOW_TO_READ]
     for overview in overviews(results, sort):
         parts += _overview(overview)
@@ -31,6 +38,7 @@ def markdown(results: Sequence[Result], notes: Sequence[str], plots: Sequence[Pa
         parts += _board(board, every_check=len(results) <= CELLS_WITH_EVERY_CHECK)
     parts += _seeds(results)
     parts += [f"![{plot.stem}]({plot.name})\n" for plot in plots]
+    parts += _submitted(apart)
     parts += [f"- {_plain(note)}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -49,7 +57,12 @@ def _overview(overview: Overview) -> list[str]:
 def _numbers(titles: Sequence[str], lines: Iterable[Line]) -> str:
     """A table of detectors, with what they cost."""
     rows = [
-        [line.place, _plain(line.detector), *(_number(line.values[title]) for title in titles), *line.costs.values()]
+        [
+            line.place,
+            _plain(line.detector),
+            *(_number(line.values[title]) for title in titles),
+            *line.costs.values(),
+        ]
         for line in lines
     ]
     return _table(["rank", "detector", *titles, *COSTS_SHOWN], rows)
@@ -60,11 +73,6 @@ def _number(value: Value) -> str:
     text = f"**{value.text}**" if value.best else value.text
     text += f"<br><sub>{value.below}</sub>" if value.below else ""
     return text + (f" <sup>{value.mark}</sup>" if value.mark else "")
-
-
-def _plain(text: object) -> str:
-    """What somebody else wrote, so that it is text on one line and nothing else."""
-    return html.escape(" ".join(str(text).split()), quote=False)
 
 
 def _board(board: Board, every_check: bool) -> list[str]:
@@ -133,6 +141,16 @@ def _checks(board: Board, every: bool) -> list[str]:
             scope = "" if len(where) == len(results) else f" ({', '.join(where)})"
             lines.append(f"  - {'pass' if passed else '**FAIL**'} {_plain(sentence + scope)}")
     return [*lines, "", "</details>", ""]
+
+
+def _submitted(apart: Sequence[Result]) -> list[str]:
+    """The section of what nobody has reproduced; empty if there is nothing."""
+    if not apart:
+        return []
+    rows = [list(map(_plain, claim)) for claim in claims(apart)]
+    more = [f"and {len(rows) - SHOWN} more, in submitted.csv", ""] * (len(rows) > SHOWN)
+    lines = ["## Submitted, not reproduced", "", textwrap.fill(SUBMITTED, WIDTH), ""]
+    return [*lines, _table(TITLES, rows[:SHOWN]), "", *more]
 
 
 def _brackets(results: Sequence[Result]) -> list[str]:

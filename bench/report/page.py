@@ -24,6 +24,7 @@ from ..analysis import bracket_table
 from ..analysis.boards import boards
 from ..analysis.overview import overviews
 from ..analysis.remarks import differing, over_seeds, thresholds, wrong_ways
+from ..analysis.submitted import SHOWN, TITLES, claims
 from ..analysis.table import COSTS_SHOWN
 from ..cells.bracket import broken_brackets
 from ..cells.reader import Results
@@ -36,7 +37,7 @@ from .figures.distributions import Distributions
 from .figures.robustness import of_detector
 from .gallery import gallery
 from .page_table import COLUMNS, FILTERED, HIDDEN, choices, rows
-from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS
+from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -80,6 +81,10 @@ def page(found: Results, sort: str = "") -> str:
         seeds_say=SEEDS,
         thresholds=thresholds(found.results),
         notes=[*found.damaged, *found.notes],
+        submitted=claims(found.submitted)[:SHOWN],
+        more_submitted=max(len(found.submitted) - SHOWN, 0),
+        claimed=TITLES,
+        apart=SUBMITTED,
         count=len(found.results),
         detectors=len(contents.detectors),
     )

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.boards import Board, boards
 from ..analysis.remarks import thresholds, wrong_ways
+from ..analysis.submitted import TITLES, claims
 from ..analysis.table import Cost, Value, columns_of, table, value_of
 from ..cells.metrics import METRICS, Metric
 from ..cells.result import Result
+from ..core.names import shown
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -53,6 +55,7 @@ class Run(NamedTuple):
     """Why it would have no rank; empty where it would."""
 
 
+SUBMITTED_SHOWN = 10
 WIDEST_WORD = 12  # that is never broken, however narrow the terminal
 
 
@@ -105,8 +108,18 @@ def _table(title: str | None = None) -> Table:
     return Table(title=shown, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
+def submitted_table(results: Sequence[Result]) -> Table:
+    """What nobody has reproduced here."""
+    found = _table("submitted, not reproduced: claims")
+    for title in TITLES:
+        found.add_column(title, overflow="fold")
+    for claim in claims(results)[:SUBMITTED_SHOWN]:
+        found.add_row(*map(_text, claim))
+    return found
+
+
 def _text(text: str, style: str = "") -> Text:
-    """As it is: Rich would read a string as markup."""
+    """As it is: Rich would read a string as markup, and a terminal more than that."""
     from rich.text import Text
 
-    return Text(text, style)
+    return Text("\n".join(map(shown, text.split("\n"))), style)

@@ -30,6 +30,11 @@ REPORTED = (
     "them"
 )
 
+SUBMITTED = (
+    "What somebody sent in and nobody has run again here: their claims, which nothing above takes into account. "
+    "`bench verify FILE.zip --rerun` runs a submission again, and ranks it if it is what it says (docs/submissions.md)."
+)
+
 FOOTNOTES = {
     "certified_accuracy": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
     "pairs whose lower bound of the anomalous score is above the upper bound of the normal one. The bounds of all "

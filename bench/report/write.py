@@ -19,6 +19,7 @@ from ..cells.reader import Results, read_results, tidy
 from ..cells.result import Result
 from ..errors import UserError, unknown
 from ..system import files
+from .text import for_spreadsheets
 
 DEFAULT_FORMATS = ("md", "html", "csv")
 
@@ -48,7 +49,7 @@ def write_report(
     # thousands of small products: threads would only wait for each other; and millions of objects without a cycle
     with threadpool_limits(1), _uncollected():
         found = read_results(root, filters)
-        refuse_unknown_column(sort, found.results)
+        refuse_unknown_column(sort, [*found.results, *found.submitted])
         with files.says_why(out):
             out.mkdir(parents=True, exist_ok=True)
         written = [path for name in dict.fromkeys(formats) for path in FORMATS[name](found, out, sort)]
@@ -82,7 +83,8 @@ def _markdown(found: Results, out: Path, sort: str) -> list[Path]:
 
     plots, left_out = write_figures(found.results, out)
     path = out / "LEADERBOARD.md"
-    files.write_text(path, markdown(found.results, [*found.damaged, *found.notes, *left_out], plots, sort))
+    notes = [*found.damaged, *found.notes, *left_out]
+    files.write_text(path, markdown(found.results, notes, plots, sort, found.submitted))
     return [path, *plots]
 
 
@@ -93,17 +95,21 @@ def _page(found: Results, out: Path, sort: str) -> list[Path]:
 
 
 def _csv(found: Results, out: Path, sort: str) -> list[Path]:
-    return _written(out / "leaderboard.csv", _sorted(found.results, sort).to_csv(index=False))
+    return _tables(found, out, sort, "csv", lambda frame: for_spreadsheets(frame).to_csv(index=False).encode())
 
 
 def _json(found: Results, out: Path, sort: str) -> list[Path]:
-    text = _sorted(found.results, sort).to_json(orient="records", indent=1, double_precision=15)
-    return _written(out / "leaderboard.json", text)
+    return _tables(
+        found, out, sort, "json", lambda frame: frame.to_json(orient="records", indent=1, double_precision=15).encode()
+    )
 
 
 def _parquet(found: Results, out: Path, sort: str) -> list[Path]:
+    return _tables(found, out, sort, "parquet", _parquet_of)
+
+
+def _parquet_of(frame: pd.DataFrame) -> bytes:
     """Settings are JSON in it: their keys differ from row to row."""
-    frame = _sorted(found.results, sort)
     for column in frame:
         if frame[column].map(lambda value: isinstance(value, dict)).any():
             frame[column] = frame[column].map(json.dumps)
@@ -112,21 +118,27 @@ def _parquet(found: Results, out: Path, sort: str) -> list[Path]:
         frame.to_parquet(content, index=False)
     except ImportError:
         raise UserError("--format parquet needs pyarrow: pip install pyarrow") from None
-    path = out / "leaderboard.parquet"
-    with files.writing(path) as partial:
-        partial.write_bytes(content.getvalue())
-    return [path]
+    return content.getvalue()
+
+
+def _tables(found: Results, out: Path, sort: str, kind: str, content: Callable[[pd.DataFrame], bytes]) -> list[Path]:
+    """leaderboard.KIND; and submitted.KIND of what nobody has reproduced, which goes when there is nothing left."""
+    board, apart = (out / f"{name}.{kind}" for name in ("leaderboard", "submitted"))
+    with files.writing(board) as partial:
+        partial.write_bytes(content(_sorted(found.results, sort)))
+    if not found.submitted:
+        with files.says_why(apart):
+            apart.unlink(missing_ok=True)
+        return [board]
+    with files.writing(apart) as partial:
+        partial.write_bytes(content(tidy(found.submitted)))
+    return [board, apart]
 
 
 def _sorted(results: Sequence[Result], sort: str) -> pd.DataFrame:
     """A row per cell."""
     cells = {str(r.folder): [r] for r in results}
     return tidy([cells[name][0] for name in order(cells, sort)] if sort else results)
-
-
-def _written(path: Path, text: str) -> list[Path]:
-    files.write_text(path, text)
-    return [path]
 
 
 FORMATS: Mapping[str, Callable[[Results, Path, str], list[Path]]] = {

@@ -145,8 +145,13 @@ def _is_cached(path: Path) -> bool:
 
 
 def file_sha256(path: Path) -> str:
+    """Of a file of any size; UserError where it cannot be read."""
+    found = hashlib.sha256()
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                found.update(chunk)
+        return found.hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:  # half of a surrogate pair, a null character
