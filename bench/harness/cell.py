@@ -52,6 +52,9 @@ SINGLE = 1e-6  # of the largest score: single precision
 RESCORED = 2  # images of each class, by which an object that comes again is recognised
 
 
+BELIED = "the detector declares `differentiable = False`, and its score has a gradient: attacks follow it"
+
+
 class Built(NamedTuple):
     """A detector that the caller has built."""
 
@@ -109,7 +112,7 @@ class Cell:
                 if record is None:
                     record = self._begin(data, prepared, attack, batch_size)
                 self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
-                self._try_again(data, prepared, attack, rows, record)
+                self._try_again(data, worker, attack, rows, record)
                 self._save_images(worker, rows, record)
                 finished = self._finish(rows, record)
                 self.warm_starts.discard()
@@ -212,20 +215,22 @@ class Cell:
             if missing:
                 monitor.tell(missing)
 
-    def _try_again(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> None:
+    def _try_again(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
-        found = self._checks(data, prepared, attack, rows, record)
+        found = self._checks(data, worker, attack, rows, record)
         record.checks += map(CheckRecord.of, found.checks)
         record.checks_seconds, record.checks_passes = found.seconds, vars(found.passes).copy()
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
-        assert isinstance(attack, Attack)
+    def _checks(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> Outcome:
+        assert isinstance(attack, Attack) and isinstance(worker, Worker)
         before = self.warm_starts.smaller_folder
         record.smaller_ball = before.name if before is not None and before.is_dir() else None
-        return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
+        return checks_of_cell(self.spec, data, worker.prepared, attack, rows, self.warm_starts, worker.witness)
 
     def _begin(self, data: Data, prepared: Prepared, attack: Method, batch_size: int) -> Record:
         warnings = [*data.notes]
+        if prepared.differentiable and not prepared.detector.differentiable:
+            warnings.append(BELIED)
         if prepared.threshold.held_out < 19:
             warnings.append(
                 f"only {prepared.threshold.held_out} normal images were held out: the threshold cannot "
@@ -358,7 +363,7 @@ def _detector(prepared: Prepared, code: str, built: Built | None) -> DetectorRec
         code=code,
         parameters=origin.parameters,
         randomized=detector.randomized,
-        differentiable=detector.differentiable,
+        differentiable=prepared.differentiable,
         unranked=detector.unranked,
         purification=_purification(detector, origin),
         fit=FitRecord.of(origin.fit),
