@@ -167,7 +167,7 @@ CELL = {
         "a call that the attack made while it made the rows, one of each batch up to 4 images of each class (2 "
         "of a small cell), is not what the score is outside of it: under the same noise another value, by more than "
         "1e-4 of the spread; or a gradient that disagrees with finite differences (steps from 1e-3 to 2.5e-5, along "
-        "the gradient, along the same smoothed over 5 pixels, and along random signs) by more than 30 % in the median "
+        "the gradient, along the same smoothed over 5 pixels, and along random signs) by more than 40 % in the median "
         "over a class.",
         "The detector shows attacks another score, or another slope, than it is judged by: as soon as a gradient is "
         "asked for, for batches of another size, for some callers, or after some calls.",

@@ -13,7 +13,7 @@ from ..core.score import Score
 from ..engine.witness import Call
 from .reattack import Reattack
 
-AGREES = 0.3  # median relative disagreement of what an attack has followed with finite differences
+AGREES = 0.4  # median relative disagreement of what an attack has followed with finite differences
 STEPS = (1e-3, 1e-4, 2.5e-5)  # of the differences, in [0, 1] pixels
 LONG = 4e-3  # where rounding hides all of these
 BLOCK = 8  # pixels: the side of the coarse directions
