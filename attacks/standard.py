@@ -89,13 +89,13 @@ class Standard(Attack):
         object.__setattr__(self, "parts", parts_of(self._attacks))
 
     def _of(self, context: Context) -> dict[str, Attack]:
-        detector, hints = context.score.detector, context.score.hints
+        hints = context.score.hints
         found: dict[str, Attack] = {}
         if self.transfer:
             for source, given in SOURCES.items():
                 if source != context.detector:
                     found[f"transfer {source}"] = Transfer(source=source, source_params=given, steps=self.steps)
-        if detector.differentiable:
+        if context.score.differentiable:
             climb = APGD(steps=self.steps, draws=self.draws)
             found["apgd"] = replace(climb, restarts=2)
             found["apgd-top"] = replace(climb, objective="top")
@@ -106,7 +106,7 @@ class Standard(Attack):
                 found["apgd-hinted"] = _Hinted(climb)
         if hints.bpda:
             found["bpda"] = BPDAPGD(steps=self.steps, draws=self.draws)
-        if detector.differentiable:
+        if context.score.differentiable:
             found["apgd-score"] = replace(climb, objective="score")
         found["square"] = Square(queries=self.queries, draws=self.draws)
         return found

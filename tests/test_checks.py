@@ -130,7 +130,7 @@ class Bounded(Linear):
 
 
 ALONE = [
-    (HalfDetached, PGD(), {"gradient"}),
+    (HalfDetached, PGD(), {"gradient", "followed"}),
     (SeedsInside, PGD(), {"seeding", "generators"}),
     (SeedsAndDraws, PGD(), {"randomness", "seeding", "clean"}),  # one draw is not the mean
     (ChangesState, PGD(), {"state"}),

@@ -84,11 +84,13 @@ class VeryNoisy(NoisyLinear):
         return (x * (self.weight.to(x) + 4 * noise)).flatten(1).sum(1)
 
 
+GUESSED = "estimated gradient"  # on so few pixels it misses little: what is far from the best is behind
+
 WEAK = [
-    (Linear, PGD(steps=1, step_size=1e-5, random_start=False), {"steps", "noise", "black box", "unbounded"}),
+    (Linear, PGD(steps=1, step_size=1e-5, random_start=False), {"steps", "noise", "black box", GUESSED, "unbounded"}),
     (Linear, PGD(schedule="constant", step_size=8 / 255 / 40, random_start=False), {"steps", "convergence"}),
     (Linear, Wasteful(), {"best iterate"}),
-    (Linear, Backwards(), {"signs", "moved", "noise", "black box", "unbounded"}),
+    (Linear, Backwards(), {"signs", "moved", "noise", "black box", GUESSED, "unbounded"}),
     (Linear, Seeding(), {"generators"}),
     (Linear, Unrepeatable(), {"generators", "repeat"}),
     (Linear, Lucky(), {"restarts"}),
@@ -103,4 +105,4 @@ def test_an_attack_that_must_not_be_believed_is_caught(kind: type[Detector], att
 
 
 def test_too_few_draws_are_caught() -> None:
-    assert set(failed(cell(VeryNoisy(), PGD(steps=3, draws=1), draws=128))) == {"draws"}
+    assert set(failed(cell(VeryNoisy(), PGD(steps=3, draws=1), draws=128))) == {"draws", GUESSED}

@@ -50,15 +50,15 @@ def tied(rows: list[Row]) -> list[Row]:
 
 
 ROWS: dict[Change, set[str]] = {
-    without_rounding: {"rounding"}, too_far: {"budget"}, other_clean: {"clean"}, other_worst: {"repeat"},
-    tied: {"ties"},
+    without_rounding: {"rounding"}, too_far: {"budget"}, other_clean: {"clean", "fresh process"},
+    other_worst: {"repeat", "fresh process"}, tied: {"ties"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("change", ROWS, ids=lambda c: c.__name__)
 def test_rows_that_are_not_the_detectors_are_caught(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     run = beliefs.checks_of_cell
-    monkeypatch.setattr(cells, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, change(list(rows)), k))
+    monkeypatch.setattr(cells, "checks_of_cell", lambda s, d, r, a, rows, *k: run(s, d, r, a, change(list(rows)), *k))
     assert set(failed(cell(Linear()))) == ROWS[change]
 
 
@@ -66,7 +66,7 @@ def test_images_on_the_disk_that_are_not_the_rows_are_caught(monkeypatch: pytest
     run, data = beliefs.checks_of_cell, small_data()
     WarmStarts(tmp_path).put(data.test.ids, data.test.images(range(len(data.test))))  # the clean ones
     monkeypatch.setattr(
-        cells, "checks_of_cell", lambda s, d, r, a, rows, k: run(s, d, r, a, rows, WarmStarts(tmp_path))
+        cells, "checks_of_cell", lambda s, d, r, a, rows, *k: run(s, d, r, a, rows, WarmStarts(tmp_path))
     )
     assert set(failed(cell(Linear(), data=data))) == {"rescored"}
 

@@ -24,7 +24,9 @@ from ..engine.certifier import Certificate, Certifier
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Worker
 from ..harness.subject import batch_size_for
-from ..stats.metrics import Bootstrap, accuracy, auroc_of
+from ..stats.measured import Measured
+from ..stats.metrics import accuracy, auroc_of
+from ..stats.paired import difference
 from .verify import Verified
 
 EASED = 0.1
@@ -246,7 +248,7 @@ def bounds_are_those(again: Again) -> tuple[Verified, dict[str, float]]:
 
 
 def metric_is_no_better(
-    again: Again, name: str, column: str, thresholds: tuple[float, float] | None, salt: str
+    again: Again, name: str, column: str, thresholds: tuple[float, float] | None
 ) -> tuple[Verified, dict[str, float]]:
     """With other weights, where no score can be compared with another: the metric of the same images, then and now.
 
@@ -256,13 +258,11 @@ def metric_is_no_better(
     labels = np.array([row.label for row in again.now]) == 1
     if thresholds is None and (labels.all() or not labels.any()):
         return Verified("FAIL", name, "one class alone was chosen, and no AUROC can be had of it: more --images"), {}
-    found: list[Bootstrap] = []
+    found: list[Measured] = []
     for at, scores in enumerate(again.column(column)):
-        found += [
-            auroc_of(scores, labels, salt) if thresholds is None else accuracy(scores, labels, thresholds[at], salt)
-        ]
+        found += [auroc_of(scores, labels) if thresholds is None else accuracy(scores, labels, thresholds[at])]
     then, now = found
-    apart = Bootstrap(then.value - now.value, np.asarray(then.samples - now.samples)).estimate()
+    apart = difference(then, now).estimate
     what = "AUROC" if thresholds is None else "accuracy"
     said = (
         f"with other weights, {what} of {len(labels)} images is {now.value:.3f} here and {then.value:.3f} by the rows "

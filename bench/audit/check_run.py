@@ -12,7 +12,7 @@ from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
-from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run
+from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run, probe_of
 from ..core.attack import Attack
 from ..core.check import Check
 from ..core.data import BATCH_SIZE, Data
@@ -88,7 +88,7 @@ def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterat
     assert isinstance(settings, Certificate)
     yield bounds_are_redrawn(Certifier(spec, data, prepared, settings, batch_size, keep=False), rows)
     after = checks_of_certificate(spec, data, prepared, settings, rows, batch_size)
-    yield from checks_of_run(prepared.detector, rebuilt.data, OF_A_CERTIFICATE)
+    yield from checks_of_run(probe_of(prepared.detector, rebuilt.data), OF_A_CERTIFICATE)
     yield from after.checks
 
 
@@ -96,7 +96,7 @@ def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Ch
     spec, attack, prepared = rebuilt.record.spec, rebuilt.method, rebuilt.prepared()
     assert isinstance(attack, Attack)
     yield rows_are_rescored(Worker(spec, data, prepared, attack), rows)
-    yield from checks_of_run(prepared.detector, rebuilt.data)
+    yield from checks_of_run(probe_of(prepared.detector, rebuilt.data))
     before = rebuilt.record.smaller_ball
     warm_starts = WarmStarts(smaller_folder=cache_folder() / "attacked" / before if before else None)
     gone = warm_starts.smaller_folder is not None and not warm_starts.smaller_folder.is_dir()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ..cells.schema import DataRecord, FinishedRecord
+from ..checks.of_detector import probe_of
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import Data
@@ -16,6 +17,7 @@ from ..core.progress import Tell
 from ..engine.certifier import Certificate, own_code
 from ..engine.worker import Prepared
 from ..errors import UserError
+from ..harness.afresh import FreshTwin
 from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import load_data, make_attack
@@ -118,9 +120,10 @@ class Rebuilt:
         """The fitted detector with its threshold; nothing of it has been checked."""
         detector = self.detector.fitted(self.data)
         assert detector.origin is not None
-        spec = self.record.spec
+        spec, twin = self.record.spec, FreshTwin(detector, self.detector)
         threshold = self.detector.threshold(self.data, spec.threshold_folds, spec.protocol)
-        return Prepared(detector, detector.origin, threshold, (), detector.device)
+        gradient = probe_of(detector, self.data).differentiable
+        return Prepared(detector, detector.origin, threshold, (), detector.device, gradient, twin)
 
 
 def with_files(values: Mapping[str, Any], given: Mapping[str, str], option: str) -> dict[str, Any]:

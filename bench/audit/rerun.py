@@ -22,7 +22,7 @@ from ..cells.submission import weights_of_submission
 from ..core.attack import Attack
 from ..core.data import Data, TestSet
 from ..core.rng import Rng
-from ..core.score import RANDOMIZED_DRAWS, Score
+from ..core.score import Score
 from ..engine.certifier import Certificate
 from ..engine.worker import SAME, Prepared
 from ..harness.cell import attack_record, detector_record, warnings_before
@@ -237,11 +237,11 @@ class _Rerun:
     def _clean(self) -> Iterator[Verified]:
         again = self._scores_again()
         if not self.same_weights:
-            test, found = metric_is_no_better(again, "clean", "clean", None, self._salt)
+            test, found = metric_is_no_better(again, "clean", "clean", None)
             yield test
             self.differences |= found
             if not np.isnan(self.record.threshold.value):
-                yield metric_is_no_better(again, "threshold", "clean", self._thresholds, self._salt)[0]
+                yield metric_is_no_better(again, "threshold", "clean", self._thresholds)[0]
             return
         then, now = again.column("clean")
         off = abs(then - now)
@@ -254,7 +254,7 @@ class _Rerun:
         """The clean scores of all images, under the noise of the run."""
         data, detector = self.rebuilt.data, self.prepared.detector
         score, found = Score(detector, self.spec.detector), list[float]()
-        draws = (self.spec.draws or RANDOMIZED_DRAWS) if detector.randomized else 1
+        draws = self.spec.score_draws if detector.randomized else 1
         size = batch_size_for(self.spec.image_size)
         for start in range(0, len(self.rows), size):
             some = range(start, min(start + size, len(self.rows)))
@@ -267,10 +267,6 @@ class _Rerun:
     def _thresholds(self) -> tuple[float, float]:
         return self.record.threshold.value, self.prepared.threshold.value
 
-    @property
-    def _salt(self) -> str:
-        return f"{self.spec.dataset}/{self.spec.category}"
-
     def _attacked(self) -> Iterator[Verified]:
         """A few images, attacked or certified once more."""
         some = choose(self.rows, self.spec, self.how.images, self.how.seed, both=not self.same_weights)
@@ -281,7 +277,7 @@ class _Rerun:
         stops_at = self.record.threshold.value if self.result.stops_at_threshold else None
         if not self.same_weights:
             both = None if stops_at is None else self._thresholds
-            test, found = metric_is_no_better(again, "attack", "worst", both, self._salt)
+            test, found = metric_is_no_better(again, "attack", "worst", both)
         elif self.record.kind == "certificate":
             test, found = bounds_are_those(again)
         else:

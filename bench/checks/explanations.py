@@ -52,10 +52,12 @@ DETECTOR = {
     ),
     "gradient": Explained(
         "the gradient is missing, not finite, zero at most images of a class, or disagrees with central finite "
-        "differences by more than 2 % (10 % in single precision) in the median.",
+        "differences by more than 2 % (10 % in single precision) in the median; or, where that was seen of a copy in "
+        "double precision, that of the detector itself disagrees by more than 25 %.",
         "A gradient attack climbs something else than the score, and the robust AUROC is too high.",
         "Remove `no_grad`, `detach`, NumPy and rounding from the path, or pass the block to `bench.bpda`, or declare "
-        "`differentiable = False`.",
+        "`differentiable = False`: that is believed where autograd gives no gradient along which the score moves as "
+        "promised. Where it gives one attacks follow it all the same, and the record has a warning.",
     ),
     "mixing": Explained(
         "the gradient of one image's score at another image of the batch exceeds 1e-6 of that at its own.",
@@ -151,6 +153,26 @@ CELL = {
         "The score depends on more than the image, or drifts.",
         "See `rows` and `state`.",
     ),
+    "fresh process": Explained(
+        "the images of up to 8 rows of each class (4 of a small cell), attacked and clean and mixed, have "
+        "another score in a process that has seen none of them: by more than 1e-4 of the spread; of a randomized "
+        "detector, under noise that nobody could foresee, by more than 6 standard errors, of an image or of a class in "
+        "the mean. Or the detector opens a file there while it scores, or reads one that was written after the fit. An "
+        "object that was passed to `bench.evaluate`, and a detector under `--in-process`, is loaded again in the same "
+        "process, which does not see what a module remembers.",
+        "The rows are not scores of images: the detector remembers images, or has found out which one it scores.",
+        "Keep nothing between calls, and whatever `fit` learns in the state dict.",
+    ),
+    "followed": Explained(
+        "a call that the attack made while it made the rows, one of each batch up to 4 images of each class (2 "
+        "of a small cell), is not what the score is outside of it: under the same noise another value, by more than "
+        "1e-4 of the spread; or a gradient that disagrees with finite differences (steps from 1e-3 to 2.5e-5, along "
+        "the gradient, along the same smoothed over 5 pixels, and along random signs) by more than 40 % in the median "
+        "over a class.",
+        "The detector shows attacks another score, or another slope, than it is judged by: as soon as a gradient is "
+        "asked for, for batches of another size, for some callers, or after some calls.",
+        "As for `gradient`; let `score` depend on nothing but the image and the noise.",
+    ),
     "repeat": Explained(
         "the same attack on the same images ends further than a tenth of its median gain from the stored scores, in "
         "the mean.",
@@ -213,6 +235,16 @@ CELL = {
         "more than 2 % of them).",
         "Gradient masking: the gradient hides what the score shows.",
         "Report the black box; attack another objective, or through the masking block (`bpda`).",
+    ),
+    "estimated gradient": Explained(
+        "an attack that estimates the gradient from 31 scores at the rim of the ball (along what makes an image "
+        "smoother, towards other images, and along squares of random sign) is ahead at more than one of the images "
+        "tried, and in the mean over them adds more than 25 % to the median gain. Tried are 4 of each class (2 "
+        "of a small cell), and 12 more where it is ahead at one; ahead is more than 25 % of the gain. In linf and l2; "
+        "not of attacks that follow no gradient.",
+        "Gradient masking: the score is a staircase, or flat, with another slope than its gradient tells. Or the "
+        "attack is weak: it is given the gradient, and does less with it.",
+        "As for `black box`; more steps.",
     ),
     "transfer": Explained(
         "the attack's part `transfer` is ahead of the parts that see the detector's gradient on more than one image "

@@ -26,10 +26,14 @@ from ..core.plain_score import plain_score
 from ..core.score import Passes
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
+from ..engine.witness import Witness
 from ..engine.worker import SAME, Prepared
 from ..plugins import registry
 from ..stats.metrics import points
+from .of_calls import attack_was_told_the_truth
 from .of_detector import STANDARD_ERRORS, run_check, stopped, tie_sentence
+from .of_memory import a_fresh_twin_agrees
+from .of_steps import long_steps_reach_no_further
 from .reattack import ERRORS, MARGIN, POINT, Ahead, Reattack
 
 LUCKY_MARGIN = 0.25  # the same for columns of a randomized detector, whose standard error is not stored
@@ -54,11 +58,12 @@ def checks_of_cell(
     attack: Attack,
     rows: Sequence[Row],
     warm_starts: WarmStarts | None = None,
+    witness: Witness | None = None,
 ) -> Outcome:
-    """Every check of a finished cell; one that raises has failed, and says where."""
+    """Every check of a finished cell; one that raises has failed, and says where. witness: of the run that made it."""
     started = time.monotonic()
     try:
-        reattack = Reattack(spec, data, prepared, attack, rows, warm_starts or WarmStarts())
+        reattack = Reattack(spec, data, prepared, attack, rows, warm_starts or WarmStarts(), witness)
     except Exception as error:  # of a plug-in's `prepare`, say
         return Outcome([stopped(name, error) for name in CHECKS], 0.0, Passes())
     checks = [run_check(name, check, reattack) for name, check in CHECKS.items()]
@@ -383,6 +388,8 @@ CHECKS: dict[str, Callable[[Reattack], tuple[bool, str]]] = {
     "ties": scores_are_not_tied,
     "clean": clean_is_the_plain_score,
     "rescored": rescored_is_the_same,
+    "fresh process": a_fresh_twin_agrees,
+    "followed": attack_was_told_the_truth,
     "repeat": attack_repeats,
     "generators": generators_did_not_move,
     "best iterate": best_is_returned,
@@ -394,6 +401,7 @@ CHECKS: dict[str, Callable[[Reattack], tuple[bool, str]]] = {
     "one step": one_step_is_weaker,
     "noise": noise_is_no_attack,
     "black box": black_box_is_weaker,
+    "estimated gradient": long_steps_reach_no_further,
     "transfer": transfer_is_weaker,
     "unbounded": large_eps_breaks_it,
 }

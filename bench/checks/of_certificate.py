@@ -117,7 +117,7 @@ def attack_stays_inside(certified: Certified) -> tuple[bool, str]:
     some = [i for i in certified.some if certified.certifier.radius_of(certified.rows[i].label) > 0]
     if not some:
         return True, "the adversary has no image here"
-    name = "apgd" if prepared.detector.differentiable else "noise"
+    name = "apgd" if prepared.differentiable else "noise"
     attack = make_attack(name, {"steps": STEPS, "draws": 1} if name == "apgd" else {"tries": STEPS, "draws": 1})[2]
     x = certified.data.test.images(some).to(prepared.device)
     labels = torch.tensor([certified.rows[i].label for i in some], device=x.device)

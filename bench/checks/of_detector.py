@@ -21,6 +21,7 @@ from torch import Tensor
 from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import RANDOM_WEIGHTS, Detector
+from ..core.opaque import opaque
 from ..core.parameters import accepted
 from ..core.plain_score import plain_score
 from ..core.rng import Rng
@@ -32,6 +33,7 @@ from ..plugins.round_trip import Forgotten
 from .of_gradient import (
     gradient_can_be_followed,
     gradient_is_the_gradient,
+    has_gradient,
     images_do_not_mix,
 )
 from .probe import Probe, toy_data
@@ -63,16 +65,21 @@ def check_detector(candidate: DetectorSpec, image_size: int | None = None) -> It
         return
     yield Check("fit", True, f"fits {len(data.train)} images of {data.image_size} pixels")
     images = data.test.images(range(len(data.test))).to(detector.device)
-    probe = Probe(detector, images, data.test.ids, data)
+    probe = Probe(detector, images, data.test.ids, data, has_gradient(detector, images, data.test.ids))
     for name, check in CHECKS.items():
         yield run_check(name, check, probe)
 
 
-def checks_of_run(detector: Detector, data: Data, names: Sequence[str] | None = None) -> list[Check]:
+def checks_of_run(probe: Probe, names: Sequence[str] | None = None) -> list[Check]:
     """What is checked with every run: the fitted detector on a few of the images that it is about to judge."""
-    some = data.test.of_each_class(RUN_IMAGES)
-    probe = Probe(detector, data.test.images(some).to(detector.device), [data.test.ids[i] for i in some], data)
     return [run_check(name, CHECKS[name], probe) for name in names or OF_A_RUN]
+
+
+def probe_of(detector: Detector, data: Data) -> Probe:
+    """The images of a run's checks, and whether the detector has a gradient there."""
+    some = data.test.of_each_class(RUN_IMAGES)
+    images, ids = data.test.images(some).to(detector.device), [data.test.ids[i] for i in some]
+    return Probe(detector, images, ids, data, has_gradient(detector, images, ids))
 
 
 def run_check(name: str, check: Callable[[Examined], tuple[bool, str]], examined: Examined) -> Check:
@@ -197,7 +204,7 @@ def generators_are_left_alone(probe: Probe) -> tuple[bool, str]:
             torch.manual_seed(start)
             np.random.seed(start)
             random.seed(start)
-            point = probe.images.clone().requires_grad_(detector.differentiable)
+            point = probe.images.clone().requires_grad_(probe.differentiable)
             first = plain_score(detector.score(point))
             if first.requires_grad:
                 torch.autograd.grad(first.sum(), point, allow_unused=True)
@@ -322,7 +329,7 @@ def evidence_is_that_of_the_score(probe: Probe) -> tuple[bool, str]:
     detector, everyone, some = probe.detector, list(range(len(probe.ids))), [len(probe.ids) - 1, 0]
 
     def found(x: Tensor, rows: list[int]) -> tuple[Tensor, Tensor | None]:
-        rng = Rng(0, [probe.ids[i] for i in rows])
+        rng = opaque(Rng(0, [probe.ids[i] for i in rows]))
         return detector.score_with_evidence(x, rng) if detector.randomized else detector.score_with_evidence(x)
 
     with torch.no_grad():
@@ -338,18 +345,18 @@ def evidence_is_that_of_the_score(probe: Probe) -> tuple[bool, str]:
         return False, f"the evidence must be floats of shape ({len(everyone)}, P), got {shape} {evidence.dtype}"
     if not evidence.isfinite().all():
         return False, "the evidence is not finite"
-    x = probe.images[some].requires_grad_(detector.differentiable)
+    x = probe.images[some].requires_grad_(probe.differentiable)
     local = found(x, some)[1]
     if local is None or local.shape != (len(some), shape[1]):
         return False, "the evidence of an image has another shape in another batch"
     off = float((local.detach() - evidence[some]).abs().max())
     if off > max(ROWS_TOLERANCE * probe.spread(evidence), 1e-6 * float(evidence.abs().max())):  # float32 rounds
         return False, f"the evidence of an image depends on the batch: it differs by {off:.3g}"
-    if detector.differentiable:
+    if probe.differentiable:
         gradient = torch.autograd.grad(local.square().sum(), x, allow_unused=True)[0] if local.requires_grad else None
         if gradient is None or not gradient.isfinite().all() or bool((gradient.flatten(1).abs().amax(1) == 0).any()):
             return False, "the evidence has no finite gradient that reaches the image: attacks could not climb it"
-    return True, f"the score comes with {shape[1]} local scores" + " and their gradient" * detector.differentiable
+    return True, f"the score comes with {shape[1]} local scores" + " and their gradient" * probe.differentiable
 
 
 CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {

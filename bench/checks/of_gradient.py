@@ -20,12 +20,15 @@ ATTACK_STEPS = 3  # to the point of the attacked images at which the gradient is
 ATTACK_RADIUS = 2 / 255
 DIRECTIONS = 8
 GRADIENT_TOLERANCE = {"double": 0.02, "single": 0.1}  # median relative disagreement with finite differences
+SAME_OBJECT = 0.25  # the same of the detector that is attacked, beside its copy in double precision
 MIXING_TOLERANCE = 1e-6  # of an image's own gradient: that of its score at another image
 NEARBY = (1e-4, 3e-4)  # uniform noise, in [0, 1] pixels, at which a gradient should still be about the same
 ALIGNED = 0.5  # cosine between both, in the median over images; docs/checks.md says what real detectors have
 ALL_ZERO = 0.9995  # of the entries of a gradient: what is left is no direction
 REACH = 1e-4  # of the spread of scores: what a full step along the gradient must promise
+LOOKED_AHEAD = (1e-3, 1 / 255)  # of a gradient that is said not to be there, in [0, 1] pixels
 STEPS = (1e-6, 1e-8, 1e-9)  # of the finite differences in double precision, in [0, 1] pixels
+SINGLE_STEPS = (1e-3, 1e-4, 2.5e-5)  # and in single: rounding blurs shorter ones, kinks longer ones
 
 
 class Slope(NamedTuple):
@@ -45,38 +48,85 @@ class Slope(NamedTuple):
         return torch.autograd.grad(value.sum(), point, allow_unused=True)[0] if value.requires_grad else None
 
 
+def has_gradient(detector: Detector, images: Tensor, ids: Sequence[str]) -> bool:
+    """Whether attacks may follow the gradient of the score: what a detector declares, unless it declares that there is
+    none, and there is."""
+    try:
+        return detector.differentiable or leads_somewhere(detector, images, ids)
+    except Exception:  # of a plug-in that has no gradient
+        return False
+
+
+def leads_somewhere(detector: Detector, images: Tensor, ids: Sequence[str]) -> bool:
+    """Whether autograd gives a gradient along which the score moves as it promises, at most of these images
+    (N, 3, H, W). Raises what the detector raises."""
+    slope = Slope(detector, ids)
+    gradient = slope.gradient(images)
+    if gradient is None or not gradient.isfinite().all():
+        return False
+    with torch.no_grad():
+        return any(_promise_is_kept(slope, images, gradient, step) for step in LOOKED_AHEAD)
+
+
+def _promise_is_kept(slope: Slope, x: Tensor, gradient: Tensor, step: float) -> bool:
+    """Within a factor of 2, at most images."""
+    claimed = 2 * step * gradient.flatten(1).abs().sum(1)
+    measured = slope.scores(x + step * gradient.sign()) - slope.scores(x - step * gradient.sign())
+    kept = (claimed > 0) & (measured > claimed / 2) & (measured < 2 * claimed)
+    return bool(kept.double().mean() > 0.5)
+
+
 def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
-    """Autograd against central finite differences, in double precision where the detector allows it.
+    """Autograd against central finite differences: in double precision, of a copy, where the detector allows it, and of
+    the very detector that is attacked, as coarsely as single precision sees.
 
     Along random sign directions and along the gradient itself, at normal and anomalous images and where an attack takes
     them. A branch that was detached leaves a gradient that is not zero, and wrong; this finds it.
     """
-    if not probe.detector.differentiable:
+    if not probe.differentiable:
         return True, NOT_DIFFERENTIABLE
     slope, x, steps = _in_double_precision(probe)
     precision = "double" if x.dtype == torch.float64 else "single"
+    passed, said = _agrees(slope, x, steps, precision, GRADIENT_TOLERANCE[precision])
+    if not passed or precision == "single":
+        return passed, said
+    itself = Slope(probe.detector, probe.ids)
+    passed, also = _agrees(itself, probe.images, SINGLE_STEPS, "single", SAME_OBJECT, ("clean",))
+    return (
+        passed,
+        f"{said}; {also}" if passed else f"{also}, and in a copy of the detector in double precision it agrees",
+    )
+
+
+def _agrees(
+    slope: Slope,
+    x: Tensor,
+    steps: Sequence[float],
+    precision: str,
+    tolerance: float,
+    places: Sequence[str] = ("clean", "attacked"),
+) -> tuple[bool, str]:
+    """Whether the gradient is that of the score at these images, and where an attack takes them."""
     # Half a grey level of noise: in a saturated background, filters meet exact ties, where no gradient is defined
     dither = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).to(x) - 0.5
     x = x.clamp(0.01, 0.99) + dither / 255
     worst: dict[str, float] = {}
-    for place in ("clean", "attacked"):
+    for place in places:
         gradient = slope.gradient(x)
         if gradient is None:
             return False, NO_PATH
         if blind := _blind(gradient, place):
             return False, blind
-        worst[place] = _least_disagreement(slope, x, gradient, steps, GRADIENT_TOLERANCE[precision] / 10)
-        if worst[place] > GRADIENT_TOLERANCE[precision]:
+        worst[place] = _least_disagreement(slope, x, gradient, steps, tolerance / 10)
+        if worst[place] > tolerance:
             return False, (
                 f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
                 f"{worst[place]:.0%} ({precision} precision)"
             )
-        if place == "clean":
+        if place != places[-1]:
             x = _attacked(slope, x)
-    return True, (
-        f"the gradient agrees with finite differences to {worst['clean']:.1e} at clean and {worst['attacked']:.1e} at "
-        f"attacked images ({precision} precision)"
-    )
+    at = " and ".join(f"{off:.1e} at {place}" for place, off in worst.items())
+    return True, f"the gradient agrees with finite differences to {at} images ({precision} precision)"
 
 
 def _in_double_precision(probe: Probe) -> tuple[Slope, Tensor, tuple[float, ...]]:
@@ -148,7 +198,7 @@ def _disagreement(scores: Callable[[Tensor], Tensor], x: Tensor, gradient: Tenso
 
 def images_do_not_mix(probe: Probe) -> tuple[bool, str]:
     """d s_i / d x_j = 0: what an attack follows at one image is of that image alone."""
-    if not probe.detector.differentiable:
+    if not probe.differentiable:
         return True, NOT_DIFFERENTIABLE
     x = probe.images.clone().requires_grad_(True)
     scores = Score(probe.detector)(x, Rng(0, probe.ids))
@@ -171,7 +221,7 @@ def images_do_not_mix(probe: Probe) -> tuple[bool, str]:
 
 def gradient_can_be_followed(probe: Probe) -> tuple[bool, str]:
     """Neither vanishing nor shattered: it promises a change that counts, and is about the same a little further on."""
-    if not probe.detector.differentiable:
+    if not probe.differentiable:
         return True, NOT_DIFFERENTIABLE
     slope, x = Slope(probe.detector, probe.ids), probe.images
     gradient = slope.gradient(x)

@@ -14,7 +14,9 @@ from ..plugins.lookup import load_data
 
 TOY_TRAIN = 48
 TOY_IMAGES = 6  # of each class
-NOT_DIFFERENTIABLE = "declared not differentiable: only attacks that need no gradient are offered"
+NOT_DIFFERENTIABLE = (
+    "declared not differentiable, and no gradient leads anywhere: only attacks that need none are offered"
+)
 NO_PATH = "no gradient reaches the image: the path is cut (no_grad, detach or NumPy inside score)"
 
 
@@ -25,6 +27,8 @@ class Probe(NamedTuple):
     images: Tensor
     ids: list[str]
     data: Data
+    differentiable: bool = True
+    """What was found, whatever the detector declares."""
 
     def score(self, images: Tensor | None = None, rows: list[int] | None = None, seed: int = 0) -> Tensor:
         """Scores under noise fixed by `seed`, for the rows of `images` that are given."""

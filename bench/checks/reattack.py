@@ -24,6 +24,7 @@ from ..core.rng import Rng, probe_lot
 from ..core.score import Passes, Score
 from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
+from ..engine.witness import Call, Witness
 from ..engine.worker import Prepared, Worker
 from ..stats.measured import Measured
 from ..stats.metrics import accuracy, auroc_of
@@ -47,8 +48,8 @@ class Watched(Score):
     """The score, remembering at each image the best point of the ball that was ever scored."""
 
     def __init__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, ids: Sequence[str]):
-        super().__init__(score.detector, score.name, score.threshold, score.goal)
-        self.passes, self.threat = score.passes, threat
+        super().__init__(score.detector, score.name, score.threshold, score.goal, score.differentiable)
+        self.passes, self.observer, self.threat = score.passes, score.observer, threat
         self.clean = {name: (x[i], float(sign[i])) for i, name in enumerate(ids)}
         self.best: dict[str, tuple[float, Tensor]] = {}
         self.history: dict[str, list[float]] = {name: [] for name in ids}
@@ -142,6 +143,8 @@ class Reattack:
     attack: Attack
     rows: Sequence[Row]
     warm_starts: WarmStarts = field(default_factory=WarmStarts)
+    witness: Witness | None = None
+    """Of the run that made the rows."""
 
     def __post_init__(self) -> None:
         self.worker = _Again(self)
@@ -169,6 +172,22 @@ class Reattack:
     def at_threshold(self) -> bool:
         """The attack aims across the threshold and no further, so the rank of a score says nothing of it."""
         return self.spec.goal == "threshold" or (self.attack.needs_threshold and not self.attack.parts)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Of the attack while it made the rows; else, of the same attack on the probe."""
+        if self.witness is not None and self.witness.calls:
+            return self.witness.calls
+        _ = self.again
+        return self.worker.witness.calls
+
+    @cached_property
+    def attacked_images(self) -> dict[int, tuple[Tensor, float]]:
+        """Row -> the image that it is the score of, and that score; of a few rows."""
+        if self.witness is not None and self.witness.images:
+            return {i: (image, self.rows[i].worst) for i, image in self.witness.images.items()}
+        again = zip(self.probe, self.again.images, self.again.rows, strict=True)
+        return {i: (image, row.worst) for i, image, row in again}
 
     @cached_property
     def gains(self) -> np.ndarray[Any, np.dtype[np.float64]]:

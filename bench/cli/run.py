@@ -132,6 +132,7 @@ def _run(
         batch_size=request.batch_size,
         force=request.force,
         monitor=monitor,
+        in_process=request.in_process,
     )
     return Path(rows.attrs["folder"])
 

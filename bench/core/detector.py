@@ -58,11 +58,13 @@ class Detector(nn.Module, ABC):
     """
 
     differentiable: bool = True
-    """False: `score` has no useful gradient, and only attacks that need none are offered."""
+    """False: `score` has no useful gradient, and only attacks that need none are offered; unless it is found to have
+    one."""
 
     randomized: bool = False
-    """True: `score(x)` draws fresh noise, `score(x, rng)` draws from the source it is given. Attacks then
-    average over draws, and reported scores are means over draws."""
+    """True: `score(x)` draws fresh noise, `score(x, rng)` draws from the source it is given, by `normal`, `uniform`,
+    `rows` and `child`, which is all that it has. Attacks then average over draws, and reported scores are means over
+    draws."""
 
     unranked: str = ""
     """Why a leaderboard must not rank this detector (`random weights`), or empty."""

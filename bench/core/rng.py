@@ -102,10 +102,16 @@ class Rng:
         if draws % 2:
             yield self
 
+    def again(self, keep: Sequence[int]) -> Rng:
+        """What this source draws next, for some of the images, or several times for one; drawing from it leaves this
+        one where it is."""
+        source = self.rows(keep)
+        source._generators = [torch.Generator().set_state(g.get_state()) for g in source._generators]
+        return source
+
     def _opposite(self) -> Rng:
-        """What this source draws next, turned round; drawing from it leaves this one where it is."""
-        source = self.rows(range(len(self.ids)))
-        source._generators = [torch.Generator().set_state(g.get_state()) for g in self._generators]
+        """What this source draws next, turned round."""
+        source = self.again(range(len(self.ids)))
         source._turned = not self._turned
         return source
 
@@ -144,6 +150,16 @@ def first_place(label: int) -> float:
 def probe_lot(seed: int, image_id: str) -> str:
     """Of a test image: those that come first in this order are attacked again by the checks."""
     return hashlib.sha256(f"probe\t{seed}\t{image_id}".encode()).hexdigest()
+
+
+def fresh_names(key: str, count: int) -> list[str]:
+    """Of the noise under which images are scored once more, where `key` was known to nobody before."""
+    return [hashlib.sha256(f"fresh\t{key}\t{i}".encode()).hexdigest() for i in range(count)]
+
+
+def witness_lot(seed: int, image_id: str) -> str:
+    """Of a test image: those that come first in this order are looked at while they are attacked."""
+    return hashlib.sha256(f"witness\t{seed}\t{image_id}".encode()).hexdigest()
 
 
 def fit_seed(seed: int) -> int:

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import UserError
 from .detector import Detector, Hints
 from .manners import left_as_it_was
+from .opaque import opaque
 from .plain_score import plain_score
 from .rng import Rng
 
@@ -30,22 +31,47 @@ class Passes:
     backwards: int = 0
 
 
+class Watch(Protocol):
+    """Waits for what flows back to a call."""
+
+    def after(self, x: Tensor, scores: Tensor, evidence: Tensor | None) -> None:
+        """The call has given these."""
+
+
+class Observer(Protocol):
+    """Looks at some of the calls of an attack."""
+
+    def before(self, x: Tensor, rng: Rng | None) -> Watch | None:
+        """Of a call that is about to be made; None lets it pass."""
+
+
 class Score:
     """score(x, rng) -> (B,): sign, shape and type are verified, images forward and backward are counted.
 
-    Every call may pass `rng`; it reaches the detector only if that is randomized.
+    Every call may pass `rng`; it reaches the detector only if that is randomized, and then as an opaque source.
 
     threshold: the score above which an image is called anomalous; None where nobody has set one.
     goal: `rank`, or `threshold`: an image is `done` as soon as it is on the wrong side.
+    differentiable: what was found of it; None believes the detector.
     """
 
-    def __init__(self, detector: Detector, name: str = "", threshold: float | None = None, goal: Goal = "rank"):
+    def __init__(
+        self,
+        detector: Detector,
+        name: str = "",
+        threshold: float | None = None,
+        goal: Goal = "rank",
+        differentiable: bool | None = None,
+    ):
         self.detector, self.name = detector, name or type(detector).__name__
         self.threshold, self.goal = threshold, goal
+        self.differentiable = detector.differentiable if differentiable is None else differentiable
+        """Whether there is a gradient to follow: what was found, where somebody has looked, else what is declared."""
         self.randomized = detector.randomized
         self.fixed = False
         """True: the adversary knows the noise, which is the same in every call (see `with_known_noise`)."""
         self.passes = Passes()
+        self.observer: Observer | None = None
 
     @property
     def forwards(self) -> int:
@@ -71,9 +97,10 @@ class Score:
         None if the detector offers none.
         """
         method = self.detector.score_with_evidence if wanted else self.detector.score
+        watch = None if self.observer is None else self.observer.before(x, rng)
         try:
             with left_as_it_was(f"detector {self.name}", "score", x):
-                found = method(x, self._noise(rng)) if self.detector.randomized else method(x)
+                found = method(x, opaque(self._noise(rng))) if self.detector.randomized else method(x)
             scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):
             raise  # whoever chose the batch takes a smaller one
@@ -92,7 +119,10 @@ class Score:
         self.passes.forwards += len(x)
         if x.requires_grad:  # at the image: an objective may be made of the evidence alone
             x.register_hook(self._count_backward)
-        return scores, None if evidence is None else evidence.flatten(1)
+        evidence = None if evidence is None else evidence.flatten(1)
+        if watch is not None:
+            watch.after(x, scores, evidence)
+        return scores, evidence
 
     def mean(self, x: Tensor, rng: Rng, draws: int) -> Tensor:
         """The mean of `draws` scores (B,) under noise from `rng`; no gradient."""
@@ -133,7 +163,7 @@ class Score:
 
 class _KnownNoise(Score):
     def __init__(self, score: Score):
-        super().__init__(score.detector, score.name, score.threshold, score.goal)
+        super().__init__(score.detector, score.name, score.threshold, score.goal, score.differentiable)
         self.passes, self.randomized, self.fixed = score.passes, False, True
 
     def _noise(self, rng: Rng | None) -> Rng | None:

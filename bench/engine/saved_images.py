@@ -15,6 +15,7 @@ from ..cells.images import ImageRecord
 from ..cells.record import SAVED
 from ..cells.rows import Row
 from ..cells.schema import Record
+from ..core.opaque import opaque
 from ..core.score import where_it_failed
 from ..core.threat import ThreatModel
 from ..errors import UserError
@@ -124,7 +125,7 @@ def _maps(worker: Worker, index: int, clean: Tensor, attacked: Tensor) -> dict[s
         return {}
     maps = {}
     for name, image in (("map_clean", clean), ("map_attacked", attacked)):
-        noise = (worker.rng([index]).for_evaluation(),) if detector.randomized else ()
+        noise = (opaque(worker.rng([index]).for_evaluation()),) if detector.randomized else ()
         with torch.no_grad():
             found = torch.stack([build(image[None], *noise) for _ in range(worker.draws)]).mean(0)
         if found.ndim != 4 or found.shape[:2] != (1, 1):

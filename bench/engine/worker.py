@@ -21,6 +21,7 @@ from ..core.score import Score, where_it_failed
 from ..core.threshold import Threshold
 from ..errors import UserError
 from .warm_starts import WarmStarts
+from .witness import Witness
 
 PROBE_IMAGES = 4  # of each class, scored before the work
 SMALLER = "smaller ball"
@@ -32,6 +33,24 @@ NO_GRADIENT = (
 )
 
 
+class Afresh(NamedTuple):
+    """Scores of images by a twin of the detector that has not seen the run."""
+
+    scores: Tensor
+    """(draws, N), on the CPU."""
+    where: str
+    """How the twin was made."""
+    suspect: str = ""
+    """What it does with a file in which it may remember images, after "it"; empty if nothing was seen."""
+
+
+class Elsewhere(Protocol):
+    """Scores images with such a twin."""
+
+    def __call__(self, images: Tensor, names: Sequence[str], draws: int) -> Afresh:
+        """Of images (N, 3, H, W), under `draws` draws of noise with these names. Raises what the detector raises."""
+
+
 class Prepared(NamedTuple):
     """What a run needs once it is clear that it has to run."""
 
@@ -40,6 +59,14 @@ class Prepared(NamedTuple):
     threshold: Threshold
     checks: Sequence[Check]
     device: torch.device
+    gradient: bool | None = None
+    """Whether its score was found to have a gradient that leads somewhere; None: nobody has looked."""
+    elsewhere: Elsewhere | None = None
+
+    @property
+    def differentiable(self) -> bool:
+        """What was found, else what the detector declares."""
+        return self.detector.differentiable if self.gradient is None else self.gradient
 
 
 class Work(Protocol):
@@ -75,14 +102,15 @@ class Worker:
             warm_starts or WarmStarts(),
         )
         threshold = prepared.threshold.value if prepared.threshold.held_out else None
-        self.score = Score(prepared.detector, spec.detector, threshold, spec.goal)
+        self.score = Score(prepared.detector, spec.detector, threshold, spec.goal, prepared.differentiable)
         self.draws = spec.score_draws if prepared.detector.randomized else 1
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")
         wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
-        self.gradient = prepared.detector.differentiable and wants_gradient
+        self.gradient = prepared.differentiable and wants_gradient
         attack.prepare(Context(data, spec.detector, self.score, spec.seed, tell))
         self.parts, self.numbers = attack.parts, attack.numbers
+        self.witness = Witness(spec.seed, len(data.test))
         # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
         self.budget = attack.budget if attack.takes_trace and not self.score.randomized else None
 
@@ -143,9 +171,11 @@ class Worker:
     def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, draws: Tensor) -> dict[str, Tensor]:
         """Columns of images that the adversary controls; `draws` (N, B) are the scores of the clean images."""
         rng, clean = self.rng(mine), draws.mean(0)
-        smaller = self.warm_starts.smaller([self.data.test.ids[i] for i in mine], x)
+        ids = [self.data.test.ids[i] for i in mine]
+        smaller = self.warm_starts.smaller(ids, x)
         trace = Trace(self.budget) if self.budget else None
-        attacked = self.attacked(self.score, x, sign, rng.for_attack(), smaller, trace)
+        with self.witness.watching(self.score, ids, [self.data.test.labels[i] for i in mine]):
+            attacked = self.attacked(self.score, x, sign, rng.for_attack(), smaller, trace)
         images = dict(attacked.images)
         if smaller is not None:
             images[SMALLER] = smaller
@@ -155,7 +185,8 @@ class Worker:
         value = torch.stack(list(means.values()))[best, rows]
         moved = sign * value > sign * clean
         x_adv = torch.where(moved[:, None, None, None], torch.stack(list(images.values()))[best, rows], x)
-        self.warm_starts.put([self.data.test.ids[i] for i in mine], x_adv)
+        self.warm_starts.put(ids, x_adv)
+        self.witness.put(mine, x_adv, self.data.test)
         rounded = self.score.mean((x_adv * 255).round() / 255, rng.for_evaluation(), self.draws)
         columns = {
             "worst": torch.where(moved, value, clean),
@@ -228,7 +259,7 @@ class Worker:
 
     def _has_no_gradient(self, x: Tensor, rng: Rng) -> bool:
         """The detector says that it is differentiable, and no gradient reaches the image."""
-        if not (self.prepared.detector.differentiable and self.attack.needs_gradient):
+        if not (self.prepared.differentiable and self.attack.needs_gradient):
             return False
         with torch.enable_grad():
             found = self.score.with_evidence(x.detach().clone().requires_grad_(), rng)

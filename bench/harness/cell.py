@@ -52,6 +52,9 @@ SINGLE = 1e-6  # of the largest score: single precision
 RESCORED = 2  # images of each class, by which an object that comes again is recognised
 
 
+BELIED = "the detector declares `differentiable = False`, and its score has a gradient: attacks follow it"
+
+
 class Built(NamedTuple):
     """A detector that the caller has built."""
 
@@ -109,7 +112,7 @@ class Cell:
                 if record is None:
                     record = self._begin(data, prepared, attack, batch_size)
                 self._work(data, worker, rows, record, self._at_once(batch_size), monitor)
-                self._try_again(data, prepared, attack, rows, record)
+                self._try_again(data, worker, attack, rows, record)
                 self._save_images(worker, rows, record)
                 finished = self._finish(rows, record)
                 self.warm_starts.discard()
@@ -212,17 +215,17 @@ class Cell:
             if missing:
                 monitor.tell(missing)
 
-    def _try_again(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> None:
+    def _try_again(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> None:
         """Whether the rows may be believed; a kill meanwhile costs these checks, and no row."""
-        found = self._checks(data, prepared, attack, rows, record)
+        found = self._checks(data, worker, attack, rows, record)
         record.checks += map(CheckRecord.of, found.checks)
         record.checks_seconds, record.checks_passes = found.seconds, vars(found.passes).copy()
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
-        assert isinstance(attack, Attack)
+    def _checks(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> Outcome:
+        assert isinstance(attack, Attack) and isinstance(worker, Worker)
         before = self.warm_starts.smaller_folder
         record.smaller_ball = before.name if before is not None and before.is_dir() else None
-        return checks_of_cell(self.spec, data, prepared, attack, rows, self.warm_starts)
+        return checks_of_cell(self.spec, data, worker.prepared, attack, rows, self.warm_starts, worker.witness)
 
     def _begin(self, data: Data, prepared: Prepared, attack: Method, batch_size: int) -> Record:
         record = Record(
@@ -353,7 +356,8 @@ def warnings_before(data: Data, prepared: Prepared) -> list[str]:
     """What a reader must know, whatever the rows will be."""
     held_out = prepared.threshold.held_out
     few = f"only {held_out} normal images were held out: the threshold cannot promise 5 % false alarms (19 are needed)"
-    return [*data.notes, *[few] * (held_out < 19)]
+    believed = prepared.differentiable and not prepared.detector.differentiable
+    return [*data.notes, *[BELIED] * believed, *[few] * (held_out < 19)]
 
 
 def detector_record(prepared: Prepared, code: str, built: Built | None = None) -> DetectorRecord:
@@ -364,7 +368,7 @@ def detector_record(prepared: Prepared, code: str, built: Built | None = None) -
         code=code,
         parameters=origin.parameters,
         randomized=detector.randomized,
-        differentiable=detector.differentiable,
+        differentiable=prepared.differentiable,
         unranked=detector.unranked,
         purification=_purification(detector, origin),
         fit=FitRecord.of(origin.fit),

@@ -220,6 +220,6 @@ class CertificateCell(Cell):
     def _scores_are_those(self, detector: Detector, data: Data, rows: list[Row]) -> bool:
         return True  # they are medians of many draws: the state and the code must do
 
-    def _checks(self, data: Data, prepared: Prepared, attack: Method, rows: list[Row], record: Record) -> Outcome:
+    def _checks(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> Outcome:
         assert isinstance(attack, Certificate)
-        return checks_of_certificate(self.spec, data, prepared, attack, rows, record.batch_size)
+        return checks_of_certificate(self.spec, data, worker.prepared, attack, rows, record.batch_size)

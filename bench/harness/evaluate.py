@@ -51,6 +51,7 @@ def evaluate(
     device: str = "auto",
     force: bool = False,
     monitor: Monitor | None = None,
+    in_process: bool = False,
 ) -> Evaluated:
     """Attack a detector: one row per test image, with the columns id, label, clean, worst, distance, rounded, more.
 
@@ -75,6 +76,7 @@ def evaluate(
 
     results: a folder in which the cell is kept; without it nothing is
     written. A finished cell is read, not run again; an unfinished one goes on where it stopped; `force` starts over.
+    in_process: no other process is started; the check `fresh process` loads a detector by name again in this one.
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
@@ -96,14 +98,17 @@ def evaluate(
         raise UserError("params are of a detector that is given by its name; this one is built already")
     full, data = data, data.limited(limit)
     subject = DetectorUnderTest(
-        DetectorSpec(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed
+        DetectorSpec(detector, params or {}, seed, device) if isinstance(detector, str) else detector, seed, in_process
     )
     spec = subject.spec(method, maker, threat, full, limit, goal, draws, threshold_folds)
 
     def prepare() -> Prepared:
-        if maker.needs_gradient and not subject.differentiable:
+        if maker.needs_gradient and subject.has_no_gradient(data):
             _refuse_gradient(subject.built, maker, subject.label, method)
-        return subject.prepared(data, threshold_folds=threshold_folds)
+        prepared = subject.prepared(data, threshold_folds=threshold_folds)
+        if maker.needs_gradient and not prepared.differentiable:
+            _refuse_gradient(prepared.detector, maker, subject.label, method)
+        return prepared
 
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
 

@@ -90,12 +90,19 @@ def _failure(label: str, error: UserError, name: str) -> Failure:
     return Failure(label, str(error), name if isinstance(error, Broken) else "")
 
 
-def ask(function: Callable[..., Any], *arguments: Any, patience: float | None = None) -> Any:
+def ask(
+    function: Callable[..., Any],
+    *arguments: Any,
+    patience: float | None = None,
+    environment: dict[str, str] | None = None,
+) -> Any:
     """What a function returns, called in a process of its own; what goes there and comes back is pickled.
+
+    environment: that process's, if not this one's as it is now.
 
     Raises UserError if it does; Broken if it raises anything else or never returns.
     """
-    with Child(partial(_answer, function, arguments), patience) as child:
+    with Child(partial(_answer, function, arguments), patience, environment) as child:
         for event in child.events():
             if isinstance(event, Finished):
                 return event.value
@@ -139,11 +146,16 @@ def _from(job: Job, first: int, reports: Reports) -> None:
 class Child:
     """A process that calls `work(reports)`; it is gone when the block ends."""
 
-    def __init__(self, work: Callable[[Reports], None], patience: float | None = None):
+    def __init__(
+        self,
+        work: Callable[[Reports], None],
+        patience: float | None = None,
+        environment: dict[str, str] | None = None,
+    ):
         self._patience = patience
         context = server.context()
         self._ours, theirs = context.Pipe()
-        surroundings = (dict(os.environ), list(sys.path), torch.get_num_threads())
+        surroundings = (environment or dict(os.environ), list(sys.path), torch.get_num_threads())
         self._process = context.Process(target=_main, args=(theirs, surroundings, work))
         with server.without_main():
             self._process.start()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 
 from ..cells.base import first_problem
 from ..cells.spec import RunSpec
-from ..checks.of_detector import OF_A_RUN, OF_AN_OBJECT, checks_of_run
+from ..checks.of_detector import OF_A_RUN, OF_AN_OBJECT, checks_of_run, probe_of
+from ..checks.of_gradient import leads_somewhere
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import BATCH_SIZE, Data
@@ -25,6 +27,7 @@ from ..errors import UserError
 from ..plugins.fitting import DetectorSpec
 from ..plugins.origin import origin_of, weights_of
 from ..system.provenance import choose_device
+from .afresh import FreshTwin
 from .cell import Built
 
 FULL_BATCH_UP_TO = 128
@@ -37,6 +40,10 @@ class DetectorUnderTest:
 
     detector: Detector | DetectorSpec
     seed: int
+    in_process: bool = False
+    """No other process is to be started."""
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    """As it is before the detector is imported."""
 
     @cached_property
     def origin(self) -> Origin:
@@ -70,10 +77,18 @@ class DetectorUnderTest:
         """Perhaps not fitted."""
         return self.detector.build() if isinstance(self.detector, DetectorSpec) else self.detector
 
-    @property
-    def differentiable(self) -> bool:
-        """What the classes declare, and what the parameters make of it: known before a fit that may be long."""
-        return self.detector.differentiable and self.built.differentiable
+    def has_no_gradient(self, data: Data) -> bool:
+        """Whether it is plain before a fit, which may be long, that there is none to follow: the detector says so, and
+        as it is scores images without one."""
+        built = self.built.eval()
+        if built.differentiable and self.detector.differentiable:
+            return False
+        some = data.test.of_each_class(1)
+        images, ids = data.test.images(some).to(built.device), [data.test.ids[i] for i in some]
+        try:
+            return not leads_somewhere(built, images, ids)
+        except Exception:  # it cannot score before it is fitted
+            return False
 
     def spec(
         self,
@@ -136,7 +151,10 @@ class DetectorUnderTest:
             fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
             threshold = held_out_threshold(fitted, data, self.seed, self.label)
             checks = (*checks, *OF_AN_OBJECT)
-        return Prepared(fitted, origin, threshold, checks_of_run(fitted, data, checks), device)
+        probe = probe_of(fitted, data)
+        spec = self.detector if isinstance(self.detector, DetectorSpec) else None
+        twin = FreshTwin(fitted, spec, self.in_process, self.environment)
+        return Prepared(fitted, origin, threshold, checks_of_run(probe, checks), device, probe.differentiable, twin)
 
 
 def batch_size_for(image_size: int, asked: int | None = None) -> int:

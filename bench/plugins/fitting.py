@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -33,6 +33,13 @@ from .origin import around
 
 _one_at_a_time = threading.RLock()
 """Of this process: a fit draws from torch's global generator, and there is one for all threads."""
+
+
+class Kept(NamedTuple):
+    """What is kept of the fit of one part."""
+
+    folder: Path
+    model_sha256: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +68,7 @@ class DetectorSpec:
     """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
+    _kept: list[Kept] = field(default_factory=list)
 
     @cached_property
     def plugin(self) -> registry.Plugin:
@@ -177,6 +185,24 @@ class DetectorSpec:
             self._fitted[key] = ready[0]
         return self._fitted[key]
 
+    @property
+    def kept(self) -> list[Kept | None]:
+        """Where the last fit of every part is kept; None of a part that learns nothing."""
+        return [part._kept[-1] if part._kept else None for part in self.parts]
+
+    def loaded(self, kept: Sequence[Kept | None]) -> Detector:
+        """The detector whose `kept` this is, as `fitted` gives it. Raises UserError if a fit is not what it was."""
+        ready: list[Detector] = []
+        with _one_at_a_time, torch.random.fork_rng():
+            for part, fit in zip(reversed(self.parts), reversed(kept), strict=True):
+                detector = part._build_for(self.values, ready)
+                if fit is not None:
+                    if not kept_fits.is_whole(fit.folder) or kept_fits.summary(fit.folder)["model_sha256"] != fit[1]:
+                        raise UserError(f"the fit kept in {fit.folder} is not what it was")
+                    kept_fits.load(detector, fit.folder)
+                ready = [detector.eval().requires_grad_(False)]
+        return ready[0]
+
     def threshold(self, data: Data, folds: int | None = None, protocol: Protocol = PROTOCOL) -> Threshold:
         """The threshold at 5 % false alarms on the held-out normal images; with `folds`, on all of them, for which
         another `folds` - 1 detectors are fitted."""
@@ -207,8 +233,7 @@ class DetectorSpec:
         """This part around `inside[0]`, ready to score."""
 
         def build() -> Detector:
-            torch.manual_seed(fit_seed(self.seed))
-            return self._of(values, *inside).to(choose_device(self.device))
+            return self._build_for(values, inside)
 
         with _one_at_a_time, torch.random.fork_rng():
             detector, kept = build(), None
@@ -222,6 +247,11 @@ class DetectorSpec:
         detector.origin = origin
         detector.eval().requires_grad_(False)
         return detector
+
+    def _build_for(self, values: Mapping[str, Mapping[str, Any]], inside: Sequence[Detector]) -> Detector:
+        """This part around `inside[0]`, on its device, with what its constructor draws; not fitted."""
+        torch.manual_seed(fit_seed(self.seed))
+        return self._of(values, *inside).to(choose_device(self.device))
 
     def _learned(
         self, detector: Detector, build: Callable[[], Detector], data: Data
@@ -254,7 +284,9 @@ class DetectorSpec:
                         self.tell(damage)
                     detector = self._fit(detector, build, data, fit_set, folder, identity)
         kept_fits.load(detector, folder)
-        return detector, kept_fits.summary(folder)
+        summary = kept_fits.summary(folder)
+        self._kept.append(Kept(folder, summary["model_sha256"]))
+        return detector, summary
 
     def _fit(
         self,
