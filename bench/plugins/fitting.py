@@ -38,8 +38,23 @@ _one_at_a_time = threading.RLock()
 class Kept(NamedTuple):
     """What is kept of the fit of one part."""
 
-    folder: Path
+    path: Path
+    """Its folder; or the file of tensors that was given instead of a fit."""
     model_sha256: str
+
+    def load(self, detector: Detector) -> None:
+        """Raises UserError if it is not what it was."""
+        given = self.path.is_file()
+        if given:
+            same = file_sha256(self.path) == self.model_sha256
+        else:
+            same = kept_fits.is_whole(self.path) and kept_fits.summary(self.path)["model_sha256"] == self.model_sha256
+        if not same:
+            raise UserError(f"the fit kept in {self.path} is not what it was")
+        if given:
+            kept_fits.take_from(detector, self.path)
+        else:
+            kept_fits.load(detector, self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +212,7 @@ class DetectorSpec:
             for part, fit in zip(reversed(self.parts), reversed(kept), strict=True):
                 detector = part._build_for(self.values, ready)
                 if fit is not None:
-                    if not kept_fits.is_whole(fit.folder) or kept_fits.summary(fit.folder)["model_sha256"] != fit[1]:
-                        raise UserError(f"the fit kept in {fit.folder} is not what it was")
-                    kept_fits.load(detector, fit.folder)
+                    fit.load(detector)
                 ready = [detector.eval().requires_grad_(False)]
         return ready[0]
 
@@ -264,7 +277,8 @@ class DetectorSpec:
         carried = next((path for parts, path in self.weights.items() if name in (parts or name).split("+")), None)
         if carried is not None:
             kept_fits.take_from(detector, carried)
-            return detector, {"model_sha256": file_sha256(carried), "seconds": 0.0, "images": len(fit_set)}
+            self._kept.append(Kept(carried, file_sha256(carried)))
+            return detector, {"model_sha256": self._kept[-1].model_sha256, "seconds": 0.0, "images": len(fit_set)}
         recipe = {k: v for k, v in detector.parameters_record.items() if k not in detector.scoring_parameters}
         identity = {
             "detector": self.plugin.name,
