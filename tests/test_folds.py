@@ -69,6 +69,23 @@ def test_fits_of_folds_are_kept_and_no_sign_of_changed_code(data: Data, plugin: 
     assert told == []
 
 
+@pytest.mark.usefixtures("own_cache")
+def test_the_first_fold_is_scored_by_the_very_detector_that_is_tested(
+    data: Data, plugin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose weights may have come with a submission: no other fit would be it."""
+    scored_by: list[object] = []
+
+    def first_alone(fitted: Callable[[Data], object], full: Data, seed: int, name: str, folds: int, *_: int) -> object:
+        scored_by.append(fitted(full.folds(seed, folds)[0]))
+        return None
+
+    monkeypatch.setattr("bench.plugins.fitting.cross_fitted_threshold", first_alone)
+    spec = DetectorSpec(plugin)
+    spec.threshold(data, 4)
+    assert len(scored_by) == 1 and scored_by[0] is spec.fitted(data)
+
+
 def test_the_command_line_passes_it_on(
     tree: Path, plugin: str, results: Path, run_cli: Callable[..., tuple[int, str, str]]
 ) -> None:

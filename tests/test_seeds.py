@@ -56,6 +56,9 @@ def test_nothing_is_said_of_one_seed_or_of_cells_that_differ_in_more() -> None:
     alone = [scored(np.arange(60.0), "a"), with_seed(scored(np.arange(60.0), "b"), 1)]
     alone.append(with_seed(scored(np.arange(60.0), "a", eps="1/255"), 1))
     alone.append(with_seed(scored(np.arange(60.0), "a", "two"), 1))  # no category in common
+    for rules in ({"protocol": 1}, {"dataset_version": 3}):
+        alone.append(scored(np.arange(60.0), "a"))
+        respec(alone[-1], seed=2, **rules)
     assert over_seeds(alone) == [] and "Over seeds" not in markdown(alone, [])
 
 

@@ -106,7 +106,7 @@ def over_seeds(results: Sequence[Result]) -> list[str]:
     groups: dict[tuple[object, ...], dict[int, dict[str, Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s.dataset, s.image_size, r.attack, s.norm, r.eps, s.targets, r.detector)
+        key = (s.bed, s.image_size, r.attack, s.norm, r.eps, s.targets, r.detector)
         groups.setdefault(key, {}).setdefault(s.seed, {})[r.category] = r
     return [sentence for seeds in groups.values() if len(seeds) > 1 and (sentence := _over_seeds(seeds))]
 
@@ -123,7 +123,7 @@ def _over_seeds(seeds: Mapping[int, Mapping[str, Result]]) -> str:
         return ""
     scope = f"mean of {len(shared)} categories" if len(shared) > 1 else shared[0]
     return (
-        f"{first.detector}, {first.attack} {s.norm} {s.eps} on {s.dataset}, {s.image_size} px ({scope}): "
+        f"{first.detector}, {first.attack} {s.norm} {s.eps} on {s.bed}, {s.image_size} px ({scope}): "
         f"{METRICS[metric].title} {', '.join(f'{value:.3f}' for value in values)} with the seeds "
         f"{', '.join(map(str, sorted(seeds)))}; standard deviation {np.std(values, ddof=1):.3f}"
     )

@@ -27,7 +27,7 @@ class Claim(NamedTuple):
 
 def claims(results: Sequence[Result]) -> list[Claim]:
     """Of all cells that were only submitted, by data and detector: never by what they claim."""
-    ordered = sorted(results, key=lambda r: (r.spec.dataset, r.category, r.detector, r.attack, r.spec.norm, r.eps))
+    ordered = sorted(results, key=lambda r: (r.spec.bed, r.category, r.detector, r.attack, r.spec.norm, r.eps))
     return [_claim(r) for r in ordered]
 
 
@@ -37,6 +37,6 @@ def _claim(r: Result) -> Claim:
         f"{r.metrics[name].value:.3f}" if name in r.metrics else "" for name in (f"clean_{score}", r.ranked_by)
     )
     side = f", {r.spec.targets} images" * (r.spec.targets != "both")
-    data = f"{r.spec.dataset} {r.category}, {r.spec.image_size} px"
+    data = f"{r.spec.bed} {r.category}, {r.spec.image_size} px"
     metric = "AUROC" if score == "auroc" else score
     return Claim(r.detector, data, r.attack, f"{r.spec.norm} {r.spec.eps}{side}", metric, clean, worst, r.source)

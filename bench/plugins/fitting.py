@@ -224,12 +224,14 @@ class DetectorSpec:
             self._thresholds[key] = (
                 held_out_threshold(self.fitted(data), data, self.seed, self.label, protocol)
                 if folds is None
-                else cross_fitted_threshold(self._fitted_once, data, self.seed, self.label, folds, protocol)
+                else cross_fitted_threshold(self._of_fold, data, self.seed, self.label, folds, protocol)
             )
         return self._thresholds[key]
 
-    def _fitted_once(self, data: Data) -> Detector:
-        """As `fitted`, of a detector that nobody needs again: it is kept on the disk alone."""
+    def _of_fold(self, data: Data) -> Detector:
+        """As `fitted`; of another fold than the first nobody needs the detector again: it is kept on the disk alone."""
+        if data.train.fold is None or not data.train.fold[0]:
+            return self.fitted(data)
         return DetectorSpec(self.name, self.given, self.seed, self.device, self.progress, self.tell).fitted(data)
 
     def _of(self, values: Mapping[str, Mapping[str, Any]], *first: Detector) -> Detector:
