@@ -8,18 +8,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import asked_for, made_record
+from conftest import NoisyLinear, asked_for, made_record, small_data
 from lying import Forged, Honest, make_honest
 from stored_cells import Run, change_rows, rewrite
 
-from bench import Row, UserError
-from bench.audit.attacked_again import choose
+from bench import Row, ThreatModel, UserError
+from bench.audit.attacked_again import attacked_again, choose
 from bench.cells.record import read_finished, read_rows
 from bench.cells.reproduction import path_beside
 from bench.cells.result import metrics_of
 from bench.cells.schema import FitRecord
 from bench.cli.verify import VerifyRequest
+from bench.engine.worker import Worker
+from bench.harness.subject import DetectorUnderTest
 from bench.plugins import kept_fits
+from bench.plugins.lookup import make_attack
 
 
 @pytest.fixture(scope="session")
@@ -189,3 +192,15 @@ def test_checks_of_a_submission(theirs: Path, honest: Honest, run_cli: Run) -> N
     code, out, _ = run_cli("check-run", forged.save(theirs.parent / "other.zip"), *honest.options)
     (line,) = (line for line in out.splitlines() if line.startswith("FAIL"))
     assert code == 1 and line.startswith("FAIL    signs: ") and line.endswith("(not stored)")
+
+
+def test_the_noise_of_a_score_is_known_whether_or_not_its_image_was_attacked() -> None:
+    data, subject = small_data(), DetectorUnderTest(NoisyLinear(), 0)
+    attack = make_attack("pgd-linf", {"steps": 2})[2]
+    spec = subject.spec("pgd", attack, ThreatModel("linf", "8/255", "normal"), data, None, "rank")
+    prepared, some = subject.prepared(data), [0, 1, len(data.test) - 1]
+    rows = Worker(spec, data, prepared, attack).batch(range(len(data.test)))
+    again = attacked_again(spec, data, prepared, attack, rows, some)
+    assert [row.label for row in again.now] == [0, 0, 1] and abs(again.eased).max() < 1e-4
+    assert again.error.tolist() == pytest.approx([rows[i].more["worst_se"] for i in some], rel=1e-3)
+    assert again.error.min() > 0

@@ -7,7 +7,6 @@ that is allowed; docs/submissions.md says what follows for what can be claimed.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,11 +16,11 @@ import torch
 
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
+from ..checks.reattack import fall_of
 from ..core.attack import Attack
 from ..core.data import Data
-from ..core.rng import Rng
+from ..core.rng import rerun_lot
 from ..engine.certifier import Certificate, Certifier
-from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Worker
 from ..harness.subject import batch_size_for
 from ..stats.measured import Measured
@@ -87,39 +86,18 @@ def choose(rows: Sequence[Row], spec: RunSpec, count: int, seed: int, both: bool
         share = min((count - len(chosen)) // left, len(own))
         ranked = sorted(own, key=lambda i: (rows[i].worst, rows[i].id))
         strata = [ranked[k * len(ranked) // share : (k + 1) * len(ranked) // share] for k in range(share)]
-        chosen += [min(stratum, key=lambda i: _lot(seed, rows[i].id)) for stratum in strata]
+        chosen += [min(stratum, key=lambda i: rerun_lot(seed, rows[i].id)) for stratum in strata]
     return sorted(chosen)
-
-
-def _lot(seed: int, image_id: str) -> str:
-    return hashlib.sha256(f"rerun\t{seed}\t{image_id}".encode()).hexdigest()
-
-
-class _InHand(WarmStarts):
-    """Keeps the attacked images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images: dict[str, torch.Tensor] = {}
-
-    def put(self, ids: Sequence[str], images: torch.Tensor) -> None:
-        self.images |= dict(zip(ids, images, strict=True))
 
 
 def attacked_again(
     spec: RunSpec, data: Data, prepared: Prepared, attack: Attack, rows: Sequence[Row], some: Sequence[int]
 ) -> Again:
     """These rows by the same attack, from the same random starts."""
-    in_hand = _InHand()
-    worker = Worker(spec, data, prepared, attack, in_hand)
+    worker = Worker(spec, data, prepared, attack)
     now = [row for part in _batches(some, spec.image_size) for row in worker.batch(part)]
     passes = (worker.score.forwards / max(len(some), 1), worker.score.backwards / max(len(some), 1))
-    error = np.zeros(len(some))
-    if worker.score.randomized and worker.draws > 1:
-        for at, row in enumerate(now):
-            rng = Rng.of_run(spec.seed, [row.id]).for_check()
-            each = worker.score.each(in_hand.images[row.id][None], rng, worker.draws).double().cpu().numpy()
-            error[at] = float(each.std(0, ddof=1)[0]) / worker.draws**0.5
+    error = np.array([row.more.get("worst_se", 0.0) for row in now])
     return Again([rows[i] for i in some], now, error, *passes)
 
 
@@ -169,14 +147,8 @@ def _fall(again: Again, rows: Sequence[Row], stops_at: float | None, shift: floa
     """By how much the metric falls if all rows moved as these did; shift: of the scores here, in standard errors."""
     then, now = again.column("worst")
     now = now + shift * again.sign * again.error
-    falls: dict[int, list[float]] = {}
-    for at, row in enumerate(again.now):
-        others = np.array([other.worst for other in rows if other.label != row.label])
-        before, after = (_standing(float(score), row.label, others, stops_at) for score in (then[at], now[at]))
-        falls.setdefault(row.label, []).append(before - after)
-    if stops_at is not None:
-        return float(np.mean([value for own in falls.values() for value in own]))
-    return float(sum(np.mean(own) for own in falls.values()))
+    moves = zip([row.label for row in again.now], then.tolist(), now.tolist(), strict=True)
+    return fall_of(moves, rows, stops_at)
 
 
 def _noise_of_fall(again: Again, rows: Sequence[Row], stops_at: float | None) -> float:
@@ -184,14 +156,6 @@ def _noise_of_fall(again: Again, rows: Sequence[Row], stops_at: float | None) ->
         return 0.0
     spread = abs(_fall(again, rows, stops_at, 1.0) - _fall(again, rows, stops_at, -1.0)) / 2
     return ERRORS * spread / len(again.now) ** 0.5
-
-
-def _standing(score: float, label: int, others: Floats, stops_at: float | None) -> float:
-    """An image's share in the metric."""
-    if stops_at is not None:
-        return float((score > stops_at) == bool(label))
-    above = float((others > score).mean() + (others == score).mean() / 2)
-    return 1 - above if label else above
 
 
 def columns_are_those(again: Again, spread: float, one_sided: bool, stops: bool) -> Verified:

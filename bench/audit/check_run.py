@@ -10,16 +10,20 @@ import numpy as np
 
 from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
+from ..cells.spec import RunSpec
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run, probe_of
 from ..core.attack import Attack
 from ..core.check import Check
-from ..core.data import BATCH_SIZE, Data
+from ..core.data import Data
+from ..core.rng import Rng
+from ..core.score import Score
 from ..engine.certifier import Certificate, Certifier
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
 from ..errors import UserError
+from ..harness.subject import batch_size_for
 from ..stats.metrics import points
 from ..system.cache import cache_folder
 from .rebuild import Overrides, Rebuilt
@@ -122,13 +126,20 @@ def bounds_are_redrawn(certifier: Certifier, rows: Sequence[Row]) -> Check:
     )
 
 
+def clean_scores(score: Score, data: Data, spec: RunSpec) -> list[float]:
+    """Of all test images, under the noise of the run."""
+    found: list[float] = []
+    draws, size = spec.score_draws if score.randomized else 1, batch_size_for(spec.image_size)
+    for start in range(0, len(data.test), size):
+        some = range(start, min(start + size, len(data.test)))
+        x = data.test.images(some).to(score.detector.device)
+        found += score.mean(x, Rng.evaluation(spec.seed, [data.test.ids[i] for i in some]), draws).tolist()
+    return found
+
+
 def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
     """All clean scores once more, and the AUROC that follows from samples.csv."""
-    found: list[float] = []
-    for start in range(0, len(rows), BATCH_SIZE):
-        some = range(start, min(start + BATCH_SIZE, len(rows)))
-        x, rng = worker.data.test.images(some).to(worker.prepared.device), worker.rng(some).for_evaluation()
-        found += worker.score.mean(x, rng, worker.draws).tolist()
+    found = clean_scores(worker.score, worker.data, worker.spec)
     labels = np.array([row.label for row in rows]) == 1
     clean, worst = np.array([row.clean for row in rows]), np.array([row.worst for row in rows])
     off = float(np.abs(np.array(found) - clean).max())

@@ -120,7 +120,7 @@ class Rebuilt:
         """The fitted detector with its threshold; nothing of it has been checked."""
         detector = self.detector.fitted(self.data)
         assert detector.origin is not None
-        spec, twin = self.record.spec, FreshTwin(detector, self.detector)
+        spec, twin = self.record.spec, None if self.certified else FreshTwin(detector, self.detector)
         threshold = self.detector.threshold(self.data, spec.threshold_folds, spec.protocol)
         gradient = probe_of(detector, self.data).differentiable
         return Prepared(detector, detector.origin, threshold, (), detector.device, gradient, twin)

@@ -21,7 +21,6 @@ from ..cells.schema import DetectorRecord, FitRecord
 from ..cells.submission import weights_of_submission
 from ..core.attack import Attack
 from ..core.data import Data, TestSet
-from ..core.rng import Rng
 from ..core.score import Score
 from ..engine.certifier import Certificate
 from ..engine.worker import SAME, Prepared
@@ -41,7 +40,7 @@ from .attacked_again import (
     metric_is_no_better,
     rows_are_no_better,
 )
-from .check_run import ROWS, checks_again
+from .check_run import ROWS, checks_again, clean_scores
 from .rebuild import Overrides, Rebuilt
 from .verify import Verified, scores_are_those, stored_images, verify
 
@@ -251,15 +250,8 @@ class _Rerun:
         yield Verified("pass" if off[at] <= SAME * self.spread else "FAIL", "clean", said)
 
     def _scores_again(self) -> Again:
-        """The clean scores of all images, under the noise of the run."""
-        data, detector = self.rebuilt.data, self.prepared.detector
-        score, found = Score(detector, self.spec.detector), list[float]()
-        draws = self.spec.score_draws if detector.randomized else 1
-        size = batch_size_for(self.spec.image_size)
-        for start in range(0, len(self.rows), size):
-            some = range(start, min(start + size, len(self.rows)))
-            x = data.test.images(some).to(self.prepared.device)
-            found += score.mean(x, Rng.evaluation(self.spec.seed, [data.test.ids[i] for i in some]), draws).tolist()
+        """The clean scores of all images."""
+        found = clean_scores(Score(self.prepared.detector, self.spec.detector), self.rebuilt.data, self.spec)
         now = [row._replace(clean=value) for row, value in zip(self.rows, found, strict=True)]
         return Again(self.rows, now, np.zeros(len(now)), 0.0, 0.0)
 

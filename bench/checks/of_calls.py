@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from ..core.score import Score
 from ..engine.witness import Call
+from ..engine.worker import SAME
+from .of_steps import blocks
 from .reattack import Reattack
 
 AGREES = 0.4  # median relative disagreement of what an attack has followed with finite differences
@@ -19,7 +21,6 @@ LONG = 4e-3  # where rounding hides all of these
 BLOCK = 8  # pixels: the side of the coarse directions
 SMOOTHED = 5  # pixels, over which a gradient is averaged
 ULPS = 5e-7  # of the largest term of a sum: what single precision leaves of a difference
-SAME = 1e-4  # of the spread of clean scores
 
 
 def attack_was_told_the_truth(reattack: Reattack) -> tuple[bool, str]:
@@ -102,9 +103,4 @@ def _directions(gradient: Tensor) -> Iterator[Tensor]:
     yield gradient.sign()
     padded = F.pad(gradient, (SMOOTHED // 2,) * 4, mode="replicate")
     yield F.avg_pool2d(padded, SMOOTHED, 1).sign()
-    generator = torch.Generator().manual_seed(0)
-    height, width = gradient.shape[-2:]
-    for side in (1, BLOCK, BLOCK):
-        shape = (len(gradient), 3, -(-height // side), -(-width // side))
-        coarse = torch.randn(shape, generator=generator).sign().to(gradient)
-        yield F.interpolate(coarse, scale_factor=side)[..., :height, :width]
+    yield from blocks(gradient, (1, BLOCK, BLOCK), torch.Generator().manual_seed(0))

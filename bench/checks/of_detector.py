@@ -22,7 +22,7 @@ from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import RANDOM_WEIGHTS, Detector
 from ..core.opaque import opaque
-from ..core.parameters import accepted
+from ..core.parameters import accepted, unkept
 from ..core.plain_score import plain_score
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
@@ -99,7 +99,7 @@ def stopped(name: str, error: Exception) -> Check:
 def parameters_are_kept(probe: Probe) -> tuple[bool, str]:
     """A run can only record what it can read back."""
     names = accepted(type(probe.detector))
-    lost = [name for name in names if not hasattr(probe.detector, name)]
+    lost = unkept(probe.detector)
     if lost:
         return False, f"the constructor's argument {lost[0]!r} is not kept as an attribute, so no run can record it"
     bare = [name for name, p in names.items() if p.default is p.empty or p.annotation is p.empty]

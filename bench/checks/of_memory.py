@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from ..core.rng import fresh_names
+from ..engine.worker import SAME
 from .of_detector import STANDARD_ERRORS
 from .reattack import Reattack
-
-SAME = 1e-4  # of the spread of clean scores
 
 
 def a_fresh_twin_agrees(reattack: Reattack) -> tuple[bool, str]:

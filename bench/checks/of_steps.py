@@ -81,11 +81,11 @@ class _Estimate:
     def run(self) -> Tensor:
         """(N, 3, H, W)"""
         generator = torch.Generator().manual_seed(0)
-        for direction in (*self._towards(), *_blocks(self.x, BLOCKS, generator)):
+        for direction in (*self._towards(), *blocks(self.x, BLOCKS, generator)):
             self._differ(self.x, direction)
         self._look(self.slope)
         here = self.best
-        for direction in _blocks(self.x, AGAIN, generator):
+        for direction in blocks(self.x, AGAIN, generator):
             self._differ(here, direction)
         self._look(self.slope)
         return self.best
@@ -130,7 +130,7 @@ class _Estimate:
                     yield self.x[of_class[place]] - self.x
 
 
-def _blocks(x: Tensor, sides: Sequence[int], generator: torch.Generator) -> Iterator[Tensor]:
+def blocks(x: Tensor, sides: Sequence[int], generator: torch.Generator) -> Iterator[Tensor]:
     """(N, 3, H, W) of 1 and -1, in squares."""
     height, width = x.shape[2:]
     for side in sides:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar, cast
@@ -223,24 +223,22 @@ class Reattack:
         """By how much another attack may lower the metric."""
         return max(self.robust.value - self.robust.estimate().low, POINT)
 
+    @property
+    def _threshold(self) -> float | None:
+        """At which the metric decides; None where it ranks."""
+        return self.prepared.threshold.value if self.at_threshold else None
+
     def standing(self, score: float, label: int) -> float:
-        """An image's share in the metric: of the other class, what it is still on the right side of."""
-        if self.at_threshold:
-            return float((score > self.prepared.threshold.value) == bool(label))
-        others = self.worst_rows[self.labels != label]
-        above = float((others > score).mean() + (others == score).mean() / 2)
-        return 1 - above if label else above
+        """An image's share in the metric."""
+        return standing(score, label, self.worst_rows[self.labels != label], self._threshold)
 
     def fall(self, positions: Sequence[int], gained: Tensor) -> float:
         """By how much the metric would fall if all rows moved as these images of the probe did."""
-        falls: dict[int, list[float]] = {}
-        for position, gain in zip(positions, gained.tolist(), strict=True):
-            row = self.rows[self.probe[position]]
-            before, after = row.worst, row.worst + (1 - 2 * row.label) * gain
-            falls.setdefault(row.label, []).append(self.standing(before, row.label) - self.standing(after, row.label))
-        if self.at_threshold:
-            return float(np.mean([value for of_class in falls.values() for value in of_class]))
-        return float(sum(np.mean(of_class) for of_class in falls.values()))
+        some = [self.rows[self.probe[position]] for position in positions]
+        moves = [
+            (r.label, r.worst, r.worst + (1 - 2 * r.label) * g) for r, g in zip(some, gained.tolist(), strict=True)
+        ]
+        return fall_of(moves, self.rows, self.prepared.threshold.value if self.at_threshold else None)
 
     def rng(self, positions: Sequence[int]) -> Rng:
         return Rng.of_run(self.spec.seed, [self.ids[p] for p in positions])
@@ -369,3 +367,27 @@ def _in_memory(work: Callable[[Sequence[int]], T], indices: Sequence[int]) -> li
     free_memory()
     half = len(indices) // 2
     return _in_memory(work, indices[:half]) + _in_memory(work, indices[half:])
+
+
+def fall_of(moves: Iterable[tuple[int, float, float]], rows: Sequence[Row], threshold: float | None) -> float:
+    """By how much the metric would fall if all rows moved as some did: AUROC, or accuracy at the threshold, if that is
+    what the attack aims at.
+
+    moves: label, and the score before and after.
+    """
+    worst, labels = (np.array([getattr(row, name) for row in rows]) for name in ("worst", "label"))
+    falls: dict[int, list[float]] = {}
+    for label, *scores in moves:
+        before, after = (standing(score, label, worst[labels != label], threshold) for score in scores)
+        falls.setdefault(label, []).append(before - after)
+    if threshold is not None:
+        return float(np.mean([value for of_class in falls.values() for value in of_class]))
+    return float(sum(np.mean(of_class) for of_class in falls.values()))
+
+
+def standing(score: float, label: int, others: np.ndarray[Any, np.dtype[np.float64]], threshold: float | None) -> float:
+    """An image's share in the metric: of the other class, what it is still on the right side of."""
+    if threshold is not None:
+        return float((score > threshold) == bool(label))
+    above = float((others > score).mean() + (others == score).mean() / 2)
+    return 1 - above if label else above

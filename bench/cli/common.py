@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from abc import ABC, abstractmethod
@@ -114,10 +115,19 @@ def apart(what: str, function: Callable[..., Iterable[T]], *arguments: Any) -> I
 
     Raises UserError if it does, or if that code is broken; `what` names it.
     """
-    from ..harness.process import Broken, each
+    from ..harness.process import each
+
+    with named(what):
+        yield from each(function, *arguments)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Within, what is broken in another process, whose message speaks of "it", becomes a UserError that names it."""
+    from ..harness.process import Broken
 
     try:
-        yield from each(function, *arguments)
+        yield
     except Broken as error:
         raise UserError(f"{what}: {error}") from None
 

@@ -25,6 +25,7 @@ from .common import (
     complain,
     console,
     known,
+    named,
     names,
     option,
     place,
@@ -261,12 +262,10 @@ def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *ar
     """
     if request.in_process:
         return function(*arguments)
-    from ..harness.process import Broken, ask
+    from ..harness.process import ask
 
-    try:
+    with named(what):
         return ask(function, *arguments, patience=request.cell_timeout)
-    except Broken as error:
-        raise UserError(f"{what}: {error}") from None
 
 
 def run_cells(

@@ -92,12 +92,16 @@ def build(target: Callable[..., Any], given: Mapping[str, Any], owner: str, *fir
         raise UserError(f"{owner}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
+def unkept(built: object) -> list[str]:
+    """The arguments of its constructor that are no attributes of it."""
+    return [name for name in accepted(type(built)) if not hasattr(built, name)]
+
+
 def refuse_unkept(built: object, given: Mapping[str, Any], owner: str) -> None:
     """UserError unless a detector has every argument of its constructor as an attribute, and those that were `given` as
     they were: a fit is kept, and a detector built again, by these values."""
-    for name in accepted(type(built)):
-        if not hasattr(built, name):
-            raise UserError(f"{owner}: the constructor's argument {name} is not kept: set self.{name} = {name}")
+    for name in unkept(built):
+        raise UserError(f"{owner}: the constructor's argument {name} is not kept: set self.{name} = {name}")
     for name, value in convert(type(built), given, owner).items():
         kept = getattr(built, name)
         if identity(kept) != identity(value):

@@ -139,7 +139,7 @@ class Rng:
 
 def held_out_lot(seed: int, image_id: str) -> str:
     """Of a normal image: those that come first in this order are held out of the fit."""
-    return hashlib.sha256(f"held out\t{seed}\t{image_id}".encode()).hexdigest()
+    return _lot("held out", seed, image_id)
 
 
 def first_place(label: int) -> float:
@@ -149,7 +149,7 @@ def first_place(label: int) -> float:
 
 def probe_lot(seed: int, image_id: str) -> str:
     """Of a test image: those that come first in this order are attacked again by the checks."""
-    return hashlib.sha256(f"probe\t{seed}\t{image_id}".encode()).hexdigest()
+    return _lot("probe", seed, image_id)
 
 
 def fresh_names(key: str, count: int) -> list[str]:
@@ -159,7 +159,16 @@ def fresh_names(key: str, count: int) -> list[str]:
 
 def witness_lot(seed: int, image_id: str) -> str:
     """Of a test image: those that come first in this order are looked at while they are attacked."""
-    return hashlib.sha256(f"witness\t{seed}\t{image_id}".encode()).hexdigest()
+    return _lot("witness", seed, image_id)
+
+
+def rerun_lot(seed: int, image_id: str) -> str:
+    """Of a test image: those that come first in this order are attacked again by who runs a submission once more."""
+    return _lot("rerun", seed, image_id)
+
+
+def _lot(name: str, seed: int, image_id: str) -> str:
+    return hashlib.sha256(f"{name}\t{seed}\t{image_id}".encode()).hexdigest()
 
 
 def fit_seed(seed: int) -> int:

@@ -94,9 +94,11 @@ def certify(
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code(), subject.as_object)
     batch_size = batch_size_for(data.image_size, batch_size)
-    rows, record = cell.run(
-        data, lambda: subject.prepared(data, OF_A_CERTIFICATE, threshold_folds), settings, batch_size, force, monitor
-    )
+
+    def prepare() -> Prepared:
+        return subject.prepared(data, OF_A_CERTIFICATE, threshold_folds, afresh=False)
+
+    rows, record = cell.run(data, prepare, settings, batch_size, force, monitor)
     return Evaluated.of(rows, record, folder)
 
 

@@ -137,8 +137,14 @@ class DetectorUnderTest:
             raise UserError("threshold_folds fits the detector anew: give it by its name, not as an object")
         data.train.folds(self.seed, folds)
 
-    def prepared(self, data: Data, checks: Sequence[str] = OF_A_RUN, threshold_folds: int | None = None) -> Prepared:
-        """Fitted, with its threshold and what was checked of it.
+    def prepared(
+        self,
+        data: Data,
+        checks: Sequence[str] = OF_A_RUN,
+        threshold_folds: int | None = None,
+        afresh: bool = True,
+    ) -> Prepared:
+        """Fitted, with its threshold and what was checked of it. afresh: a fresh twin will be asked for scores.
 
         Raises UserError for an image that cannot be decoded, before a fit that may be long.
         """
@@ -153,7 +159,7 @@ class DetectorUnderTest:
             checks = (*checks, *OF_AN_OBJECT)
         probe = probe_of(fitted, data)
         spec = self.detector if isinstance(self.detector, DetectorSpec) else None
-        twin = FreshTwin(fitted, spec, self.in_process, self.environment)
+        twin = FreshTwin(fitted, spec, self.in_process, self.environment) if afresh else None
         return Prepared(fitted, origin, threshold, checks_of_run(probe, checks), device, probe.differentiable, twin)
 
 

@@ -172,7 +172,7 @@ def _described(kind: registry.Kind, plugin: registry.Plugin, facts: Mapping[str,
 
 def _plain(default: Any) -> Any:
     if isinstance(default, (tuple, list)):
-        return type(default)(map(_plain, default)) if type(default) in (tuple, list) else tuple(map(_plain, default))
+        return tuple(map(_plain, default))
     plain = default is inspect.Parameter.empty or default is None or type(default) in (bool, int, float, str)
     return default if plain else str(default)
 

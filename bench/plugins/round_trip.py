@@ -45,11 +45,11 @@ def loaded_again(name: str, fitted: Detector, fresh: Detector, learned_from: Tra
     ids = [learned_from.ids[i] for i in some]
     x = learned_from.images(some).to(fresh.device)
     try:
-        _scores(fitted, x, ids)
+        first, second = _scores(fitted, x, ids), _scores(fitted, x, ids)
     except (UserError, torch.OutOfMemoryError):
         return fresh
     try:
-        off = moved(fitted, fresh, x, ids)
+        off = _off(first, second, _scores(fresh, x, ids))
     except UserError as error:
         raise Forgotten(f"{FORGOTTEN.format(name=name)}, it cannot score ({error}); {REMEDY}") from error
     except torch.OutOfMemoryError:
@@ -60,15 +60,14 @@ def loaded_again(name: str, fitted: Detector, fresh: Detector, learned_from: Tra
     return fresh
 
 
-def moved(fitted: Detector, loaded: Detector, x: Tensor, ids: Sequence[str]) -> float:
-    """How far a score moves from one to the other, at most; 0 within what the arithmetic, or a detector that does not
-    repeat itself, accounts for."""
-    first, second, again = (_scores(detector, x, ids) for detector in (fitted, fitted, loaded))
+def _off(first: Tensor, second: Tensor, again: Tensor) -> float:
+    """How far the scores `again` (B,), of who was loaded, are from those of who was fitted, at most; 0 within what the
+    arithmetic, or a detector that does not repeat itself, accounts for."""
     allowed = max(TOLERANCE * float(first.max() - first.min()), ROUNDING * float(first.abs().max()))
-    off = (again - first).abs().nan_to_num(torch.inf).amax()
+    off = float((again - first).abs().nan_to_num(torch.inf).amax())
     if float((second - first).abs().max()) > allowed or not first.isfinite().all():
         return 0.0
-    return float(off) if float(off) > allowed else 0.0
+    return off if off > allowed else 0.0
 
 
 def _scores(detector: Detector, x: Tensor, ids: Sequence[str]) -> Tensor:

@@ -57,12 +57,7 @@ def _overview(overview: Overview) -> list[str]:
 def _numbers(titles: Sequence[str], lines: Iterable[Line]) -> str:
     """A table of detectors, with what they cost."""
     rows = [
-        [
-            line.place,
-            _plain(line.detector),
-            *(_number(line.values[title]) for title in titles),
-            *line.costs.values(),
-        ]
+        [line.place, _plain(line.detector), *(_number(line.values[title]) for title in titles), *line.costs.values()]
         for line in lines
     ]
     return _table(["rank", "detector", *titles, *COSTS_SHOWN], rows)
