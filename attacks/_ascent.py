@@ -15,6 +15,7 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 TEMPERATURES = (1.0, 0.1)  # of logsumexp, first and last, in standard deviations of an image's local scores
 RAISING = 0.1  # of that temperature where a randomized score is to rise: its draws smooth the maximum already
 SURE = 3  # standard errors across the threshold, before an image leaves: it is looked at after every step
+LOOK_EVERY = 10  # steps, where it is not a goal but a saving
 SMALLEST_SPREAD = 1e-12
 SHARES = (0.3, 0.005)  # of local scores that enter `top`, first and last
 
@@ -93,6 +94,10 @@ class Climb:
         value = self.sign[self.rows] * self.score.mean(here, self.rng, self.draws)
         self._keep(here, value)
         return value
+
+    def due(self, step: int) -> bool:
+        """Whether to look for images that are done after this step: of a randomized detector that takes draws."""
+        return not (self.score.randomized and self.score.settled) or step % LOOK_EVERY == LOOK_EVERY - 1
 
     def done(self) -> Tensor:
         """(n,) bool: whose goal is reached; of a randomized detector, clearly so under fresh draws."""
@@ -201,7 +206,7 @@ def ascend(
     gathered = torch.zeros_like(here)
     for i in range(steps):
         _, gradient = climb.gradient(here, objective, i / steps)
-        if (gone := climb.done()).any():
+        if climb.due(i) and (gone := climb.done()).any():
             stay = climb.leave(gone)
             here, x0, gradient, gathered = here[stay], x0[stay], gradient[stay], gathered[stay]
             if not len(stay):

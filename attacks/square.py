@@ -103,7 +103,7 @@ class _Search:
             if score.randomized:  # in one query the best and the trial meet the same noise
                 each = self._each(score, self.best, i, draws)
                 self.value, sure = each.mean(0), each.amin(0)
-            if score.goal == "threshold":
+            if score.stops:
                 searched = (~score.done(sure, self.sign)).nonzero().flatten()
                 self._keep(searched)
                 chance, trial = chance[searched], trial[searched]

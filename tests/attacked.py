@@ -25,6 +25,7 @@ SIGN = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
 SMALL: dict[str, dict[str, Any]] = {
     "transfer": {"source": "autoencoder", "steps": 4},
     "standard": {"steps": 4, "queries": 6, "transfer": False},
+    "standard-v3": {"steps": 4, "queries": 6, "transfer": False},
     "worst": {"attacks": "pgd[steps=3],square[queries=5]"},
     "bpda-pgd": {"steps": 4},
     "eot-pgd": {"steps": 4, "draws": 3},

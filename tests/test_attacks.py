@@ -140,7 +140,7 @@ Run = Callable[..., tuple[int, str, str]]
         ("apgd-linf", "restarts=0", "restarts must be at least 1, got 0"),
         ("apgd-linf", "draws=0", "draws must be at least 1, got 0"),
         ("standard-linf", "queries=0", "queries must be at least 1, got 0"),
-        ("standard-linf", "version=standard-v1", "standard.version=standard-v1: input should be 'standard-v3'"),
+        ("standard-linf", "version=standard-v1", "standard.version=standard-v1: input should be 'standard-v4'"),
         ("transfer-linf", "steps=3", "source must name the detector"),
         ("transfer-linf", "source=nobody", "no detector named 'nobody'"),
         ("worst-linf", "attacks=apgd,nothing", "no attack named 'nothing'"),

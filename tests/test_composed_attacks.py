@@ -27,7 +27,7 @@ from bench.plugins.lookup import make_attack
 
 def test_standard_attacks_what_has_no_gradient(data: Data) -> None:
     frame = evaluate(Blocked(), data, "standard-linf", attack_params=SMALL["standard"])
-    assert list(frame.columns[6:]) == ["bpda", "square"]
+    assert list(frame.columns[6:]) == ["bpda", "square", "passes", "stopped"]
 
 
 def test_the_worst_of_a_list_is_no_better_than_any_part(data: Data) -> None:
@@ -92,12 +92,13 @@ def test_the_board_shows_parts_rounding_and_draws(data: Data, tmp_path: Path) ->
     from bench.analysis.table import by_part, table
     from bench.cells.reader import read_results
 
-    evaluate(NoisyLinear(), data, "standard-linf", attack_params=SMALL["standard"], draws=3, results=tmp_path)
+    everywhere = SMALL["standard"] | {"probe": 0}
+    evaluate(NoisyLinear(), data, "standard-linf", attack_params=everywhere, draws=3, results=tmp_path)
     results = read_results(tmp_path).results
     (board,) = boards(results)
-    assert results[0].spec.attack_parameters == {"steps": 4, "queries": 6, "transfer": False}
+    assert results[0].spec.attack_parameters == everywhere
     (shown,), parts = table(board), by_part(board)
-    assert parts is not None and parts.parts == ["apgd", "apgd-top", "apgd-score", "square"]
+    assert parts is not None and parts.parts == ["gradient", "square"]
     metrics, (*each, worst) = results[0].metrics, next(iter(parts.lines.values()))
     assert worst.estimate == metrics["robust_auroc"].estimate()
     assert all(worst.estimate.value <= value.estimate.value for value in each if value.estimate)
@@ -111,8 +112,10 @@ def test_standard_takes_the_hints_of_a_detector(data: Data) -> None:
         def attack_hints(self) -> Hints:
             return Hints(objectives=("mean",), starts=lambda x, sign: 1 - x)
 
-    frame = evaluate(Hinted(), data, "standard-linf", attack_params=SMALL["standard"])
+    frame = evaluate(Hinted(), data, "standard-v3-linf", attack_params=SMALL["standard-v3"])
     assert list(frame.columns[6:]) == ["apgd", "apgd-top", "apgd-mean", "apgd-hinted", "apgd-score", "square"]
+    frame = evaluate(Hinted(), data, "standard-linf", attack_params=SMALL["standard"])
+    assert list(frame.columns[6:]) == ["gradient", "passes", "stopped"]
     assert (frame["distance"] <= 2 / 255 + 1e-6).all()
 
 

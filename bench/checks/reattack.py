@@ -50,6 +50,7 @@ class Watched(Score):
     def __init__(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, ids: Sequence[str]):
         super().__init__(score.detector, score.name, score.threshold, score.goal, score.differentiable)
         self.passes, self.observer, self.threat = score.passes, score.observer, threat
+        self.settled = score.settled
         self.clean = {name: (x[i], float(sign[i])) for i, name in enumerate(ids)}
         self.best: dict[str, tuple[float, Tensor]] = {}
         self.history: dict[str, list[float]] = {name: [] for name in ids}
@@ -88,7 +89,8 @@ class _Again(Worker):
 
     def __init__(self, reattack: Reattack):
         self.in_hand = _InHand(reattack.warm_starts)
-        super().__init__(reattack.spec, reattack.data, reattack.prepared, reattack.attack, self.in_hand)
+        clean = [row.clean for row in reattack.rows]
+        super().__init__(reattack.spec, reattack.data, reattack.prepared, reattack.attack, self.in_hand, clean=clean)
         self.gradient = False  # the column of the known draw would double the cost
         self.raw: dict[str, list[Tensor]] = {}
         self.watched: dict[str, Watched] = {}
@@ -292,7 +294,11 @@ class Reattack:
     @cached_property
     def own(self) -> Worker:
         """Runs the cell's attack on other terms; prepared once."""
-        return Worker(self.spec, self.data, self.prepared, self.attack)
+        return self._worker(self.attack)
+
+    def _worker(self, attack: Attack) -> Worker:
+        clean = [row.clean for row in self.rows]
+        return Worker(self.spec, self.data, self.prepared, attack, clean=clean, survey=False)
 
     def attacked_by(
         self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, again: bool = False
@@ -301,7 +307,7 @@ class Reattack:
 
         again: from other random starts than the cell's own attack.
         """
-        worker = self.own if attack is self.attack else Worker(self.spec, self.data, self.prepared, attack)
+        worker = self.own if attack is self.attack else self._worker(attack)
         worker.spec, worker.score.passes = self.spec.within(threat or self.threat), self.passes
 
         def work(some: Sequence[int]) -> Tensor:

@@ -112,6 +112,12 @@ class Attack(Method, ABC):
     takes_trace: bool = False
     """True: the call has a keyword `trace`: a `Trace` to keep to its last pass, or None."""
 
+    settles: bool = False
+    """True: it leaves an image alone that can flip no pair any more (`Score.settled`, which is set for it then)."""
+
+    surveyed: int = 0
+    """Images of each class that `survey` is to see."""
+
     budget: int | None = None
     """Of an attack that takes a trace: the forward passes of an image of a detector that draws no noise."""
 
@@ -120,6 +126,10 @@ class Attack(Method, ABC):
 
     def prepare(self, context: Context) -> None:
         """Called once before the first batch. What `parts`, `numbers` and `sources` say may be settled here."""
+
+    def survey(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> None:
+        """Called before the first batch with a few test images of each class, with the sources that their rows draw
+        from; `parts` may be settled here. It must come to the same whenever it is asked."""
 
     def stronger(self) -> Mapping[str, Attack]:
         """This attack with more of `steps` or of `draws`, by that word, where that is not twice its own parameter.

@@ -20,3 +20,6 @@ PROTOCOL: Protocol = 2
 
 DRAWS: Mapping[Protocol, int] = MappingProxyType({1: 8, 2: 32})
 """Noise draws whose mean is the reported score of a randomized detector, unless somebody asks for another number."""
+
+STANDARD: Literal["standard-v4"] = "standard-v4"
+"""Version of the standard evaluation, the attack `standard`; cells of an earlier one never stand on a board with it."""

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -31,6 +31,30 @@ class Passes:
     backwards: int = 0
 
 
+class Settled(NamedTuple):
+    """Beyond these an image has lost every pair that it is in: moved further, it changes no ranking and no decision."""
+
+    above: float
+    """A normal image with a higher score: that of no anomalous image is as high, attacked or not."""
+    below: float
+    """An anomalous image with a lower score: that of no normal image is as low."""
+
+    @classmethod
+    def of(cls, clean: Tensor, labels: Tensor, threshold: float | None) -> Settled:
+        """From the clean scores (N,) of all test images; labels: 1 for anomalous."""
+        normal, anomalous = clean[labels == 0].tolist(), clean[labels == 1].tolist()
+        across = [] if threshold is None else [threshold]
+        return cls(max([*anomalous, *across]), min([*normal, *across]))
+
+    def reached(self, value: Tensor, sign: Tensor) -> Tensor:
+        """(B,) bool, given sign * score."""
+        return value > self.bound(sign)
+
+    def bound(self, sign: Tensor) -> Tensor:
+        """(B,): of sign * score."""
+        return torch.where(sign > 0, self.above, -self.below).to(sign)
+
+
 class Watch(Protocol):
     """Waits for what flows back to a call."""
 
@@ -52,6 +76,7 @@ class Score:
 
     threshold: the score above which an image is called anomalous; None where nobody has set one.
     goal: `rank`, or `threshold`: an image is `done` as soon as it is on the wrong side.
+    settled: of the goal `rank`, where an image is `done`; None: nowhere.
     differentiable: what was found of it; None believes the detector.
     """
 
@@ -70,6 +95,7 @@ class Score:
         self.randomized = detector.randomized
         self.fixed = False
         """True: the adversary knows the noise, which is the same in every call (see `with_known_noise`)."""
+        self.settled: Settled | None = None
         self.passes = Passes()
         self.observer: Observer | None = None
 
@@ -133,10 +159,16 @@ class Score:
         with torch.no_grad():
             return torch.stack([self(x, rng) for _ in range(draws)])
 
+    @property
+    def stops(self) -> bool:
+        """Whether an image may be `done`."""
+        return self.goal == "threshold" or self.settled is not None
+
     def done(self, value: Tensor, sign: Tensor) -> Tensor:
-        """(B,) bool: whose goal is reached, given sign * score; none ever is where the goal is `rank`."""
+        """(B,) bool: whose goal is reached, given sign * score; where the goal is `rank`, what is `settled`."""
         if self.goal == "rank":
-            return torch.zeros_like(value, dtype=torch.bool)
+            settled = self.settled
+            return torch.zeros_like(value, dtype=torch.bool) if settled is None else settled.reached(value, sign)
         return value > sign * self.needed_threshold("the goal `threshold`")
 
     def needed_threshold(self, what: str) -> float:

@@ -24,7 +24,7 @@ from ..core.data import Data
 from ..core.detector import Detector, Wrapper, parts_of
 from ..core.progress import Tell
 from ..core.rng import Rng
-from ..core.score import Score
+from ..core.score import Passes, Score
 from ..errors import UserError
 from ..plugins.origin import NOTEBOOK, origin_of, weights_of
 from ..stats import smoothing
@@ -138,6 +138,7 @@ class Certifier:
         """Of one image: whatever is said of all of them together fails with a chance of at most `settings.alpha`."""
         self.threshold = prepared.threshold.value if prepared.threshold.held_out else math.nan
         threshold = None if math.isnan(self.threshold) else self.threshold
+        self.beforehand = Passes()
         self.score = Score(with_draws(prepared.detector, 1), spec.detector, threshold, spec.goal)
         """Of one draw: that of one noisy image."""
         if spec.goal == "threshold":

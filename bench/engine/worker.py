@@ -16,13 +16,14 @@ from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import Detector, Origin
 from ..core.manners import left_as_it_was
-from ..core.rng import Rng
-from ..core.score import Score, where_it_failed
+from ..core.rng import Rng, probe_lot
+from ..core.score import Passes, Score, Settled, where_it_failed
 from ..core.threshold import Threshold
 from ..errors import UserError
 from .warm_starts import WarmStarts
 from .witness import Witness
 
+AT_ONCE = 16  # images that are scored together before the first batch
 PROBE_IMAGES = 4  # of each class, scored before the work
 SMALLER = "smaller ball"
 """Among the candidates of an attack: what a smaller eps of the same sweep has shown."""
@@ -74,6 +75,8 @@ class Work(Protocol):
 
     prepared: Prepared
     score: Score
+    beforehand: Passes
+    """What was spent before the first batch, and belongs to the attack."""
 
     def probe(self) -> None:
         """Refuses, before the work, what would be refused after it."""
@@ -93,7 +96,10 @@ class Worker:
         attack: Attack,
         warm_starts: WarmStarts | None = None,
         tell: Callable[[str], None] = lambda message: None,
+        clean: Sequence[float] | None = None,
+        survey: bool = True,
     ):
+        """clean: scores of all test images, if somebody has them. survey: False leaves out the attack's."""
         self.spec, self.data, self.prepared, self.attack, self.warm_starts = (
             spec,
             data,
@@ -109,10 +115,49 @@ class Worker:
         wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
         self.gradient = prepared.differentiable and wants_gradient
         attack.prepare(Context(data, spec.detector, self.score, spec.seed, tell))
-        self.parts, self.numbers = attack.parts, attack.numbers
+        self._clean: Tensor | None = None
         self.witness = Witness(spec.seed, len(data.test))
+        if attack.settles and spec.goal == "rank":
+            self.score.settled = self._settled(clean, threshold)
+        if survey and attack.surveyed:
+            self._survey()
+        self.beforehand = self.score.passes
+        self.parts, self.numbers = attack.parts, attack.numbers
         # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
         self.budget = attack.budget if attack.takes_trace and not self.score.randomized else None
+
+    def _settled(self, clean: Sequence[float] | None, threshold: float | None) -> Settled | None:
+        """Beyond what an image can flip no pair; None where there is one class."""
+        labels = torch.tensor(self.data.test.labels)
+        if len(set(self.data.test.labels)) < 2:
+            return None
+        if clean is None:
+            pieces = [range(i, min(i + AT_ONCE, len(labels))) for i in range(0, len(labels), AT_ONCE)]
+            self._clean = torch.cat([self._draws_of(piece) for piece in pieces], 1)
+            return Settled.of(self._clean.mean(0).cpu(), labels, threshold)
+        return Settled.of(torch.tensor(clean), labels, threshold)
+
+    def _survey(self) -> None:
+        """The attack looks at a few images that it may move, chosen by lot."""
+        seed, test = self.spec.seed, self.data.test
+        controlled = self.spec.threat.controls(torch.tensor(test.labels)).tolist()
+        some: list[int] = []
+        for label in (0, 1):
+            own = [i for i, (y, may) in enumerate(zip(test.labels, controlled, strict=True)) if y == label and may]
+            some += sorted(own, key=lambda i: probe_lot(seed, f"survey\t{test.ids[i]}"))[: self.attack.surveyed]
+        if some:
+            x = test.images(some).to(self.prepared.device)
+            sign = torch.tensor([1.0 - 2 * test.labels[i] for i in some]).to(x)
+            names, labels = [test.ids[i] for i in some], [test.labels[i] for i in some]
+            with self.witness.watching(self.score, names, labels):
+                self.attack.survey(self.score, x, sign, self.spec.threat, self.rng(some).for_attack())
+
+    def _draws_of(self, indices: Sequence[int], x: Tensor | None = None) -> Tensor:
+        """(draws, B): the scores of these clean images, whose mean is reported."""
+        if self._clean is not None:
+            return self._clean[:, list(indices)]
+        images = self.data.test.images(indices).to(self.prepared.device) if x is None else x
+        return self.score.each(images, self.rng(indices).for_evaluation(), self.draws)
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
@@ -128,7 +173,7 @@ class Worker:
         x = self.data.test.images(indices).to(self.prepared.device)
         labels = torch.tensor([self.data.test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
-        draws = self.score.each(x, self.rng(indices).for_evaluation(), self.draws)
+        draws = self._draws_of(indices, x)
         columns = self._unmoved(indices, x, sign, draws)
         chosen = self.spec.threat.controls(labels).nonzero().flatten()
         if len(chosen):

@@ -161,7 +161,8 @@ class Cell:
         self, data: Data, worker: Work, rows: list[Row], record: Record, batch_size: int, monitor: Monitor
     ) -> None:
         total = len(data.test)
-        before = (record.forwards, record.backwards, record.seconds)
+        first = worker.beforehand
+        before = (record.forwards + first.forwards, record.backwards + first.backwards, record.seconds)
         peak_before = record.peak_memory or 0
         worker.probe()
         worker.score.passes = Passes()
