@@ -20,7 +20,7 @@ from torch import Tensor
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel
 from bench.core.protocol import STANDARD
 
-from ._ascent import EOT_DRAWS, OBJECTIVES, Climb, Objective, ascend, positive
+from ._ascent import EOT_DRAWS, Climb, Objective, ascend, positive
 from ._portfolio import COLD, LOGSUMEXP, MEAN, SCORE, SETTLED, SPENT, TOP, Arm, Portfolio, Schedule, coarse
 from .apgd import NOISY_MOMENTUM
 from .bpda_pgd import BPDAPGD
@@ -34,11 +34,17 @@ SOURCES = {"autoencoder": "", "patchcore": "backbone=cifar_resnet18;layers=3;cor
 STEPS = 150  # for which the schedules are written
 RAISE = Schedule((12, 2, 3), 12, (4, 10, 2.0), ((SCORE, 25, 1.0),), finalists=2)
 LOWER = Schedule((0, 0, 0), 12, (1, 20, 1.0), ((COLD, 45, 0.5), (COLD, 20, 0.125)))
-KNOWN = Schedule((0, 0, 0), 12, (1, 20, 1.0), ((COLD, 30, 0.25),))
-"""Of a class of images: to be raised, to be lowered, and either where the adversary knows the noise."""
+"""Of images to be raised, and to be lowered."""
 SHIFTS, LOOKS = 12, 4  # coarse shifts that are looked at, under so many draws of a randomized detector
-NOISY: tuple[tuple[Objective, int, float], ...] = (("logsumexp", 150, 2.0), ("score", 60, 1.0))
-"""Of a randomized detector: what is followed, for how many steps of two opposite draws, and the first step's length."""
+NOISY: tuple[tuple[Objective, int, float], ...] = (
+    ("logsumexp", 75, 2.0),
+    ("logsumexp", 75, 0.5),
+    ("top", 75, 2.0),
+    ("score", 60, 1.0),
+)
+"""Of a randomized detector: what is followed, for how many steps of two opposite draws, and the first step's length.
+They begin at the best of the coarse shifts; at the best image under one draw that is held, which the schedules above
+find; at a random point; and at the best image so far."""
 SOURCE_STEPS = 100  # of the attack on a source of transfer
 BLIND_START = frozenset({"square"})
 """Begins at the best image so far."""
@@ -54,8 +60,9 @@ class Standard(Attack):
     `gradient`: of a detector that draws no noise a dozen coarse shifts are looked at; then arms begin at the best of
     them and at random points, along smooth maxima of the local scores, and for normal images at the places that the
     shifts raise most. The best go on. Normal images end along the score, anomalous ones along a maximum that becomes
-    sharp. Of a detector that draws noise: one long ascent along means of opposite draws, and one along the score; and
-    once more with the draw known to the adversary (the column `known_noise`, by the harness).
+    sharp. Of a detector that draws noise: the same under one draw that is held, then ascents along means of opposite
+    draws, from there and from elsewhere; and once more with the draw known to the adversary (the column `known_noise`,
+    by the harness).
     `bpda`: where a detector declares a block to go around.
     `square`, `transfer ...`: queries alone, and images made for undefended detectors. They are tried on the probe, a
     few images of each class; on all images if they are ahead there at more than one, or if there is no gradient.
@@ -64,7 +71,7 @@ class Standard(Attack):
     spent on it, forward and backward, and `stopped` why it ended: 1 settled, 2 its steps brought nothing more, 3 all
     passes were used.
 
-    steps: gradient evaluations of an image, about (of a randomized detector 1.5 times as many, of two draws each).
+    steps: gradient evaluations of an image, about (of a randomized detector twice as many more, of two draws each).
     queries: of square, where all images meet it.
     draws: noise draws over which a score is averaged where images are chosen; one where there is no noise.
     transfer: False leaves out the attacks by transfer, which fit their sources first.
@@ -192,7 +199,7 @@ class Standard(Attack):
                 continue
             part = Portfolio(score, x[rows], sign[rows], threat, rng.rows(rows.tolist()))
             first = part.look_around(SHIFTS, None if starts is None else starts[rows])
-            part.spend((KNOWN if score.fixed else schedule).scaled(self.steps / STEPS), self._arms(part, first))
+            part.spend(schedule.scaled(self.steps / STEPS), self._arms(part, first))
             best, passes, stopped = (
                 whole.index_copy(0, rows, of_class)
                 for whole, of_class in ((best, part.best), (passes, part.cost), (stopped, part.stopped))
@@ -202,9 +209,9 @@ class Standard(Attack):
     def _arms(self, part: Portfolio, first: Tensor) -> list[Arm]:
         """From the best of the shifts, from random points, and what the detector's own hints ask for."""
         hints, score = part.score.hints, part.score
-        kinds = (LOGSUMEXP, LOGSUMEXP) if score.fixed else (LOGSUMEXP, LOGSUMEXP, LOGSUMEXP, TOP, TOP)
+        kinds = (LOGSUMEXP, LOGSUMEXP, LOGSUMEXP, TOP, TOP)
         begin = [first, *(part.threat.random_start(part.x, part.rng.child("start", j)) for j in range(4))]
-        arms = [part.arm(kind, image) for kind, image in zip(kinds, begin, strict=False)]
+        arms = [part.arm(kind, image) for kind, image in zip(kinds, begin, strict=True)]
         arms += [part.arm(MEAN, first) for objective in hints.objectives if objective == "mean"]
         if hints.starts is not None:
             arms.append(part.arm(LOGSUMEXP, part.threat.project(hints.starts(part.x, part.sign).to(part.x), part.x)))
@@ -219,11 +226,15 @@ class Standard(Attack):
         looked = {str(j): image for j, image in enumerate(coarse(x, threat, rng, SHIFTS))}
         looked |= {} if starts is None else {"starts": starts}
         here = self._best(looked, score, x, sign, rng.child("look"), LOOKS)
-        hinted = [name for name in score.hints.objectives if name in OBJECTIVES and name not in ("logsumexp", "score")]
+        known = score.with_known_noise()
+        one_draw, _, _ = self._exact(known, x, sign, threat, rng.child("one draw"), starts)
+        hinted = [name for name in score.hints.objectives if name == "mean"]
         ascents = [NOISY[0], *((name, *NOISY[0][1:]) for name in hinted), *NOISY[1:]]
         for j, (objective, steps, first) in enumerate(ascents):
             climb.begin(rng.child("ascent", j))
-            start = here if j == 0 or objective != "score" else climb.chosen(rng.child("so far", j))
+            start = {0: here, 1: one_draw}.get(j, threat.random_start(x, rng.child("start", j)))
+            if j + 1 == len(ascents):
+                start = climb.chosen(rng.child("so far"))
             climb.end(
                 ascend(
                     climb,
