@@ -208,7 +208,7 @@ class Standard(Attack):
 
     def _arms(self, part: Portfolio, first: Tensor) -> list[Arm]:
         """From the best of the shifts, from random points, and what the detector's own hints ask for."""
-        hints, score = part.score.hints, part.score
+        hints = part.score.hints
         kinds = (LOGSUMEXP, LOGSUMEXP, LOGSUMEXP, TOP, TOP)
         begin = [first, *(part.threat.random_start(part.x, part.rng.child("start", j)) for j in range(4))]
         arms = [part.arm(kind, image) for kind, image in zip(kinds, begin, strict=True)]

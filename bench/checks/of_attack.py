@@ -207,7 +207,10 @@ def attack_has_arrived(reattack: Reattack) -> tuple[bool, str]:
     if reattack.at_threshold:
         return True, "not checked: the attack stops at the threshold"
     shares = []
-    for history, clean in zip(reattack.again.history, reattack.sign * reattack.clean[0], strict=True):
+    climbed = zip(reattack.again.history, reattack.sign * reattack.clean[0], reattack.settled.tolist(), strict=True)
+    for history, clean, settled in climbed:
+        if settled:
+            continue
         last = max(round(LAST * len(history)), 1)
         if len(history) >= 1 / LAST and (gain := history[-1] - float(clean)) > reattack.floor:
             shares.append((history[-1] - max(history[-1 - last], float(clean))) / gain)
@@ -265,8 +268,11 @@ def noise_is_no_attack(reattack: Reattack) -> tuple[bool, str]:
     """The best of a few random perturbations of the same size gains much less."""
     positions = reattack.whole
     images = reattack.attacked_by(registry.load("attacks", "noise").target(tries=NOISE_TRIES), positions)
-    mean, error = reattack.ahead(images, of=reattack.clean).overall
-    gain = reattack.gained.overall[0]
+    if bool(reattack.settled.all()):
+        return True, "every image of the probe has lost every pair: the attack needs to go no further"
+    moved = reattack.ahead(images, of=reattack.clean)
+    mean, error = Ahead(moved.mean[~reattack.settled], moved.error[~reattack.settled]).overall
+    gain = float(reattack.gained.mean[~reattack.settled].mean())
     ahead = reattack.counts(reattack.ahead(images))
     said = f"the best of {NOISE_TRIES} random perturbations gains {mean:.3g}, the attack {gain:.3g}"
     near = mean - ERRORS * error > max(COMPARABLE * gain, reattack.floor)

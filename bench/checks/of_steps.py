@@ -65,7 +65,8 @@ def _gained(reattack: Reattack, some: Sequence[int]) -> Tensor:
     scores = worker.score.mean(images, worker.rng(some).for_evaluation(), worker.draws).double().cpu()
     reached = torch.tensor([reattack.rows[i].worst for i in some], dtype=torch.float64)
     gained = sign.double().cpu() * (scores - reached)
-    return torch.where(gained > max(AHEAD * reattack.unit, reattack.floor), gained, 0)
+    settled = worker.score.done(sign.double().cpu() * reached, sign.double().cpu())
+    return torch.where((gained > max(AHEAD * reattack.unit, reattack.floor)) & ~settled, gained, 0)
 
 
 class _Estimate:

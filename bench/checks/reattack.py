@@ -274,14 +274,22 @@ class Reattack:
         return self.each(self.again.images, self.whole)
 
     @cached_property
+    def settled(self) -> Tensor:
+        """(P,) bool: images of the probe that the cell's attack needs to move no further."""
+        return self.worker.score.done(self.sign * self.base.mean(0), self.sign)
+
+    @cached_property
     def clean(self) -> Tensor:
         """(draws, P): the probe before it."""
         return self.each(self.x, self.whole)
 
     def ahead(self, images: Tensor, positions: Sequence[int] | None = None, of: Tensor | None = None) -> Ahead:
-        """Of these images against the cell's own attack, or against `of` (draws, P)."""
+        """Of these images against the cell's own attack, or against `of` (draws, P). Nothing is ahead of an image that
+        the attack has left because it is settled."""
         where = list(self.whole if positions is None else positions)
         difference = self.sign[where] * (self.each(images, where) - (self.base if of is None else of)[:, where])
+        if of is None:
+            difference = difference.where(~self.settled[where], 0)
         draws = len(difference)
         error = difference.std(0) / draws**0.5 if draws > 1 else torch.zeros_like(difference[0])
         return Ahead(difference.mean(0), error)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import UserError, unknown
+from ..system.waiting import wait_asleep
 from .common import Request, complain
 
 COMMANDS = (
@@ -67,6 +68,7 @@ def bench(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 a check failed, 2 something the person can mend (one line on stderr), 130 stopped."""
     _print_whatever_is_named()
+    wait_asleep()
     os.environ["MPLBACKEND"] = "agg"  # a notebook hands down that of its kernel, which may not be installed here
     try:
         request = parse(sys.argv[1:] if arguments is None else arguments)
