@@ -228,8 +228,8 @@ class Standard(Attack):
         here = self._best(looked, score, x, sign, rng.child("look"), LOOKS)
         known = score.with_known_noise()
         one_draw, _, _ = self._exact(known, x, sign, threat, rng.child("one draw"), starts)
-        hinted = [name for name in score.hints.objectives if name == "mean"]
-        ascents = [NOISY[0], *((name, *NOISY[0][1:]) for name in hinted), *NOISY[1:]]
+        mean: tuple[Objective, int, float] = ("mean", *NOISY[0][1:])
+        ascents = [*NOISY[:-1], *[mean] * ("mean" in score.hints.objectives), NOISY[-1]]
         for j, (objective, steps, first) in enumerate(ascents):
             climb.begin(rng.child("ascent", j))
             start = {0: here, 1: one_draw}.get(j, threat.random_start(x, rng.child("start", j)))

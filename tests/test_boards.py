@@ -111,6 +111,17 @@ def test_the_standard_evaluation_is_known_on_however_many_images(results: Path) 
     assert any("not the standard evaluation" in text for text in overview.footnotes.values())
 
 
+def test_an_earlier_version_of_the_standard_evaluation_has_a_board_of_its_own(results: Path) -> None:
+    found = read_results(results, Filters(["eps=2/255,attack=square"])).results
+    for r in found:
+        respec(r, attack="standard")
+    earlier = found[: len(found) // 2]
+    for r in earlier:
+        r.record.attack.parameters["version"] = "standard-v3"
+    titles = {board.title: {r.attack for r in board.cells} for board in boards(found)}
+    assert sorted(map(tuple, titles.values())) == [("standard",), ("standard-v3",)]
+
+
 def test_small_categories_belong_to_a_limited_table(results: Path) -> None:
     found = read_results(results, Filters(["eps=2/255,attack=apgd"])).results
     for r in found:

@@ -171,3 +171,32 @@ def test_out_of_memory_halves_the_batch_and_is_said_once(
     )
     assert found["worst"].tolist() == pytest.approx(expected["worst"].tolist(), rel=1e-6)
     assert len([line for line in said if "out of memory" in line]) == 1
+
+
+def settled_and_not(data: Data, settles: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
+    standard = registry.load("attacks", "standard").target
+    monkeypatch.setattr(standard, "settles", settles)
+    return evaluate(Peaks(), data, "standard-linf", attack_params={"transfer": False}, eps="8/255")
+
+
+def test_settled_images_cost_less_and_change_no_metric(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has lost every pair may be left alone: AUROC of both sides and of each one is the same."""
+    left = settled_and_not(data, True, monkeypatch)
+    moved = settled_and_not(data, False, monkeypatch)
+    assert (left["stopped"] == 1).any() and not (moved["stopped"] == 1).any()
+    assert left["passes"].mean() < moved["passes"].mean()
+    for side in ("robust_auroc", "normal_only_auroc", "anomalous_only_auroc", "robust_accuracy"):
+        assert left.metrics[side] == moved.metrics[side]
+
+
+def test_the_black_box_meets_all_images_where_it_is_ahead_on_the_probe(data: Data) -> None:
+    class Masked(Linear):
+        """Its gradient is that of another score."""
+
+        def score(self, x: torch.Tensor, rng: Rng | None = None) -> torch.Tensor:
+            true, false = super().score(x), x.flatten(1)[:, ::7].sum(1) * 1e-3
+            return true.detach() + false - false.detach()
+
+    given = {"transfer": False, "queries": 400}
+    assert "square" in evaluate(Masked(), data, "standard-linf", attack_params=given).columns
+    assert "square" not in evaluate(Linear(), data, "standard-linf", attack_params=given).columns

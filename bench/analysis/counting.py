@@ -74,4 +74,4 @@ def _preference(r: Result) -> tuple[bool, float]:
 
 def is_standard(r: Result) -> bool:
     """Whether the cell is of the standard evaluation as it is defined, on however many images."""
-    return r.spec.attack == STANDARD and not r.spec.attack_parameters
+    return r.spec.attack == STANDARD and not r.spec.attack_parameters and not r.evaluation

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.detector import RANDOM_WEIGHTS
+from ..core.protocol import STANDARD
 from ..stats.measured import Metrics
 from .measures import Scored
 from .metrics import METRICS, measured
@@ -84,7 +85,13 @@ class Result:
         further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
         further |= {"threshold_folds": spec.threshold_folds}
         settings = {**spec.attack_parameters, **{k: v for k, v in further.items() if v is not None}}
-        return with_settings(spec.attack, settings)
+        return with_settings(self.evaluation or spec.attack, settings)
+
+    @property
+    def evaluation(self) -> str:
+        """Of the attack `standard`, its version, if that is an earlier one, whose cells are compared with no other."""
+        version = self.record.attack.parameters.get("version", STANDARD)
+        return str(version) if self.spec.attack == "standard" and version != STANDARD else ""
 
     @property
     def certificate(self) -> bool:

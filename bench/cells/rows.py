@@ -24,7 +24,8 @@ class Row(NamedTuple):
     randomized detector `clean_se` and `worst_se` (standard errors of `clean` and `worst`, which are means over draws),
     `worst_draw` (of the draws, the worst, on images made for their mean) and `known_noise` (the adversary knows the
     draw); the radius of a minimum-norm attack; `after_1`, `after_2`, `after_5`, ...: the worst score that the attack
-    has met in so many passes.
+    has met in so many passes; of `standard`, `passes` (forward and backward, spent on this image) and `stopped` (why no
+    more were: 1 it has lost every pair, 2 its steps brought nothing, 3 all were used).
     """
 
     id: str
