@@ -203,7 +203,7 @@ main([])
         ("bench run --dataset te", {"textures"}),
         ("bench run --goal t", {"threshold"}),
         ("bench run --save", {"--save-images"}),
-        ("bench describe sta", {"standard"}),
+        ("bench describe sta", {"standard", "standard-v3"}),
         ("bench list d", {"detectors", "datasets"}),
     ],
 )

@@ -117,7 +117,7 @@ def test_the_standard_evaluation_does_not_believe_it_either() -> None:
     settings = {"steps": 2, "queries": 2, "transfer": False}
     data = bench.load_data("textures", category="brick", image_size=64).limited(8)
     rows = bench.evaluate(f"{FILE}:SaysNo", data, "standard-linf", attack_params=settings, device="cpu")
-    assert "apgd" in rows.attrs["run"]["attack"]["parts"]
+    assert "gradient" in rows.attrs["run"]["attack"]["parts"]
 
 
 @pytest.mark.slow

@@ -147,6 +147,8 @@ class Score:
             x.register_hook(self._count_backward)
         evidence = None if evidence is None else evidence.flatten(1)
         if watch is not None:
+            # what the caller makes of each is told apart from what flows from the one to the other in the detector
+            scores, evidence = scores.view_as(scores), None if evidence is None else evidence.view_as(evidence)
             watch.after(x, scores, evidence)
         return scores, evidence
 
