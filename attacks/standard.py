@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench import Attack, Attacked, Context, Rng, Score, ThreatModel
+from bench.core.attack import Tried
 from bench.core.protocol import STANDARD
 
 from ._ascent import EOT_DRAWS, Climb, Objective, ascend, positive
@@ -124,21 +125,24 @@ class Standard(Attack):
         sighted = ["gradient"] * score.differentiable + ["bpda"] * bool(score.hints.bpda)
         object.__setattr__(self, "parts", (*sighted, *(self._blind if everywhere else ())))
 
-    def survey(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> None:
+    def survey(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tried | None:
         """Whether a black box is ahead of the gradient on these images."""
-        if self._found.get("everywhere") or "ahead" in self._found:
-            return
+        if "tried" in self._found:
+            found: Tried = self._found["tried"]
+            return found
+        if self._found.get("everywhere"):
+            return None
         sighted = self._sighted(score, x, sign, threat, rng, None)
         self._found["made"] = rng.purpose, {name: _row(sighted, i) for i, name in enumerate(rng.ids)}
         best = self._best(sighted.images, score, x, sign, rng)
         square = Square(queries=self._queries_of_probe(score), draws=self.draws)
         blind = self._blind | {"square": square}
-        found = one_after_another(blind, score, x, sign, threat, rng, best, BLIND_START)
-        images = {"best": best, **found.images}
+        images = {"best": best, **one_after_another(blind, score, x, sign, threat, rng, best, BLIND_START).images}
         ahead = _ahead(score, best, self._best(images, score, best, sign, rng), x, sign, rng.child("probe"))
-        self._found["ahead"] = (ahead, len(x))
+        self._found["tried"] = tried = Tried(tuple(blind), ahead, FEW, len(x))
         if ahead > FEW:
             self._try_blind(True, score)
+        return tried
 
     def _queries_of_probe(self, score: Score) -> int:
         """A quarter of the queries; of a randomized detector, where each takes 2 x `draws` passes, a tenth."""

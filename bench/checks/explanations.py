@@ -203,13 +203,15 @@ CELL = {
         "More steps, or a step size that shrinks.",
     ),
     "steps": Explained(
-        "twice the steps (or what the attack offers as `steps` in `stronger()`) lower the metric by more than its "
-        "interval, at least 0.01; or add more than 25 % to the gain while AUROC is above 0.01.",
+        "as many steps again, from where the attack ended and from other random starts, lower the metric by more than "
+        "its interval, at least 0.01; or add more than 25 % to the gain while AUROC is above 0.01. Of an attack that "
+        "begins at no given image twice the steps, or what it offers as `steps` in `stronger()`.",
         "The number measures the patience of the attack, not the detector.",
         "More steps, until this check passes.",
     ),
     "restarts": Explained(
-        "as many restarts again do what `steps` forbids.",
+        "as many restarts again do what `steps` forbids. Of an attack with a number of steps see there: what is made "
+        "again begins at other random starts.",
         "The result depends on where the attack starts: the score has many local maxima.",
         "More restarts, or other starts.",
     ),
@@ -232,7 +234,7 @@ CELL = {
     ),
     "black box": Explained(
         "`square`, which sees scores only, is ahead by more than 5 % of the median gain on more than one image (and "
-        "more than 2 % of them).",
+        "more than 2 % of them). Of `standard` the check says what its own survey has found before the first row.",
         "Gradient masking: the gradient hides what the score shows.",
         "Report the black box; attack another objective, or through the masking block (`bpda`).",
     ),

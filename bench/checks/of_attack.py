@@ -46,6 +46,7 @@ NOISE_TRIES = 16
 UNMOVED = 0.05  # share of images
 BROKEN = 0.05  # AUROC on the probe that an adversary without bounds should reach
 WIDER = (8, 32)  # times eps, before the whole pixel range
+SHORT = 0.25  # of the attack's steps, in a first round through these balls
 AGAIN = 0.1  # of the gain, in the mean: two runs of one attack, whose last digits depend on the batch
 QUERIES = (100, 500)  # of the black box, at least and at most
 BLIND = ("square", "transfer", "noise", "smaller")  # how parts without the detector's own gradient begin
@@ -222,15 +223,23 @@ def attack_has_arrived(reattack: Reattack) -> tuple[bool, str]:
 
 
 def more_steps(reattack: Reattack) -> tuple[bool, str]:
-    """Twice the steps, or what the attack offers as `steps` in `stronger()`."""
-    stronger = reattack.more("steps")
+    """As many steps again, from where the attack ended and from other random starts; where an attack cannot begin at an
+    image, twice the steps, or what it offers as `steps` in `stronger()`."""
+    stronger, few = reattack.more("steps"), reattack.few
     if stronger is None:
         return True, "not checked: the attack has no number of steps or queries"
-    return _adds_little(reattack, reattack.attacked_by(stronger, reattack.few), "twice the steps")
+    if reattack.attack.takes_starts and "steps" not in reattack.attack.stronger():
+        ended = reattack.again.images[few]
+        other = reattack.attacked_by(reattack.attack, few, again=True, starts=ended)
+        return _adds_little(reattack, other, "as many steps again", best_of_both=True)
+    other = reattack.attacked_by(stronger, few, again=True)
+    return _adds_little(reattack, other, "twice the steps", best_of_both=True)
 
 
 def more_restarts(reattack: Reattack) -> tuple[bool, str]:
     """As many restarts again, from other random starts; of both, the better."""
+    if reattack.more("steps") is not None:
+        return True, "the steps that were made again began at other random starts: see `steps`"
     other = reattack.attacked_by(reattack.attack, reattack.few, again=True)
     if torch.equal(other, reattack.again.images[reattack.few]):
         return True, "another run ends at the same images: nothing in it is random"
@@ -295,7 +304,7 @@ def one_step_is_weaker(reattack: Reattack) -> tuple[bool, str]:
 
 def black_box_is_weaker(reattack: Reattack) -> tuple[bool, str]:
     """What sees scores only must not outdo what follows the gradient: if it does, the gradient is masked."""
-    if found := _columns(reattack, "square"):
+    if found := _columns(reattack, "square") or _surveyed(reattack):
         return found
     if not reattack.attack.needs_gradient:
         return True, "the attack is a black box itself"
@@ -316,7 +325,17 @@ def black_box_is_weaker(reattack: Reattack) -> tuple[bool, str]:
 
 def transfer_is_weaker(reattack: Reattack) -> tuple[bool, str]:
     """Images made for another detector must not outdo those made for this one."""
-    return _columns(reattack, "transfer") or (True, "not checked: the attack has no part that transfers")
+    if found := _columns(reattack, "transfer") or _surveyed(reattack):
+        return found
+    return True, "not checked: the attack has no part that transfers"
+
+
+def _surveyed(reattack: Reattack) -> tuple[bool, str] | None:
+    """What the attack's own survey has found; None where it has tried nothing."""
+    if (tried := reattack.worker.tried) is None:
+        return None
+    said = f"{', '.join(tried.parts)} are ahead of what follows the gradient at {tried.ahead} of {tried.images} images"
+    return tried.ahead <= tried.allowed, f"tried before the first row, {said}"
 
 
 def _columns(reattack: Reattack, blind: str) -> tuple[bool, str] | None:
@@ -352,10 +371,11 @@ def large_eps_breaks_it(reattack: Reattack) -> tuple[bool, str]:
     radii = sorted({min(k * threat.radius, whole) for k in WIDER} | {whole})
     label = [reattack.rows[reattack.probe[p]].label for p in few]
     best = (reattack.sign * reattack.base.mean(0))[few]
-    for radius in radii:
+    # a ball so wide is mostly crossed in a few steps; all of them are made where that was not enough
+    for radius, share in ((r, s) for r, s in (*((r, SHORT) for r in radii), (whole, 1)) if r > threat.radius or s == 1):
         if radius > threat.radius:  # else eps is the whole range, and `base` is what the attack does with it
             wider = ThreatModel(threat.norm, Fraction(radius), threat.targets)
-            images = reattack.attacked_by(reattack.scaled_to(wider), few, wider)
+            images = reattack.attacked_by(reattack.scaled_to(wider, share), few, wider)
             best = torch.maximum(best, reattack.sign[few] * reattack.each(images, few).mean(0))
         scores = (reattack.sign[few] * best).tolist()
         reached = _left(reattack, scores, label)

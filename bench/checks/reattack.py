@@ -32,7 +32,7 @@ from ..system.memory import free_memory
 from .of_detector import generator_states
 
 PROBE = 4  # images of each class at most; half of them meet what costs as much as the attack itself
-IMAGES_PER_PROBE = 24  # of a cell, for each image of each class, so that the checks of a small cell stay small
+IMAGES_PER_PROBE = 32  # of a cell, for each image of each class, so that the checks of a small cell stay small
 MARGIN = 0.05  # of the attack's median gain: by how much another attack must be ahead at an image to count
 POINT = 0.01  # of AUROC: the least that counts, and what is left when nothing is left
 FEWEST_DRAWS = 8  # of a randomized detector
@@ -309,11 +309,16 @@ class Reattack:
         return Worker(self.spec, self.data, self.prepared, attack, clean=clean, survey=False)
 
     def attacked_by(
-        self, attack: Attack, positions: Sequence[int], threat: ThreatModel | None = None, again: bool = False
+        self,
+        attack: Attack,
+        positions: Sequence[int],
+        threat: ThreatModel | None = None,
+        again: bool = False,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Images of the probe after another attack; of its parts, the best by draws of their own.
 
-        again: from other random starts than the cell's own attack.
+        again: from other random starts than the cell's own attack. starts: from these as well, one for each position.
         """
         worker = self.own if attack is self.attack else self._worker(attack)
         worker.spec, worker.score.passes = self.spec.within(threat or self.threat), self.passes
@@ -321,7 +326,8 @@ class Reattack:
         def work(some: Sequence[int]) -> Tensor:
             rng, where = self.rng(some), list(some)
             source = rng.for_another_attack() if again else rng.for_attack()
-            found = worker.attacked(worker.score, self.x[where], self.sign[where], source, None).images
+            begin = None if starts is None else starts[[list(positions).index(p) for p in where]]
+            found = worker.attacked(worker.score, self.x[where], self.sign[where], source, begin).images
             images = torch.stack(list(found.values()))
             means = [worker.score.mean(image, rng.for_choice(), worker.draws) for image in images]
             best = torch.stack([self.sign[where] * mean for mean in means]).argmax(0)
@@ -337,11 +343,15 @@ class Reattack:
         doubled = {name: 2 * given[name] for name in MORE[kind] if isinstance(given.get(name), int)}
         return self.altered(**doubled) if any(doubled.values()) else None
 
-    def scaled_to(self, threat: ThreatModel) -> Attack:
-        """The attack with a step size, if it was given one, in proportion to eps."""
-        size = self.attack.parameters_record.get("step_size")
-        longer = self.altered(step_size=size * threat.radius / self.threat.radius) if size else None
-        return longer or self.attack
+    def scaled_to(self, threat: ThreatModel, share: float = 1) -> Attack:
+        """The attack with a step size, if it was given one, in proportion to eps; and with this share of its steps."""
+        given = self.attack.parameters_record
+        fields: dict[str, Any] = {}
+        if size := given.get("step_size"):
+            fields["step_size"] = size * threat.radius / self.threat.radius
+        if share != 1:
+            fields |= {n: max(round(share * given[n]), 1) for n in MORE["steps"] if isinstance(given.get(n), int)}
+        return (self.altered(**fields) if fields else None) or self.attack
 
     def altered(self, **fields: float) -> Attack | None:
         """The attack with other values in these fields; None if it is no dataclass."""

@@ -53,6 +53,17 @@ class Trace:
         return tuple(f"after_{passes}" for passes in self.passes)
 
 
+class Tried(NamedTuple):
+    """What a survey has found of parts that see no gradient, on a few images, beside those that follow one."""
+
+    parts: tuple[str, ...]
+    ahead: int
+    """Images at which the best of them is clearly further."""
+    allowed: int
+    """At so many it may be, before all images meet these parts."""
+    images: int
+
+
 class Context(NamedTuple):
     """What `Attack.prepare` may use."""
 
@@ -127,9 +138,11 @@ class Attack(Method, ABC):
     def prepare(self, context: Context) -> None:
         """Called once before the first batch. What `parts`, `numbers` and `sources` say may be settled here."""
 
-    def survey(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> None:
+    def survey(self, score: Score, x: Tensor, sign: Tensor, threat: ThreatModel, rng: Rng) -> Tried | None:
         """Called before the first batch with a few test images of each class, with the sources that their rows draw
-        from; `parts` may be settled here. It must come to the same whenever it is asked."""
+        from; `parts` may be settled here. It must come to the same whenever it is asked. What it returns is what the
+        checks `black box` and `transfer` say, unless these parts have columns; None: nothing was tried."""
+        return None
 
     def stronger(self) -> Mapping[str, Attack]:
         """This attack with more of `steps` or of `draws`, by that word, where that is not twice its own parameter.

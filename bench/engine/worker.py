@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
-from ..core.attack import Attack, Attacked, Context, Trace
+from ..core.attack import Attack, Attacked, Context, Trace, Tried
 from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import Detector, Origin
@@ -119,8 +119,7 @@ class Worker:
         self.witness = Witness(spec.seed, len(data.test))
         if attack.settles and spec.goal == "rank":
             self.score.settled = self._settled(clean, threshold)
-        if survey and attack.surveyed:
-            self._survey()
+        self.tried = self._survey() if survey and attack.surveyed else None
         self.beforehand = self.score.passes
         self.parts, self.numbers = attack.parts, attack.numbers
         # of a randomized detector an attack meets lucky draws, whose maximum is not what it has reached
@@ -137,7 +136,7 @@ class Worker:
             return Settled.of(self._clean.mean(0).cpu(), labels, threshold)
         return Settled.of(torch.tensor(clean), labels, threshold)
 
-    def _survey(self) -> None:
+    def _survey(self) -> Tried | None:
         """The attack looks at a few images that it may move, chosen by lot."""
         seed, test = self.spec.seed, self.data.test
         controlled = self.spec.threat.controls(torch.tensor(test.labels)).tolist()
@@ -145,12 +144,13 @@ class Worker:
         for label in (0, 1):
             own = [i for i, (y, may) in enumerate(zip(test.labels, controlled, strict=True)) if y == label and may]
             some += sorted(own, key=lambda i: probe_lot(seed, f"survey\t{test.ids[i]}"))[: self.attack.surveyed]
-        if some:
-            x = test.images(some).to(self.prepared.device)
-            sign = torch.tensor([1.0 - 2 * test.labels[i] for i in some]).to(x)
-            names, labels = [test.ids[i] for i in some], [test.labels[i] for i in some]
-            with self.witness.watching(self.score, names, labels):
-                self.attack.survey(self.score, x, sign, self.spec.threat, self.rng(some).for_attack())
+        if not some:
+            return None
+        x = test.images(some).to(self.prepared.device)
+        sign = torch.tensor([1.0 - 2 * test.labels[i] for i in some]).to(x)
+        names, labels = [test.ids[i] for i in some], [test.labels[i] for i in some]
+        with self.witness.watching(self.score, names, labels):
+            return self.attack.survey(self.score, x, sign, self.spec.threat, self.rng(some).for_attack())
 
     def _draws_of(self, indices: Sequence[int], x: Tensor | None = None) -> Tensor:
         """(draws, B): the scores of these clean images, whose mean is reported."""
