@@ -47,6 +47,7 @@ DEFAULTS = RunRequest(
     force=False,
     cell_timeout=None,
     in_process=False,
+    workers=None,
 )
 
 

@@ -35,6 +35,8 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from ..core.data import Data
     from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
@@ -71,6 +73,8 @@ class GridRequest(Request):
     cell_timeout: float | None
     """In seconds."""
     in_process: bool
+    workers: int | None
+    """None is for `Workers` to choose."""
 
     budget: ClassVar = "--eps"
     """The option that sets the size of the balls."""
@@ -78,7 +82,11 @@ class GridRequest(Request):
     """Goes in front of the detectors that `all` stands for."""
 
     def carry_out(self) -> int:
-        """Everything that can be wrong is looked at before any work; then the cells, one by one."""
+        """Everything that can be wrong is looked at before any work; then the cells."""
+        if self.in_process and (self.workers or 1) > 1:
+            raise UserError(
+                f"--workers {self.workers} are processes, and --in-process wants none: leave one of them out"
+            )
         if not self.in_process:
             server.start()  # it imports torch while this process does
         from .progress import Bars
@@ -88,13 +96,8 @@ class GridRequest(Request):
         with Bars() as bars:
             detectors = list(detectors_of(self, self.typed(), bars))
             categories = categories_of(self, planned)
-            ends = [
-                end
-                for category in categories
-                for chosen in detectors
-                if not chosen.failure
-                for end in run_cells(self, chosen, category, planned, bars)
-            ]
+            able = [chosen for chosen in detectors if not chosen.failure]
+            ends = run_all(self, [(chosen, category) for category in categories for chosen in able], planned, bars)
         return said_at_the_end([*(c.failure for c in detectors if c.failure), *ends], self.results)
 
     def typed(self) -> list[str]:
@@ -149,6 +152,9 @@ images_and_place = together(
     DEVICE,
     RESULTS,
     click.option("--force", is_flag=True, help="redo finished cells"),
+    option("--workers", callback=whole(1), metavar="N",
+           help="detectors and categories that run side by side, each in its process  [default: one a core; on a GPU "
+           "one]"),
     option("--cell-timeout", callback=_seconds, metavar="SECONDS",
            help="a cell that takes longer, its fit included, is stopped and fails  [default: none]"),
     click.option("--in-process", is_flag=True,
@@ -268,16 +274,49 @@ def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *ar
         return ask(function, *arguments, patience=request.cell_timeout)
 
 
-def run_cells(
-    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], bars: Bars
+def run_all(
+    request: GridRequest, jobs: Sequence[tuple[Chosen, str]], planned: Sequence[Any], bars: Bars
+) -> list[Path | Failure]:
+    """The cells of every detector on every category, several of these side by side; what fails is said, and the others
+    go on."""
+    from ..harness.workers import Workers, side_by_side
+    from ..system.provenance import choose_device
+
+    with bars.all_of(len(jobs)) as advance:
+        if request.in_process:
+            ends: list[Path | Failure] = []
+            for chosen, category in jobs:
+                ends += _in_this_process(request, chosen, category, planned, bars)
+                advance()
+            return ends
+        workers = Workers.for_jobs(len(jobs), request.workers, choose_device(request.device).type != "cpu")
+        if workers.at_once > 1:
+            bars.tell(f"{workers.at_once} detectors or categories side by side, threads of each: {workers.threads}")
+        run = partial(_in_processes, request, planned, bars, workers.threads)
+        return side_by_side([partial(run, *job) for job in jobs], workers.at_once, advance)
+
+
+def _in_processes(
+    request: GridRequest,
+    planned: Sequence[Any],
+    bars: Bars,
+    threads: int,
+    chosen: Chosen,
+    category: str,
+    stop: Connection,
 ) -> Iterator[Path | Failure]:
-    """All of one detector on one category; what fails is said, and the others go on."""
+    """All of one detector on one category."""
     from ..harness import process
 
-    if not request.in_process:
-        job = partial(_job, request, chosen, category, planned)
-        yield from process.run_cells(job, chosen.name, bars, request.cell_timeout)
-        return
+    job = partial(_job, request, chosen, category, planned)
+    return process.run_cells(job, chosen.name, bars, request.cell_timeout, threads, stop)
+
+
+def _in_this_process(
+    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], bars: Bars
+) -> Iterator[Path | Failure]:
+    from ..harness import process
+
     for label, run in _cells(request, chosen, category, planned, bars.fit(chosen.name), bars.tell):
         try:
             with bars.cell(label) as monitor:

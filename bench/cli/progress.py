@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,6 +41,18 @@ class Bars:
 
     def tell(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def all_of(self, jobs: int) -> Iterator[Callable[[], None]]:
+        """Shows how many detectors and categories are done, where there are several; call it after each."""
+        if jobs < 2:
+            yield lambda: None
+            return
+        task = self.bars.add_task("detectors and categories", total=jobs)
+        try:
+            yield lambda: self.bars.advance(task)
+        finally:
+            self.bars.remove_task(task)
 
     def fit(self, name: str) -> Progress:
         """Shows the fit of one detector."""

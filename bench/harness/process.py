@@ -60,17 +60,25 @@ class Died(Broken):
     """The process ended before it had said all, or was stopped because it took too long."""
 
 
-def run_cells(job: Job, name: str, screen: Screen, patience: float | None = None) -> Iterator[Path | Failure]:
+def run_cells(
+    job: Job,
+    name: str,
+    screen: Screen,
+    patience: float | None = None,
+    threads: int | None = None,
+    stop: connection.Connection | None = None,
+) -> Iterator[Path | Failure]:
     """The folder of every cell of a job, or why there is none; one after another, in as few processes as possible.
 
     A process that dies costs the cell that it worked on: a fresh one does the rest. What dies before its first cell
     has no cells, or loses all that are left. name: of the job, where its cells are not known. patience: seconds that a
-    cell may take, the fit included.
+    cell may take, the fit included. threads: of torch in these processes, by default as many as in this one. stop:
+    KeyboardInterrupt as soon as it has something to be read.
     """
     labels: tuple[str, ...] | None = None
     done = 0
     while labels is None or done < len(labels):
-        with Child(partial(_from, job, done), patience) as child:
+        with Child(partial(_from, job, done), patience, threads=threads, stop=stop) as child:
             try:
                 labels = child.planned(screen)
             except UserError as error:
@@ -151,11 +159,13 @@ class Child:
         work: Callable[[Reports], None],
         patience: float | None = None,
         environment: dict[str, str] | None = None,
+        threads: int | None = None,
+        stop: connection.Connection | None = None,
     ):
-        self._patience = patience
+        self._patience, self._stop = patience, stop
         context = server.context()
         self._ours, theirs = context.Pipe()
-        surroundings = (environment or dict(os.environ), list(sys.path), torch.get_num_threads())
+        surroundings = (environment or dict(os.environ), list(sys.path), threads or torch.get_num_threads())
         self._process = context.Process(target=_main, args=(theirs, surroundings, work))
         with server.without_main():
             self._process.start()
@@ -215,7 +225,10 @@ class Child:
         """As they come; the last thing that comes is Died."""
         while True:
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
-            ready = connection.wait([self._ours, self._process.sentinel], left)
+            listened = [self._ours, self._process.sentinel, *([self._stop] if self._stop else [])]
+            ready = connection.wait(listened, left)
+            if self._stop in ready:
+                raise KeyboardInterrupt
             if not ready or self._overdue:
                 raise Died(f"took longer than {self._patience:g} s (--cell-timeout)")
             if self._ours not in ready:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sys
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOAD = ["torch", "bench.harness.process", "bench.harness.evaluate", "bench.harness.certify"]
+_ALONE = threading.Lock()  # two threads would keep each other's stand-in
 
 
 def start() -> None:
@@ -35,9 +37,10 @@ def context() -> Any:
 def without_main() -> Iterator[None]:
     """Within, a process that is started does not import the script that somebody runs, which may be a notebook, the
     standard input, or one that would begin anew."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
+    with _ALONE:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
