@@ -3,9 +3,9 @@
     python benchmarks/threads.py [--detectors autoencoder,advrad,patchcore] [--rounds 3]
 
 Seconds of a training step (patchcore has none) and of a forward and backward pass, each in a process of its own, the
-settings in turn; printed are medians as a markdown table. *Spinning* is what OpenMP does by itself; `bench` lets threads
-sleep (OMP_WAIT_POLICY=PASSIVE) unless you set it. *Busy* is a process that computes beside it with as many threads as
-there are cores.
+settings in turn; printed are medians as a markdown table. *Spinning* is what OpenMP does by itself; `bench` lets
+threads sleep (OMP_WAIT_POLICY=PASSIVE) unless you set it. *Busy* is a process that computes beside it with as many
+threads as there are cores.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 from bench import Detector, UserError
 
 SAVE_EVERY_SECONDS = 20.0
+WORK_OF_A_THREAD = 1.5e11
+"""Weights x pixels of a batch. Of less, a second thread gains a quarter at best on a quiet machine, and beside another
+busy process a step takes 5 to 11 times as long (benchmarks/threads.py)."""
 
 
 def train(
@@ -83,16 +86,32 @@ def repeat(
     seed = torch.initial_seed()  # the harness seeds before `fit`
     start = _resume(detector, parts, seed)
     saved = time.monotonic()
-    for step in range(start, steps):
-        with seeded(seed + step + 1):
-            losses = update(_batch(normal, batch_size).to(device, non_blocking=True))
-        for loss in losses:
-            if not math.isfinite(loss):
-                raise UserError(f"training diverged at step {step + 1} of {steps}: the loss is {loss}; try a lower lr")
-        detector.progress.update(step + 1, steps, losses[0])
-        if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-            _save(detector, parts, seed, step + 1)
-            saved = time.monotonic()
+    with as_many_threads_as_pay(detector, batch_size * normal.dataset[0].shape[-1] ** 2):
+        for step in range(start, steps):
+            with seeded(seed + step + 1):
+                losses = update(_batch(normal, batch_size).to(device, non_blocking=True))
+            for loss in losses:
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"training diverged at step {step + 1} of {steps}: the loss is {loss}; try a lower lr"
+                    )
+            detector.progress.update(step + 1, steps, losses[0])
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                _save(detector, parts, seed, step + 1)
+                saved = time.monotonic()
+
+
+@contextlib.contextmanager
+def as_many_threads_as_pay(network: nn.Module, pixels: int) -> Iterator[None]:
+    """Inside, torch uses no more threads than there is work for. So small networks come out the same however many cores
+    a machine has: another number of threads adds in another order."""
+    before = torch.get_num_threads()
+    work = sum(weights.numel() for weights in network.parameters()) * pixels
+    torch.set_num_threads(max(min(before, int(work / WORK_OF_A_THREAD)), 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from bench import Rng
 
 from ._diffusion import DIFFUSION_STEPS, DiffusionReconstruction, PresetName, add_noise, predicted_clean
-from ._training import seeded
+from ._training import as_many_threads_as_pay, seeded
 
 SCALES = (1, 2, 4, 8)  # the error is averaged over the image at 1, 1/2, 1/4 and 1/8 of its size
 
@@ -58,7 +58,8 @@ class AdvRAD(DiffusionReconstruction):
     def fit(self, normal: DataLoader[Tensor]) -> None:
         self._train_diffusion(normal)
         total, count = torch.zeros((), device=self.alpha_bar.device), 0
-        with torch.no_grad(), seeded(torch.initial_seed()):
+        pixels = self.batch_size * normal.dataset[0].shape[-1] ** 2
+        with torch.no_grad(), seeded(torch.initial_seed()), as_many_threads_as_pay(self, pixels):
             for images in normal:
                 batch = images.to(self.alpha_bar.device)
                 total = total + self._error_map(batch, torch.randn_like(batch)).sum(0, keepdim=True)

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from bench import UserError, evaluate, fit_or_load
+from bench import UserError, evaluate, fit_or_load, load_data
 from bench.core.detector import Detector
 from bench.core.progress import Monitor
 from bench.plugins import kept_fits, registry
@@ -73,6 +73,24 @@ def test_fits_of_two_threads_draw_what_each_draws_alone(monkeypatch: pytest.Monk
         thread.join()
     drawn = [found[number].get_buffer("drawn") for number in range(3)]
     assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "advrad", "ocr-gan"])
+def test_a_small_network_is_trained_to_the_same_weights_on_any_number_of_cores(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = load_data("textures", category="brick", image_size=64)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(threads)))
+            torch.set_num_threads(threads)
+            found.append(fit_or_load(name, data, params={"steps": 2}).state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    one, two = found
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_every_part_is_fitted_once_and_shared() -> None:

@@ -15,6 +15,7 @@ import bench
 from bench.core.threshold import threshold_at
 from bench.stats.measured import Measured, Metrics, Share, mean
 from bench.stats.metrics import accuracy, auroc_of, average_precision_of, fpr95_of, median, points
+from bench.stats.noise import Noise, auroc_noise
 
 OF_SCORES: tuple[Callable[..., Share], ...] = (auroc_of, average_precision_of, fpr95_of)
 Pairs = list[tuple[int, bool]]
@@ -184,3 +185,17 @@ def test_auroc_is_public() -> None:
 def test_what_has_no_auroc_is_refused(labels: list[int], scores: list[float], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         bench.auroc(labels, scores)
+
+
+def test_the_noise_of_an_auroc_is_what_other_draws_make_of_it() -> None:
+    """Against the spread over many draws of everything anew, and the same for certain where nothing is noisy."""
+    rng = np.random.default_rng(0)
+    anomalous = np.arange(120) >= 60
+    means, errors = rng.normal(anomalous * 1.0, 1), rng.uniform(0.2, 0.8, 120)
+    drawn = [means + errors * rng.standard_normal(120) for _ in range(2000)]
+    spread = np.std([roc_auc_score(anomalous, scores) for scores in drawn])
+    found = [auroc_noise(scores, errors, anomalous).value for scores in drawn[:20]]
+    assert np.mean(found) == pytest.approx(spread, rel=0.15)
+    assert auroc_noise(means, 0 * errors, anomalous).value < 1e-12
+    assert np.isnan(auroc_noise(means, errors, np.zeros(120, bool)).value)
+    assert mean([Noise(0.03), Noise(0.04)]).value == pytest.approx(0.025)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..core.threat import Targets
 from ..stats.measured import Floats, Measured
 from ..stats.metrics import accuracy, auroc_of, average_precision_of, conservative, fpr95_of, median
+from ..stats.noise import auroc_noise
 from .rows import Table
 
 Kind = Literal["attack", "certificate"]
@@ -136,8 +137,14 @@ def _whole(cell: Scored, scores: Floats) -> bool:
     return not np.isnan(scores).any()
 
 
+def _noise(cell: Scored, column: str) -> Measured:
+    """Of a column of standard errors: what they make of the AUROC of the scores."""
+    return auroc_noise(cell.needed(column.removesuffix("_se")), cell.needed(column), cell.anomalous)
+
+
 AUROC = Measure(partial(_ranked, auroc_of), ranks=True, has=_whole)
 AP = Measure(partial(_ranked, average_precision_of), ranks=True)
+AUROC_NOISE = Measure(_noise, ranks=True, better=-1, has=_whole)
 FPR95 = Measure(partial(_ranked, fpr95_of), ranks=True, better=-1)
 ACCURACY = Measure(_accuracy)
 NORMAL_RIGHT, ANOMALOUS_RIGHT = (Measure(partial(_right, label)) for label in (0, 1))

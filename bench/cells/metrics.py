@@ -15,6 +15,7 @@ from .measures import (
     ANOMALOUS_RIGHT,
     AP,
     AUROC,
+    AUROC_NOISE,
     BOUND_ANOMALOUS,
     BOUND_NORMAL,
     FPR95,
@@ -161,6 +162,14 @@ _TABLE = (
     Metric(
         "known_noise_auroc", "known noise", AUROC, "known_noise",
         "of a randomized detector: against an adversary who knows the draw", kind="attack",
+    ),
+    Metric(
+        "clean_auroc_noise", "noise, clean", AUROC_NOISE, "clean_se",
+        "of a randomized detector: standard error of the clean AUROC by the noise draws alone, on these images; its "
+        "interval has it in it", boards="of attacks",
+    ),
+    Metric(
+        "robust_auroc_noise", "noise, robust", AUROC_NOISE, "worst_se", "the same of the robust AUROC", kind="attack",
     ),
     Metric(
         f"{PART}_auroc", PART, AUROC, PART, "AUROC that this part of the attack reaches alone", kind="attack",

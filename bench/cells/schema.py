@@ -43,7 +43,7 @@ class FitRecord(Part):
     images: Count | None = None
     """Normal images that it learned from."""
     threads: Count | None = None
-    """Of torch, during the fit: another number of them adds in another order, and trains other weights."""
+    """Of torch, that the fit could use; small networks use one. Another number adds in another order: other weights."""
     parts: dict[str, FitRecord] = Field(default_factory=dict)
 
     @property

@@ -46,6 +46,10 @@ class Measured:
         """By category; of one category itself."""
         return (self,)
 
+    def averaged(self, others: Sequence[Measured]) -> Measured:
+        """Over categories; `others` are all of them."""
+        return Mean(tuple(others))
+
     def estimate(self) -> Estimate:
         return Estimate(self.value, *self.ends(intervals.normal_quantile()))
 
@@ -115,7 +119,7 @@ class Mean(Measured):
 
 def mean(parts: Sequence[Measured]) -> Measured:
     """Over categories; of one, itself."""
-    return parts[0] if len(parts) == 1 else Mean(tuple(parts))
+    return parts[0] if len(parts) == 1 else parts[0].averaged(parts)
 
 
 def spread_of_mean(spreads: Sequence[Spread]) -> Spread:
