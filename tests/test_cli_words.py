@@ -19,7 +19,7 @@ from bench.cli.certify import CertifyRequest
 from bench.cli.compare import CompareRequest
 from bench.cli.entry import bench
 from bench.cli.report import ReportRequest
-from bench.cli.run import RunRequest
+from bench.cli.attacks import RunRequest
 from bench.cli.verify import VerifyRequest
 from bench.core.score import GOALS
 from bench.core.threat import TARGETS

@@ -17,7 +17,7 @@ from bench.analysis.overview import overviews
 from bench.cells.filters import Filters
 from bench.cells.reader import read_results
 from bench.cells.result import Result
-from bench.cli.run import RunRequest
+from bench.cli.attacks import RunRequest
 from bench.report.commands import command_of
 from bench.report.figures.distributions import Distributions
 from bench.report.figures.heat import Heat

@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -33,15 +32,14 @@ from .common import (
     together,
     whole,
 )
+from .jobs import Chosen, Job, Place, run_all
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from ..core.data import Data
     from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
     from ..harness.process import Failure
-    from ..harness.protocol import Cell, Reports
+    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
     from .progress import Bars
 
@@ -94,15 +92,19 @@ class GridRequest(Request):
         planned = self.planned()
         refuse_what_cannot_be_used(self)
         with Bars() as bars:
-            detectors = list(detectors_of(self, self.typed(), bars))
-            categories = categories_of(self, planned)
-            able = [chosen for chosen in detectors if not chosen.failure]
-            ends = run_all(self, [(chosen, category) for category in categories for chosen in able], planned, bars)
-        return said_at_the_end([*(c.failure for c in detectors if c.failure), *ends], self.results)
+            jobs, failures = jobs_of(self, planned, bars)
+            ends = run_all(jobs, bars, Place(self.device, self.workers, self.in_process, self.cell_timeout))
+        return said_at_the_end([*failures, *ends], self.results)
 
     def typed(self) -> list[str]:
         """The detectors; `all` stays as it is."""
         return list(self.detectors)
+
+    def bed(self, category: str) -> Data:
+        """The images of a category."""
+        from ..plugins.lookup import load_data
+
+        return load_data(self.dataset, category=category, root=self.data_root, image_size=self.image_size)
 
     @abstractmethod
     def planned(self) -> Sequence[Any]:
@@ -174,17 +176,6 @@ def refuse_what_cannot_be_used(request: GridRequest) -> None:
         raise UserError(f"--results {request.results}: {there} is a file; a folder is expected")
 
 
-class Chosen(NamedTuple):
-    """A detector of a run."""
-
-    name: str
-    """As typed."""
-    given: Mapping[str, str]
-    """Its parameters."""
-    failure: Failure | None = None
-    """It has no cells, and why."""
-
-
 class _Known(NamedTuple):
     """What must be known of a detector before its cells."""
 
@@ -193,6 +184,15 @@ class _Known(NamedTuple):
     owners: tuple[str, ...] = ()
     """Names of its parts."""
     failure: str = ""
+
+
+def jobs_of(request: GridRequest, planned: Sequence[Any], bars: Bars) -> tuple[list[Job], list[Failure]]:
+    """Every detector on every category, the detectors of a category one after another; and detectors without cells."""
+    detectors = list(detectors_of(request, request.typed(), bars))
+    categories = categories_of(request, planned)
+    able = [chosen for chosen in detectors if not chosen.failure]
+    jobs = [Job(request, chosen, category, tuple(planned)) for category in categories for chosen in able]
+    return jobs, [chosen.failure for chosen in detectors if chosen.failure]
 
 
 def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iterator[Chosen]:
@@ -274,76 +274,6 @@ def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *ar
         return ask(function, *arguments, patience=request.cell_timeout)
 
 
-def run_all(
-    request: GridRequest, jobs: Sequence[tuple[Chosen, str]], planned: Sequence[Any], bars: Bars
-) -> list[Path | Failure]:
-    """The cells of every detector on every category, several of these side by side; what fails is said, and the others
-    go on."""
-    from ..harness.workers import Workers, side_by_side
-    from ..system.provenance import choose_device
-
-    with bars.all_of(len(jobs)) as advance:
-        if request.in_process:
-            ends: list[Path | Failure] = []
-            for chosen, category in jobs:
-                ends += _in_this_process(request, chosen, category, planned, bars)
-                advance()
-            return ends
-        workers = Workers.for_jobs(len(jobs), request.workers, choose_device(request.device).type != "cpu")
-        if workers.at_once > 1:
-            bars.tell(f"{workers.at_once} detectors or categories side by side, threads of each: {workers.threads}")
-        run = partial(_in_processes, request, planned, bars, workers.threads)
-        return side_by_side([partial(run, *job) for job in jobs], workers.at_once, advance)
-
-
-def _in_processes(
-    request: GridRequest,
-    planned: Sequence[Any],
-    bars: Bars,
-    threads: int,
-    chosen: Chosen,
-    category: str,
-    stop: Connection,
-) -> Iterator[Path | Failure]:
-    """All of one detector on one category."""
-    from ..harness import process
-
-    job = partial(_job, request, chosen, category, planned)
-    return process.run_cells(job, chosen.name, bars, request.cell_timeout, threads, stop)
-
-
-def _in_this_process(
-    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], bars: Bars
-) -> Iterator[Path | Failure]:
-    from ..harness import process
-
-    for label, run in _cells(request, chosen, category, planned, bars.fit(chosen.name), bars.tell):
-        try:
-            with bars.cell(label) as monitor:
-                yield run(monitor)
-        except UserError as error:
-            yield process.Failure(label, str(error))
-
-
-def _job(
-    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], reports: Reports, first: int
-) -> None:
-    """In the process of a detector on a category."""
-    from ..system.memory import keep_freed_memory
-
-    keep_freed_memory()
-    cells = _cells(request, chosen, category, planned, reports.fit(chosen.name), reports.tell)
-    reports.run(list(cells), first)
-
-
-def _cells(
-    request: GridRequest, chosen: Chosen, category: str, planned: Sequence[Any], progress: Progress, tell: Tell
-) -> Iterator[Cell]:
-    bed = _bed(request, category)
-    for spec in request.specs(chosen.name, chosen.given, progress, tell):
-        yield from request.cells(bed, spec, planned)
-
-
 def _every(typed: Sequence[str], device: str, bars: Bars, outer: str) -> list[str]:
     """What `all` stands for on this device, and what was named beside it."""
     from ..plugins import registry
@@ -379,19 +309,13 @@ def beds_of(request: GridRequest, threats: Iterable[ThreatModel] = ()) -> list[D
 
     every = categories(request.dataset, request.data_root)
     wanted = every if request.categories == (ALL,) else request.categories
-    beds = [_bed(request, name) for name in wanted]
+    beds = [request.bed(name) for name in wanted]
     threats = list(threats)
     for bed in beds:
         bed.limited(request.limit)
         for threat in threats:
             threat.refuse_longer(bed.image_size, request.budget)
     return beds
-
-
-def _bed(request: GridRequest, category: str) -> Data:
-    from ..plugins.lookup import load_data
-
-    return load_data(request.dataset, category=category, root=request.data_root, image_size=request.image_size)
 
 
 def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:

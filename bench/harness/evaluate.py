@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..cells.spec import images_folder
 from ..core.attack import Attack
@@ -80,6 +80,63 @@ def evaluate(
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
+    asked = planned(
+        detector,
+        data,
+        attack,
+        threat,
+        eps=eps,
+        params=params,
+        attack_params=attack_params,
+        results=results,
+        seed=seed,
+        limit=limit,
+        draws=draws,
+        goal=goal,
+        threshold_folds=threshold_folds,
+        smaller=smaller,
+        keep_images=keep_images,
+        save_images=save_images,
+        device=device,
+        in_process=in_process,
+    )
+    batch_size = batch_size_for(data.image_size, batch_size)
+    rows, record = asked.cell.run(asked.data, asked.prepare, asked.attack, batch_size, force, monitor)
+    return Evaluated.of(rows, record, asked.cell.folder)
+
+
+class Asked(NamedTuple):
+    """A cell that nobody has begun yet, and what it needs."""
+
+    cell: Cell
+    data: Data
+    """The test images that are attacked."""
+    prepare: Callable[[], Prepared]
+    attack: Attack
+
+
+def planned(
+    detector: str | Detector | DetectorSpec,
+    data: Data,
+    attack: str,
+    threat: ThreatModel | Eps | None = None,
+    *,
+    eps: Eps | None = None,
+    params: Mapping[str, Any] | None = None,
+    attack_params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    draws: int | None = None,
+    goal: str = "rank",
+    threshold_folds: int | None = None,
+    smaller: Sequence[ThreatModel | Eps] = (),
+    keep_images: bool = False,
+    save_images: int | None = None,
+    device: str = "auto",
+    in_process: bool = False,
+) -> Asked:
+    """What `evaluate` would do, with the same arguments; UserError where it cannot be done."""
     refuse_less_than_one(save_images)
     if save_images is not None and results is None:
         raise UserError("save_images keeps images beside the rows of a cell: give a folder as results")
@@ -91,7 +148,6 @@ def evaluate(
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
     threat.refuse_longer(data.image_size)
-    batch_size = batch_size_for(data.image_size, batch_size)
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
     if params and not isinstance(detector, str):
@@ -125,8 +181,7 @@ def evaluate(
         own = images_of(threat, "to be saved", str(folder.resolve()))
     warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
     cell = Cell(spec, folder, subject.code, attack_code, subject.as_object, warm_starts, save_images)
-    rows, record = cell.run(data, prepare, maker, batch_size, force, monitor)
-    return Evaluated.of(rows, record, folder)
+    return Asked(cell, data, prepare, maker)
 
 
 def _threat_model(given: ThreatModel | Eps | None, norm: str, option: str = "threat") -> ThreatModel:
