@@ -15,11 +15,11 @@ from command_line import Run, one_line
 from conftest import asked_for
 
 from bench.cli import COMMANDS
+from bench.cli.attacks import RunRequest
 from bench.cli.certify import CertifyRequest
 from bench.cli.compare import CompareRequest
 from bench.cli.entry import bench
 from bench.cli.report import ReportRequest
-from bench.cli.attacks import RunRequest
 from bench.cli.verify import VerifyRequest
 from bench.core.score import GOALS
 from bench.core.threat import TARGETS
@@ -48,6 +48,7 @@ DEFAULTS = RunRequest(
     cell_timeout=None,
     in_process=False,
     workers=None,
+    dry_run=False,
 )
 
 

@@ -14,8 +14,8 @@ from made_up import unpacked
 from stored_cells import Run, packed, three_cells
 
 from bench.cells.reader import Results, read_results
-from bench.cli.certify import CertifyRequest
 from bench.cli.attacks import RunRequest
+from bench.cli.certify import CertifyRequest
 from bench.engine.certifier import Certificate
 from bench.harness.certify import candidate
 from bench.report.commands import balls_of, checking, command_of

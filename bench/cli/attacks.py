@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .common import share_out
 from .grid import GridRequest, elsewhere
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..core.data import Data
     from ..core.progress import Monitor, Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.cell import Asked
     from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
 
@@ -47,6 +48,13 @@ class RunRequest(GridRequest):
         for attack in planned:
             label = f"{spec.label} on {bed.category}: {attack.label}"
             yield label, partial(_run, self, bed, spec, attack, planned)
+
+    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Planned]) -> Iterator[tuple[str, Asked]]:
+        from ..harness.evaluate import planned as planned_cell
+
+        for attack in planned:
+            label = f"{spec.label} on {bed.category}: {attack.label}"
+            yield label, planned_cell(spec, bed, attack.name, attack.threat, **_settings(self, attack))
 
 
 class Planned(NamedTuple):
@@ -99,6 +107,19 @@ def _attack_params(request: RunRequest) -> dict[str, dict[str, str]]:
     }
 
 
+def _settings(request: RunRequest, attack: Planned) -> dict[str, Any]:
+    """What says which cell it is."""
+    return {
+        "attack_params": attack.params,
+        "results": request.results,
+        "seed": request.seed,
+        "limit": request.limit,
+        "threshold_folds": request.threshold_folds,
+        "draws": request.draws,
+        "goal": request.goal,
+    }
+
+
 def _run(
     request: RunRequest,
     bed: Data,
@@ -117,13 +138,7 @@ def _run(
         bed,
         attack.name,
         threat,
-        attack_params=attack.params,
-        results=request.results,
-        seed=request.seed,
-        limit=request.limit,
-        threshold_folds=request.threshold_folds,
-        draws=request.draws,
-        goal=request.goal,
+        **_settings(request, attack),
         smaller=[ball for ball in sweep if ball.eps < threat.eps],
         keep_images=any(ball.eps > threat.eps for ball in sweep),
         save_images=request.save_images,

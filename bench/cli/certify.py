@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..core.data import Data
     from ..core.progress import Monitor, Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.cell import Asked
     from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
 
@@ -73,6 +74,31 @@ class CertifyRequest(GridRequest):
             label = f"{spec.label} on {bed.category}: certificate, sigma {sigma:g}, {threat}"
             yield label, partial(_certify, self, bed, spec, threat)
 
+    def planned_cells(
+        self, bed: Data, spec: DetectorSpec, planned: Sequence[ThreatModel]
+    ) -> Iterator[tuple[str, Asked]]:
+        from ..core.threat import eps_text
+        from ..engine.certifier import OUTER
+        from ..harness.certify import planned as planned_cell
+
+        for threat in planned:
+            label = f"{spec.label} on {bed.category}: certificate, sigma {spec.values[OUTER]['sigma']:g}, {threat}"
+            yield label, planned_cell(spec, bed, eps_text(threat.eps), **_settings(self))
+
+
+def _settings(request: CertifyRequest) -> dict[str, Any]:
+    """What says which cell it is."""
+    return {
+        "samples": request.samples,
+        "alpha": request.alpha,
+        "goal": request.goal,
+        "targets": request.targets,
+        "results": request.results,
+        "seed": request.seed,
+        "limit": request.limit,
+        "threshold_folds": request.threshold_folds,
+    }
+
 
 def _certify(request: CertifyRequest, bed: Data, spec: DetectorSpec, threat: ThreatModel, monitor: Monitor) -> Path:
     """One detector and category in one radius: the cell's folder."""
@@ -83,14 +109,7 @@ def _certify(request: CertifyRequest, bed: Data, spec: DetectorSpec, threat: Thr
         spec,
         bed,
         eps_text(threat.eps),
-        samples=request.samples,
-        alpha=request.alpha,
-        goal=request.goal,
-        targets=request.targets,
-        results=request.results,
-        seed=request.seed,
-        limit=request.limit,
-        threshold_folds=request.threshold_folds,
+        **_settings(request),
         batch_size=request.batch_size,
         force=request.force,
         monitor=monitor,

@@ -32,12 +32,14 @@ from .common import (
     together,
     whole,
 )
+from .dry_run import show
 from .jobs import Chosen, Job, Place, run_all
 
 if TYPE_CHECKING:
     from ..core.data import Data
     from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
+    from ..harness.cell import Asked
     from ..harness.process import Failure
     from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
@@ -73,6 +75,7 @@ class GridRequest(Request):
     in_process: bool
     workers: int | None
     """None is for `Workers` to choose."""
+    dry_run: bool
 
     budget: ClassVar = "--eps"
     """The option that sets the size of the balls."""
@@ -93,8 +96,15 @@ class GridRequest(Request):
         refuse_what_cannot_be_used(self)
         with Bars() as bars:
             jobs, failures = jobs_of(self, planned, bars)
-            ends = run_all(jobs, bars, Place(self.device, self.workers, self.in_process, self.cell_timeout))
+            if self.dry_run:
+                bars.stop()
+                return show(jobs, failures, self.results, self.place.at_once(len(jobs)))
+            ends = run_all(jobs, bars, self.place)
         return said_at_the_end([*failures, *ends], self.results)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.device, self.workers, self.in_process, self.cell_timeout)
 
     def typed(self) -> list[str]:
         """The detectors; `all` stays as it is."""
@@ -121,6 +131,10 @@ class GridRequest(Request):
     @abstractmethod
     def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Cell]:
         """Of one detector on one category."""
+
+    @abstractmethod
+    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[tuple[str, Asked]]:
+        """The same cells by their labels, of which nothing is begun."""
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
@@ -157,6 +171,8 @@ images_and_place = together(
     option("--workers", callback=whole(1), metavar="N",
            help="detectors and categories that run side by side, each in its process  [default: one a core; on a GPU "
            "one]"),
+    click.option("--dry-run", is_flag=True,
+                 help="only list the cells, how far they are, and what is left by the records of earlier runs"),
     option("--cell-timeout", callback=_seconds, metavar="SECONDS",
            help="a cell that takes longer, its fit included, is stopped and fails  [default: none]"),
     click.option("--in-process", is_flag=True,

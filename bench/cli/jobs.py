@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from ..core.data import Data
     from ..core.progress import Progress, Tell
+    from ..harness.cell import Asked
     from ..harness.process import Failure
     from ..harness.protocol import Cell, Reports
+    from ..harness.workers import Workers
     from ..plugins.fitting import DetectorSpec
     from .progress import Bars
 
@@ -31,7 +33,7 @@ class Chosen(NamedTuple):
     """It has no cells, and why."""
 
 
-class Asked(Protocol):
+class Request(Protocol):
     """What somebody has asked for, as far as a job needs it. It can be pickled."""
 
     def bed(self, category: str) -> Data: ...
@@ -40,19 +42,29 @@ class Asked(Protocol):
 
     def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Cell]: ...
 
+    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[tuple[str, Asked]]: ...
+
 
 class Job(NamedTuple):
     """All that is asked of one detector on one category."""
 
-    asked: Asked
+    request: Request
     chosen: Chosen
     category: str
     planned: Sequence[Any]
 
     def cells(self, progress: Progress, tell: Tell) -> Iterator[Cell]:
-        bed = self.asked.bed(self.category)
-        for spec in self.asked.specs(self.chosen.name, self.chosen.given, progress, tell):
-            yield from self.asked.cells(bed, spec, self.planned)
+        bed = self.request.bed(self.category)
+        for spec in self.request.specs(self.chosen.name, self.chosen.given, progress, tell):
+            yield from self.request.cells(bed, spec, self.planned)
+
+    def planned_cells(self) -> Iterator[tuple[str, Asked]]:
+        """The same, of which nothing is begun: a dry run looks at them."""
+        from ..core.progress import Progress, to_log
+
+        bed = self.request.bed(self.category)
+        for spec in self.request.specs(self.chosen.name, self.chosen.given, Progress(), to_log):
+            yield from self.request.planned_cells(bed, spec, self.planned)
 
     def work(self, reports: Reports, first: int) -> None:
         """In the process of the job."""
@@ -72,11 +84,22 @@ class Place(NamedTuple):
     cell_timeout: float | None = None
     """In seconds."""
 
+    def workers_for(self, jobs: int) -> Workers:
+        from ..harness.workers import Workers
+        from ..system.provenance import choose_device
+
+        if self.in_process:
+            return Workers(1, 1)
+        return Workers.for_jobs(jobs, self.workers, choose_device(self.device).type != "cpu")
+
+    def at_once(self, jobs: int) -> int:
+        """So many jobs run side by side."""
+        return self.workers_for(jobs).at_once
+
 
 def run_all(jobs: Sequence[Job], bars: Bars, place: Place) -> list[Path | Failure]:
     """The cells of all jobs, several of these side by side; what fails is said, and the others go on."""
-    from ..harness.workers import Workers, side_by_side
-    from ..system.provenance import choose_device
+    from ..harness.workers import side_by_side
 
     with bars.all_of(len(jobs)) as advance:
         if place.in_process:
@@ -85,7 +108,7 @@ def run_all(jobs: Sequence[Job], bars: Bars, place: Place) -> list[Path | Failur
                 ends += _in_this_process(job, bars)
                 advance()
             return ends
-        workers = Workers.for_jobs(len(jobs), place.workers, choose_device(place.device).type != "cpu")
+        workers = place.workers_for(len(jobs))
         if workers.at_once > 1:
             bars.tell(f"{workers.at_once} detectors or categories side by side, threads of each: {workers.threads}")
         run = partial(_in_processes, bars, place, workers.threads)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .attacks import RunRequest
-from .common import assignments, known, names, option, whole
+from .common import Request, assignments, known, names, option, whole
 from .grid import images_and_place
 
 
@@ -23,7 +24,6 @@ examples:
 @option(
     "--detector",
     "detectors",
-    required=True,
     callback=names,
     metavar="D[,D2..]",
     shell_complete=known("detectors"),
@@ -76,6 +76,20 @@ examples:
     help="of each attacked class, keep the N images whose score moved most and the N hardest ones, clean and "
     "attacked, below the cell's folder  [default: none]",
 )
-def command(**options: Any) -> RunRequest:
+@option(
+    "--suite",
+    metavar="NAME",
+    help="smoke, paper, standard, or a file.toml that says detectors, images, attacks and certificates",
+)
+@click.pass_context
+def command(context: click.Context, /, suite: str | None, **options: Any) -> Request:
     """Fit detectors where needed, attack them, write results."""
+    if suite is not None:
+        from .suite import request_of
+
+        return request_of(
+            suite, options, lambda name: context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        )
+    if options["detectors"] is None:
+        raise click.UsageError("missing option '--detector', or '--suite'", context)
     return RunRequest(**options)

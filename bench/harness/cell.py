@@ -65,6 +65,18 @@ class Built(NamedTuple):
     """By the harness, under the name that its cells have."""
 
 
+class State(NamedTuple):
+    """How far a cell is."""
+
+    rows: int
+    total: int
+    finished: bool = False
+    stale: str = ""
+    """What it was made from has changed since: the sentence that a run would say."""
+    works: bool = False
+    """A process works on it now."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of the results folder: the spec, and the code and data that its rows come from."""
@@ -121,6 +133,19 @@ class Cell:
                     f"too little memory for {self.spec.detector} at {self.spec.image_size} pixels, one image at a time"
                 ) from None
         return rows, finished
+
+    def state(self, data: Data) -> State:
+        """As it lies in the results folder. Raises UserError where it is damaged."""
+        total = len(data.test)
+        if self.folder is None or not (self.folder / "run.json").exists():
+            return State(0, total)
+        record = read_record(self.folder)
+        finished = isinstance(record, FinishedRecord)
+        try:
+            self._same_sources(record, data)
+        except UserError as error:
+            return State(record.rows, total, finished, str(error))
+        return State(record.rows, total, finished, works=locks.is_held(self.folder))
 
     def _alone(self, force: bool, monitor: Monitor) -> contextlib.AbstractContextManager[None]:
         """No other process works on this cell meanwhile. One that is only read needs no lock."""
@@ -345,6 +370,16 @@ class Cell:
             write_record(self.folder, finished)
             discard(self.folder)
         return finished
+
+
+class Asked(NamedTuple):
+    """A cell that nobody has begun yet, and what it needs."""
+
+    cell: Cell
+    data: Data
+    """The test images that are attacked."""
+    prepare: Callable[[], Prepared]
+    attack: Method
 
 
 def _weights(detector: Detector) -> int:

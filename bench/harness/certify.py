@@ -38,7 +38,7 @@ from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..system import locks
 from ..system.files import at_home
-from .cell import Cell
+from .cell import Asked, Cell
 from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
 
@@ -81,6 +81,45 @@ def certify(
     Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
     pleases is no certificate: choose their number before.) The rest as in `evaluate`.
     """
+    asked = planned(
+        detector,
+        data,
+        radius,
+        sigma=sigma,
+        samples=samples,
+        alpha=alpha,
+        goal=goal,
+        threshold_folds=threshold_folds,
+        targets=targets,
+        params=params,
+        results=results,
+        seed=seed,
+        limit=limit,
+        device=device,
+    )
+    batch_size = batch_size_for(data.image_size, batch_size)
+    rows, record = asked.cell.run(asked.data, asked.prepare, asked.attack, batch_size, force, monitor)
+    return Evaluated.of(rows, record, asked.cell.folder)
+
+
+def planned(
+    detector: str | Detector | DetectorSpec,
+    data: Data,
+    radius: str | float = 0.2,
+    *,
+    sigma: float | None = None,
+    samples: int = 1000,
+    alpha: float = 0.001,
+    goal: str = "rank",
+    threshold_folds: int | None = None,
+    targets: str = "both",
+    params: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    device: str = "auto",
+) -> Asked:
+    """What `certify` would do, with the same arguments; UserError where it cannot be done."""
     settings = Certificate(samples, alpha)
     threat = ThreatModel("l2", parse_radius(radius), targets)
     full, data = data, data.limited(limit)
@@ -93,13 +132,11 @@ def certify(
     refuse_impossible(threat, settings, subject.built, data, goal)
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, own_code(), subject.as_object)
-    batch_size = batch_size_for(data.image_size, batch_size)
 
     def prepare() -> Prepared:
         return subject.prepared(data, OF_A_CERTIFICATE, threshold_folds, afresh=False)
 
-    rows, record = cell.run(data, prepare, settings, batch_size, force, monitor)
-    return Evaluated.of(rows, record, folder)
+    return Asked(cell, data, prepare, settings)
 
 
 def candidate(

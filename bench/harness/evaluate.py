@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..cells.spec import images_folder
 from ..core.attack import Attack
@@ -22,7 +22,7 @@ from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import default_size, make_attack
 from ..system.files import at_home
-from .cell import Cell
+from .cell import Asked, Cell
 from .evaluated import Evaluated
 from .subject import DetectorUnderTest, batch_size_for
 
@@ -103,16 +103,6 @@ def evaluate(
     batch_size = batch_size_for(data.image_size, batch_size)
     rows, record = asked.cell.run(asked.data, asked.prepare, asked.attack, batch_size, force, monitor)
     return Evaluated.of(rows, record, asked.cell.folder)
-
-
-class Asked(NamedTuple):
-    """A cell that nobody has begun yet, and what it needs."""
-
-    cell: Cell
-    data: Data
-    """The test images that are attacked."""
-    prepare: Callable[[], Prepared]
-    attack: Attack
 
 
 def planned(

@@ -52,6 +52,22 @@ def alone(path: Path, doing: str, tell: Callable[[str], None]) -> Iterator[None]
                 folder.rmdir()
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process is inside `alone` of this path now; nobody is kept waiting."""
+    file = path.absolute().with_name(f".{path.name}.lock")
+    if not file.exists():
+        return False
+    lock = FileLock(file, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:  # no locks here, or it is gone
+        return False
+    lock.release()
+    return False
+
+
 def _locked(file: Path, doing: str, tell: Callable[[str], None]) -> BaseFileLock | None:
     """The lock, taken; None where the file system has no locks."""
 

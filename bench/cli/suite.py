@@ -1,0 +1,342 @@
+"""Suites: one file that says detectors, images, attacks, certificates and seeds, and what of all that is left out.
+
+The file is a TOML document whose keys are named as the options of `bench run` and `bench certify`: docs/suites.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+
+from ..cells.base import first_problem
+from ..core.score import Goal
+from ..core.threat import Targets
+from ..errors import UserError, unknown
+from ..system import files
+from .attacks import Planned, RunRequest
+from .certify import CertifyRequest
+from .common import Request
+from .dry_run import show
+from .grid import ALL, GridRequest, categories_of, detectors_of, refuse_what_cannot_be_used, said_at_the_end
+from .jobs import Chosen, Job, Place, run_all
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..harness.process import Failure
+    from .progress import Bars
+
+SHIPPED = Path(__file__).resolve().parents[2] / "suites", Path(__file__).resolve().parents[1] / "suites"
+"""Where they lie in a checkout, and where they are installed."""
+CERTIFICATE = "certificate"
+"""What `include` and `exclude` call one in place of an attack."""
+
+
+def _text(value: Any) -> Any:
+    """As it is typed after `--param k=`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+def _texts(values: Any) -> Any:
+    return {key: _text(value) for key, value in values.items()} if isinstance(values, dict) else values
+
+
+def _several(value: Any) -> Any:
+    """One is a list of one."""
+    return [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
+
+
+Params = Annotated[dict[str, str], BeforeValidator(_texts)]
+Several = Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", alias_generator=lambda name: name.replace("_", "-"), frozen=True)
+
+
+class Images(_Table):
+    """A data set."""
+
+    name: str
+    categories: Several = [ALL]
+    root: str | None = None
+    image_size: PositiveInt | None = None
+
+
+class Tested(_Table):
+    """A detector."""
+
+    name: str
+    params: Params = {}
+
+
+class Attacking(_Table):
+    """An attack in balls of these sizes."""
+
+    name: str
+    eps: Several
+    params: Params = {}
+
+
+class Certifying(_Table):
+    """A certificate for every sigma, in balls of these radii."""
+
+    sigma: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    radius: Several
+    samples: PositiveInt = 1000
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    params: Params = {}
+
+
+class Which(_Table):
+    """Cells by name; `*` stands for anything. What is not said is every one."""
+
+    detector: str = "*"
+    dataset: str = "*"
+    category: str = "*"
+    attack: str = "*"
+
+    def meets(self, detector: str, dataset: str, category: str, attack: str) -> bool:
+        pairs = ((detector, self.detector), (dataset, self.dataset), (category, self.category), (attack, self.attack))
+        return all(fnmatchcase(name, pattern) for name, pattern in pairs)
+
+
+class Suite(_Table):
+    """A whole file."""
+
+    title: str = ""
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    limit: PositiveInt | None = None
+    draws: PositiveInt | None = None
+    threshold_folds: Annotated[int, Field(ge=2)] | None = None
+    targets: Targets = "both"
+    goal: Goal = "rank"
+    data: Annotated[list[Images], Field(min_length=1)]
+    detectors: Annotated[list[Tested], Field(min_length=1)]
+    attacks: list[Attacking] = []
+    certificates: list[Certifying] = []
+    include: list[Which] = []
+    """Where there are any: only cells that meet one of them."""
+    exclude: list[Which] = []
+
+    def wants(self, detector: str, dataset: str, category: str, attack: str) -> bool:
+        """Whether it has this cell."""
+        cell = (detector, dataset, category, attack)
+        included = not self.include or any(which.meets(*cell) for which in self.include)
+        return included and not any(which.meets(*cell) for which in self.exclude)
+
+
+def read(name: str) -> Suite:
+    """A file, or one of those that are shipped by its name. Raises UserError in one line."""
+    path = _path(name)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        suite = Suite.model_validate(content)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML file: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_problem(error)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if not suite.attacks and not suite.certificates:
+        raise UserError(f"{path} asks for nothing: give it [[attacks]] or [[certificates]]")
+    return suite
+
+
+def _path(name: str) -> Path:
+    there = {path.stem: path for folder in SHIPPED for path in sorted(folder.glob("*.toml"))}
+    if name in there:
+        return there[name]
+    path = files.at_home(name)
+    if not path.is_file() and path.suffix != ".toml":
+        raise unknown("suite", name, there)
+    return path
+
+
+class Part(NamedTuple):
+    """What is asked of one detector on one data set by one command."""
+
+    tested: Tested
+    seed: int
+    request: GridRequest
+    planned: Sequence[Any]
+
+
+class _Known:
+    """Detectors that have been built once; those that cannot be used are failures."""
+
+    def __init__(self, bars: Bars):
+        self.bars = bars
+        self.failures: dict[str, Failure] = {}
+        self._found: dict[Any, Chosen] = {}
+
+    def chosen(self, request: GridRequest) -> Chosen | None:
+        """None of one that cannot be used."""
+        key = (type(request), request.detectors, tuple(request.params.items()))
+        if key not in self._found:
+            (self._found[key],) = detectors_of(request, request.typed(), self.bars)
+        found = self._found[key]
+        if found.failure:
+            self.failures[found.name] = found.failure
+            return None
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRequest(Request):
+    """All cells of a suite."""
+
+    suite: Suite
+    data_root: Path | None
+    """Of data sets whose root the suite does not say: DIR/NAME, or DIR itself."""
+    batch_size: int | None
+    device: str
+    results: Path
+    force: bool
+    save_images: int | None
+    workers: int | None
+    cell_timeout: float | None
+    in_process: bool
+    dry_run: bool
+
+    def carry_out(self) -> int:
+        """Everything is validated before any work; then the cells."""
+        from ..system import server
+        from .progress import Bars
+
+        if not self.in_process:
+            server.start()
+        with Bars() as bars:
+            jobs, failures = self.jobs(bars)
+            place = Place(self.device, self.workers, self.in_process, self.cell_timeout)
+            if self.dry_run:
+                bars.stop()
+                return show(jobs, failures, self.results, place.at_once(len(jobs)))
+            ends = run_all(jobs, bars, place)
+        return said_at_the_end([*failures, *ends], self.results)
+
+    def jobs(self, bars: Bars) -> tuple[list[Job], list[Failure]]:
+        """Cells of one detector on one category in one job, and jobs of one category next to each other."""
+        known = _Known(bars)
+        found: list[Job] = []
+        for images in self.suite.data:
+            parts = [
+                part
+                for seed in self.suite.seeds
+                for tested in self.suite.detectors
+                for part in self._parts(images, tested, seed)
+            ]
+            refuse_what_cannot_be_used(parts[0].request)
+            first = [part for part in parts if (part.tested, part.seed) == (parts[0].tested, parts[0].seed)]
+            categories, *_ = [categories_of(part.request, part.planned) for part in first]  # all balls are looked at
+            for category, part in product(categories, parts):
+                name = part.tested.name
+                some = [p for p in part.planned if self.suite.wants(name, images.name, category, _attack_of(p))]
+                chosen = known.chosen(part.request) if some else None
+                if chosen is not None:
+                    found.append(Job(part.request, chosen, category, some))
+        failures = list(known.failures.values())
+        if not found and not failures:
+            raise UserError("the suite has no cells: its [[include]] and [[exclude]] leave none")
+        return found, failures
+
+    def _parts(self, images: Images, tested: Tested, seed: int) -> Iterator[Part]:
+        """Of one detector on one data set: its attacks together, then its certificates."""
+        common: dict[str, Any] = {
+            "detectors": (tested.name,),
+            "dataset": images.name,
+            "categories": tuple(images.categories),
+            "data_root": self._root(images),
+            "image_size": images.image_size,
+            "targets": self.suite.targets,
+            "goal": self.suite.goal,
+            "seed": seed,
+            "limit": self.suite.limit,
+            "threshold_folds": self.suite.threshold_folds,
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "results": self.results,
+            "force": self.force,
+            "cell_timeout": self.cell_timeout,
+            "in_process": self.in_process,
+            "workers": self.workers,
+            "dry_run": self.dry_run,
+        }
+        planned: list[Planned] = []
+        request: RunRequest | None = None
+        for attack in self.suite.attacks:
+            request = RunRequest(
+                **common,
+                params=tested.params,
+                attacks=(attack.name,),
+                eps=tuple(attack.eps),
+                attack_params=attack.params,
+                draws=self.suite.draws,
+                save_images=self.save_images,
+            )
+            planned += request.planned()
+        if request is not None:
+            yield Part(tested, seed, request, sorted(planned, key=lambda one: one.threat.eps))
+        for certificate in self.suite.certificates:
+            bounded = CertifyRequest(
+                **common,
+                params={**tested.params, **certificate.params},
+                sigmas=tuple(certificate.sigma),
+                radii=tuple(certificate.radius),
+                norm="l2",
+                samples=certificate.samples,
+                alpha=certificate.alpha,
+                center=None,
+            )
+            yield Part(tested, seed, bounded, bounded.planned())
+
+    def _root(self, images: Images) -> Path | None:
+        if images.root is not None:
+            return files.at_home(images.root)
+        if self.data_root is None:
+            return None
+        own = self.data_root / images.name
+        return own if own.is_dir() else self.data_root
+
+
+def _attack_of(planned: Any) -> str:
+    return planned.name if isinstance(planned, Planned) else CERTIFICATE
+
+
+KEPT = (
+    "data_root",
+    "batch_size",
+    "device",
+    "results",
+    "force",
+    "save_images",
+    "workers",
+    "cell_timeout",
+    "in_process",
+    "dry_run",
+)
+"""Options of `bench run` that a suite does not say."""
+
+
+def request_of(name: str, options: Mapping[str, Any], typed: Callable[[str], bool]) -> SuiteRequest:
+    """typed: whether an option was given; what the file says is not to be said once more."""
+    for option in options:
+        if option not in KEPT and typed(option):
+            word = {"detectors": "detector", "attacks": "attack", "categories": "category", "params": "param",
+                    "attack_params": "attack-param"}.get(option, option.replace("_", "-"))  # fmt: skip
+            raise UserError(f"--{word} is for the suite to say: put it into the file, or leave out --suite")
+    return SuiteRequest(suite=read(name), **{option: options[option] for option in KEPT})

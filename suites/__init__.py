@@ -1,0 +1,1 @@
+"""Suites that are shipped: `bench run --suite NAME`."""

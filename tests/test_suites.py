@@ -1,0 +1,183 @@
+"""Suites: what a file asks for is what is run, and what is wrong with it is said before any work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Run, one_line, read
+from conftest import MEAN, make_tree
+
+from bench.cli.suite import Suite
+from bench.cli.suite import read as read_suite
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+SUITE = """
+seeds = [0, 1]
+limit = 6
+
+[[data]]
+name = "folder"
+root = {root!r}
+image-size = 16
+
+[[detectors]]
+name = {plugin!r}
+
+[[detectors]]
+name = "autoencoder"
+params = {{ steps = 3 }}
+
+[[attacks]]
+name = "pgd-linf"
+eps = ["1/255", 0.01]
+params = {{ steps = 2 }}
+
+[[attacks]]
+name = "noise-l2"
+eps = [0.5]
+
+[[certificates]]
+sigma = [0.25]
+radius = [0.1]
+samples = 100
+alpha = 0.5
+
+[[exclude]]
+detector = "autoencoder"
+attack = "certificate"
+
+[[exclude]]
+category = "bolt"
+attack = "noise-*"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    for name in ("nut", "bolt"):
+        make_tree(tmp_path / "tree" / name, good=5, bad=4)
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(MEAN)
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE.format(root=str(tmp_path / "tree"), plugin=f"{plugin}:Mean"))
+    return path
+
+
+def cells_of(results: Path) -> set[tuple[Any, ...]]:
+    specs = [read(path)["spec"] for path in results.rglob("run.json")]
+    return {(s["seed"], s["category"], s["detector"], s["attack"], s["norm"], s["eps"]) for s in specs}
+
+
+def test_a_suite_is_the_cells_that_its_file_says(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    code, out, err = run_cli("run", "--suite", suite, "--results", results, "--dry-run")
+    assert code == 0 and not results.exists() and "24 cells: 24 to do" in out, err
+    code, out, err = run_cli("run", "--suite", suite, "--results", results, "--workers", 2)
+    assert code == 0 and "24 finished cells" in out, err
+    tried: list[tuple[str, ...]] = [("pgd", "linf", "1/255"), ("pgd", "linf", "0.01"), ("noise", "l2", "0.5")]
+    attacks = {
+        (seed, category, detector, *attack)
+        for seed in (0, 1)
+        for category in ("nut", "bolt")
+        for detector in ("Mean", "autoencoder")
+        for attack in tried
+        if not (category == "bolt" and attack[0] == "noise")
+    }
+    smoothed = {(s, c, "smoothed+Mean", "certificate", "l2", "0.1") for s in (0, 1) for c in ("nut", "bolt")}
+    found = cells_of(results)
+    assert {cell for cell in found if "smoothed" not in cell[2]} == attacks
+    assert {(*cell[:3], "certificate", *cell[4:]) for cell in found if "smoothed" in cell[2]} == smoothed
+    rows = {path: path.read_bytes() for path in results.rglob("samples.csv")}
+    assert run_cli("run", "--suite", suite, "--results", results)[0] == 0
+    assert rows == {path: path.read_bytes() for path in results.rglob("samples.csv")}
+    code, out, err = run_cli("run", "--suite", suite, "--results", results, "--dry-run")
+    assert code == 0 and "24 cells: 24 finished" in out, err
+
+
+def test_what_is_left_is_estimated_by_what_is_there(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    results, text = tmp_path / "results", suite.read_text()
+    first = suite.with_name("first.toml")
+    first.write_text(text.replace("seeds = [0, 1]", "seeds = [0]"))
+    assert run_cli("run", "--suite", first, "--results", results)[0] == 0
+    records = [read(path) for path in results.rglob("run.json")]
+    spent = sum(record["forwards"] + record["backwards"] for record in records)
+    code, out, err = run_cli("run", "--suite", suite, "--results", results, "--dry-run")
+    assert code == 0 and "12 finished, 12 to do" in out, err
+    left = sum(int(number.replace(",", "")) for number in re.findall(r" ([\d,]+) +[\d.]+ *$", out, re.M))
+    assert left == pytest.approx(spent, rel=0.2)  # another seed of the same cells
+    assert "minutes of work" in out
+    (results / "odd").mkdir()
+    record = next(path for path in results.rglob("run.json") if "autoencoder" in str(path))
+    record.write_text(record.read_text().replace('"code": "', '"code": "0'))
+    assert "changed, needs --force" in run_cli("run", "--suite", suite, "--results", results, "--dry-run")[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("limit = 6", "limits = 6", "limits: extra inputs"),
+        ("limit = 6", "limit = 0", "limit: input should be greater than 0"),
+        ("limit = 6", "limit = ", "no TOML file"),
+        ("seeds = [0, 1]", "seeds = []", "seeds: list should have at least 1"),
+        ('name = "autoencoder"', 'name = "autoencodr"', "autoencodr"),
+        ("{ steps = 3 }", "{ stepz = 3 }", "stepz"),
+        ("{ steps = 3 }", "{ steps = -1 }", "steps"),
+        ("{ steps = 2 }", "{ step = 2 }", "step"),
+        ('name = "pgd-linf"', 'name = "pdg-linf"', "pdg"),
+        ('"1/255"', '"1/0"', "1/0"),
+        ("radius = [0.1]", "radius = [-1]", "-1"),
+        ("image-size = 16", "image-size = 4", "at least 8 pixels"),
+        ('name = "folder"', 'name = "foldr"', "foldr"),
+        ('category = "bolt"\nattack = "noise-*"', 'attack = "*"\n[[exclude]]\ndetector="*"', "no cells"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(
+    run_cli: Run, suite: Path, tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    assert old in suite.read_text()
+    suite.write_text(suite.read_text().replace(old, new))
+    code, _, err = run_cli("run", "--suite", suite, "--results", tmp_path / "results")
+    assert code == 2 and says in one_line(err)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_suite_and_its_options(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    for words, says in (
+        (("--suite", suite, "--detector", "pls"), "--detector is for the suite to say"),
+        (("--suite", suite, "--attack", "pgd-linf"), "--attack is for the suite to say"),
+        (("--suite", suite, "--param", "k=2"), "--param is for the suite to say"),
+        (("--suite", "smok"), "smoke"),
+        (("--suite", tmp_path / "none.toml"), "none.toml"),
+        ((), "--suite"),
+    ):
+        code, _, err = run_cli("run", *words)
+        assert code == 2 and says in one_line(err), err
+
+
+@pytest.mark.parametrize("name", ["smoke", "standard", "paper"])
+def test_shipped_suites_are_read(name: str) -> None:
+    suite = read_suite(name)
+    assert isinstance(suite, Suite) and suite.title == name and suite.attacks and suite.certificates
+
+
+def test_every_name_of_the_shipped_suites_can_be_used(run_cli: Run, tmp_path: Path) -> None:
+    for name in ("smoke", "standard"):
+        code, out, err = run_cli("run", "--suite", name, "--dry-run", "--results", tmp_path / "results")
+        assert code == 0 and "to do" in out, err
+    for tested in read_suite("paper").detectors:
+        needs = ["--param", "weights=random"] if "backbone" in run_cli("describe", tested.name)[1] else []
+        given = [word for key, value in tested.params.items() for word in ("--param", f"{key}={value}")]
+        command = ("run", "--dry-run", "--detector", tested.name, *given, *needs, "--category", "brick")
+        code, _, err = run_cli(*command, "--results", tmp_path / "results")
+        assert code == 0, err
+
+
+def test_the_documented_suite_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs/suites.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    (tmp_path / "example.toml").write_text(example)
+    assert read_suite(str(tmp_path / "example.toml")).detectors[1].params["diffpure.t"] == "50"
