@@ -55,8 +55,8 @@ def main() -> None:
     cells = [Cell("autoencoder", 64, {"steps": "200"})]
     if options.weights:
         backbone = {"weights": str(options.weights)}
-        cells += [Cell("patchcore", 128, backbone, 8), Cell("patchcore", 224, backbone, 4)]
-    cells += [Cell("advrad", 64, {"steps": "50"}, 8)]
+        cells += [Cell("patchcore", 128, backbone, 4), Cell("patchcore", 224, backbone, 2)]
+    cells += [Cell("advrad", 64, {"steps": "50"}, 4)]
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     lines = [
         f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, medians of {options.rounds}.",
