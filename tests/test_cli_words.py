@@ -49,6 +49,9 @@ DEFAULTS = RunRequest(
     in_process=False,
     workers=None,
     dry_run=False,
+    executor="local",
+    address=None,
+    gpus_per_worker=None,
 )
 
 

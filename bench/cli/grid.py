@@ -33,7 +33,7 @@ from .common import (
     whole,
 )
 from .dry_run import show
-from .jobs import Chosen, Job, Place, run_all
+from .jobs import Chosen, Job, Place, place_of, refuse_what_contradicts, run_all
 
 if TYPE_CHECKING:
     from ..core.data import Data
@@ -76,6 +76,10 @@ class GridRequest(Request):
     workers: int | None
     """None is for `Workers` to choose."""
     dry_run: bool
+    executor: str
+    address: str | None
+    """Of a Ray cluster."""
+    gpus_per_worker: float | None
 
     budget: ClassVar = "--eps"
     """The option that sets the size of the balls."""
@@ -84,10 +88,7 @@ class GridRequest(Request):
 
     def carry_out(self) -> int:
         """Everything that can be wrong is looked at before any work; then the cells."""
-        if self.in_process and (self.workers or 1) > 1:
-            raise UserError(
-                f"--workers {self.workers} are processes, and --in-process wants none: leave one of them out"
-            )
+        refuse_what_contradicts(self.place)
         if not self.in_process:
             server.start()  # it imports torch while this process does
         from .progress import Bars
@@ -104,7 +105,7 @@ class GridRequest(Request):
 
     @property
     def place(self) -> Place:
-        return Place(self.device, self.workers, self.in_process, self.cell_timeout)
+        return place_of(self)
 
     def typed(self) -> list[str]:
         """The detectors; `all` stays as it is."""
@@ -146,6 +147,15 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float |
     return float(seconds)
 
 
+def _share(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    if text is None:
+        return None
+    share = read_number(text)
+    if share is None or share < 0:
+        raise UserError(f"--gpus-per-worker {text} must be a number from 0 on, such as 0.5")
+    return float(share)
+
+
 images_and_place = together(
     option("--dataset", default="textures", show_default=True, metavar="NAME", shell_complete=known("datasets"),
            help="a name (`bench list datasets`) or path/to/mine.py"),
@@ -171,6 +181,12 @@ images_and_place = together(
     option("--workers", callback=whole(1), metavar="N",
            help="detectors and categories that run side by side, each in its process  [default: one a core; on a GPU "
            "one]"),
+    click.option("--executor", type=click.Choice(("local", "ray")), default="local", show_default=True,
+                 help="processes of this machine, or tasks of a Ray cluster (docs/suites.md)"),
+    option("--address", metavar="ADDRESS",
+           help="of a running Ray cluster, or auto  [default: one of this machine, for this run]"),
+    option("--gpus-per-worker", callback=_share, metavar="F",
+           help="that each Ray task takes, also 0.25  [default: 1 with --device cuda, else 0]"),
     click.option("--dry-run", is_flag=True,
                  help="only list the cells, how far they are, and what is left by the records of earlier runs"),
     option("--cell-timeout", callback=_seconds, metavar="SECONDS",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -83,6 +84,9 @@ class Place(NamedTuple):
     in_process: bool = False
     cell_timeout: float | None = None
     """In seconds."""
+    executor: str = "local"
+    address: str | None = None
+    gpus_per_worker: float | None = None
 
     def workers_for(self, jobs: int) -> Workers:
         from ..harness.workers import Workers
@@ -97,11 +101,50 @@ class Place(NamedTuple):
         return self.workers_for(jobs).at_once
 
 
+class Placed(Protocol):
+    """Options of a command that say where its jobs run."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def in_process(self) -> bool: ...
+    @property
+    def cell_timeout(self) -> float | None: ...
+    @property
+    def executor(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def gpus_per_worker(self) -> float | None: ...
+
+
+def place_of(request: Placed) -> Place:
+    return Place(*(getattr(request, name) for name in Place._fields))
+
+
+def refuse_what_contradicts(place: Place) -> None:
+    """Processes that are wanted and not wanted; options of a cluster without one."""
+    if place.in_process and (place.workers or 1) > 1:
+        raise UserError(f"--workers {place.workers} are processes, and --in-process wants none: give one of the two")
+    if place.executor == "ray" and place.in_process:
+        raise UserError(
+            "--in-process wants no other process, and --executor ray runs nothing here: give one of the two"
+        )
+    if place.executor != "ray":
+        for option, value in (("--address", place.address), ("--gpus-per-worker", place.gpus_per_worker)):
+            if value is not None:
+                raise UserError(f"{option} {value} is for --executor ray")
+
+
 def run_all(jobs: Sequence[Job], bars: Bars, place: Place) -> list[Path | Failure]:
     """The cells of all jobs, several of these side by side; what fails is said, and the others go on."""
     from ..harness.workers import side_by_side
 
     with bars.all_of(len(jobs)) as advance:
+        if place.executor == "ray":
+            return _on_ray(jobs, bars, place, advance)
         if place.in_process:
             ends: list[Path | Failure] = []
             for job in jobs:
@@ -113,6 +156,16 @@ def run_all(jobs: Sequence[Job], bars: Bars, place: Place) -> list[Path | Failur
             bars.tell(f"{workers.at_once} detectors or categories side by side, threads of each: {workers.threads}")
         run = partial(_in_processes, bars, place, workers.threads)
         return side_by_side([partial(run, job) for job in jobs], workers.at_once, advance)
+
+
+def _on_ray(jobs: Sequence[Job], bars: Bars, place: Place, advance: Callable[[], None]) -> list[Path | Failure]:
+    """Paths mean there what they mean here."""
+    from ..harness.on_ray import Cluster, Named, run_on_ray
+
+    gpus = place.gpus_per_worker if place.gpus_per_worker is not None else float(place.device.startswith("cuda"))
+    cluster = Cluster(place.address, place.workers, int(os.environ.get("OMP_NUM_THREADS", "1")), gpus)
+    work = [Named(job.work, job.chosen.name) for job in jobs]
+    return run_on_ray(work, cluster, bars, place.cell_timeout, advance)
 
 
 def _in_processes(bars: Bars, place: Place, threads: int, job: Job, stop: Connection) -> Iterator[Path | Failure]:

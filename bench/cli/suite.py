@@ -25,7 +25,7 @@ from .certify import CertifyRequest
 from .common import Request
 from .dry_run import show
 from .grid import ALL, GridRequest, categories_of, detectors_of, refuse_what_cannot_be_used, said_at_the_end
-from .jobs import Chosen, Job, Place, run_all
+from .jobs import Chosen, Job, place_of, refuse_what_contradicts, run_all
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -212,17 +212,21 @@ class SuiteRequest(Request):
     cell_timeout: float | None
     in_process: bool
     dry_run: bool
+    executor: str
+    address: str | None
+    gpus_per_worker: float | None
 
     def carry_out(self) -> int:
         """Everything is validated before any work; then the cells."""
         from ..system import server
         from .progress import Bars
 
+        place = place_of(self)
+        refuse_what_contradicts(place)
         if not self.in_process:
             server.start()
         with Bars() as bars:
             jobs, failures = self.jobs(bars)
-            place = Place(self.device, self.workers, self.in_process, self.cell_timeout)
             if self.dry_run:
                 bars.stop()
                 return show(jobs, failures, self.results, place.at_once(len(jobs)))
@@ -275,6 +279,9 @@ class SuiteRequest(Request):
             "in_process": self.in_process,
             "workers": self.workers,
             "dry_run": self.dry_run,
+            "executor": self.executor,
+            "address": self.address,
+            "gpus_per_worker": self.gpus_per_worker,
         }
         planned: list[Planned] = []
         request: RunRequest | None = None
@@ -318,17 +325,9 @@ def _attack_of(planned: Any) -> str:
 
 
 KEPT = (
-    "data_root",
-    "batch_size",
-    "device",
-    "results",
-    "force",
-    "save_images",
-    "workers",
-    "cell_timeout",
-    "in_process",
-    "dry_run",
-)
+    "data_root", "batch_size", "device", "results", "force", "save_images", "workers", "cell_timeout", "in_process",
+    "dry_run", "executor", "address", "gpus_per_worker",
+)  # fmt: skip
 """Options of `bench run` that a suite does not say."""
 
 
