@@ -41,7 +41,7 @@ SMALL = {"steps": "600"}
 CELLS = (
     Cell("autoencoder", "brick", "linf 2/255"),
     Cell("autoencoder", "mvtec_bottle", "linf 2/255"),
-    Cell("autoencoder", "kolektor_sdd", "l2 0.5"),
+    Cell("autoencoder", "kolektor_sdd", "l2 0.2"),
     Cell("patchcore", "mvtec_toothbrush", "linf 0.25/255", {"weights": "mobilenetv2_100"}),
     Cell("ocr-gan", "brick", "linf 0.5/255", {"steps": "300"}),
     Cell("anomalib:padim", "mvtec_bottle", "linf 0.25/255", {"weights": "mobilenetv2_100"}),
