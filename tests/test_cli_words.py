@@ -83,7 +83,7 @@ def test_the_choices_are_those_of_the_product() -> None:
         command = bench.get_command(click.Context(bench), name)
         assert command is not None
         choices = {p.name: tuple(p.type.choices) for p in command.params if isinstance(p.type, click.Choice)}
-        assert choices == {"targets": TARGETS, "goal": GOALS}
+        assert choices == {"targets": TARGETS, "goal": GOALS, "executor": ("local", "ray")}
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
@@ -108,8 +108,8 @@ def test_the_version(run_cli: Run) -> None:
     [
         ("lst", "no command named 'lst'. Did you mean 'list'?"),
         ("--frobnicate", "no option named '--frobnicate' (bench --help)"),
-        ("run", "missing option '--detector' (bench run --help)"),
-        ("run --detectr a", "Did you mean --detector? (bench run --help)"),
+        ("run", "missing option '--detector', or '--suite' (bench run --help)"),
+        ("run --detctor a", "Did you mean --detector"),
         ("run --save 4", "Did you mean --save-images?"),
         ("run --detector --eps 2/255", "--detector needs a value"),
         ("run --detector", "requires an argument"),

@@ -33,9 +33,18 @@ def test_every_column_is_documented_and_no_other(tmp_path: Path) -> None:
     real = bench.load_results(tmp_path)
     assert set(real.columns) <= documented()
     half = np.where(np.arange(60) % 2, 0.3, np.nan)
-    scores = random_scores(1)
+    scores, half_error = random_scores(1), np.full(60, 0.1)
     kinds = [
-        moved("a", apgd=scores, parts=["apgd"], worst_draw=scores, known_noise=scores, broken=half),
+        moved(
+            "a",
+            apgd=scores,
+            parts=["apgd"],
+            worst_draw=scores,
+            known_noise=scores,
+            broken=half,
+            clean_se=half_error,
+            worst_se=half_error,
+        ),
         moved("a", radius=np.abs(scores)),
         moved("a", kind="certificate", low_0=scores, high_0=scores, certified_radius=np.abs(scores)),
     ]

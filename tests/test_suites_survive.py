@@ -65,7 +65,7 @@ def test_kills_at_random_moments_cost_no_row(
     run_cli: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, results = whole(run_cli, suite, tmp_path, monkeypatch), tmp_path / "results"
-    command = ("run", "--suite", suite, "--results", results, "--batch-size", 1)
+    command: tuple[object, ...] = ("run", "--suite", suite, "--results", results, "--batch-size", 1)
     chance, kills, longest = random.Random(0), 0, 12.0
     while kills < KILLS:
         running = process(*command)

@@ -239,7 +239,7 @@ def more_steps(reattack: Reattack) -> tuple[bool, str]:
 def more_restarts(reattack: Reattack) -> tuple[bool, str]:
     """As many restarts again, from other random starts; of both, the better."""
     if reattack.more("steps") is not None:
-        return True, "the steps that were made again began at other random starts: see `steps`"
+        return True, "the steps that were made again, see there, began at other random starts"
     other = reattack.attacked_by(reattack.attack, reattack.few, again=True)
     if torch.equal(other, reattack.again.images[reattack.few]):
         return True, "another run ends at the same images: nothing in it is random"

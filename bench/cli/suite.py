@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -200,7 +201,8 @@ class _Known:
 class SuiteRequest(Request):
     """All cells of a suite."""
 
-    suite: Suite
+    name: str
+    """Of a file, or of one that is shipped."""
     data_root: Path | None
     """Of data sets whose root the suite does not say: DIR/NAME, or DIR itself."""
     batch_size: int | None
@@ -216,6 +218,10 @@ class SuiteRequest(Request):
     address: str | None
     gpus_per_worker: float | None
 
+    @cached_property
+    def suite(self) -> Suite:
+        return read(self.name)
+
     def carry_out(self) -> int:
         """Everything is validated before any work; then the cells."""
         from ..system import server
@@ -223,6 +229,7 @@ class SuiteRequest(Request):
 
         place = place_of(self)
         refuse_what_contradicts(place)
+        _ = self.suite  # what is wrong with the file is said first
         if not self.in_process:
             server.start()
         with Bars() as bars:
@@ -338,4 +345,4 @@ def request_of(name: str, options: Mapping[str, Any], typed: Callable[[str], boo
             word = {"detectors": "detector", "attacks": "attack", "categories": "category", "params": "param",
                     "attack_params": "attack-param"}.get(option, option.replace("_", "-"))  # fmt: skip
             raise UserError(f"--{word} is for the suite to say: put it into the file, or leave out --suite")
-    return SuiteRequest(suite=read(name), **{option: options[option] for option in KEPT})
+    return SuiteRequest(name=name, **{option: options[option] for option in KEPT})

@@ -11,9 +11,9 @@ they hold. *robust*: after the attack. *normal only*, *anomalous only*: only the
 *rounded*: the attacked images in 8 bits. Of detectors that draw noise, robust is the mean over draws, *worst draw* the
 worst of them, *known noise* an adversary who knows the draw, *noise* the standard error of an AUROC by the draws alone.
 AP: average precision. FPR95: share of normal images flagged when 95 % of the anomalous ones are. acc.: accuracy at the
-threshold that 5 % of held-out normal training images exceed. Passes per image: forward + backward. Peak: memory during the attack. M weights: millions of numbers that the
-detector holds. A row without a rank: the reason is below the table. An attack bounds robustness from above: a better
-one can only lower it.
+threshold that 5 % of held-out normal training images exceed. Passes per image: forward + backward. Peak: memory during
+the attack. M weights: millions of numbers that the detector holds. A row without a rank: the reason is below the table.
+An attack bounds robustness from above: a better one can only lower it.
 """
 
 BETWEEN = (
