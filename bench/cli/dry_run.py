@@ -127,17 +127,21 @@ def show(jobs: Sequence[Job], failures: Sequence[Failure], results: Path, at_onc
     screen.print(table)
     seconds += sum(fits.values())
     said = ", ".join(f"{count} {word}" for word, count in counts.items())
-    screen.print(f"{sum(counts.values())} cells: {said}; nothing was run")
+    screen.print(f"{_cells(sum(counts.values()))}: {said}; nothing was run")
     if seconds:
         shared = f", {seconds / at_once / 60:.1f} with {at_once} at once" if at_once > 1 else ""
         screen.print(f"about {seconds / 60:.1f} minutes of work{shared}, by the records in {results}")
     if unknown:
         screen.print(
-            f"of {unknown} cells no record here tells the time: run one category, or all with a small limit, first"
+            f"of {_cells(unknown)} no record here tells the time: run one category, or all with a small limit, first"
         )
     for failure in failed:
         complain(f"{failure.cell}: {failure.why}")
     return 2 if failed else 0
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell" + "s" * (count != 1)
 
 
 def _word(state: State) -> str:
