@@ -86,7 +86,7 @@ def repeat(
     seed = torch.initial_seed()  # the harness seeds before `fit`
     start = _resume(detector, parts, seed)
     saved = time.monotonic()
-    with as_many_threads_as_pay(detector, batch_size * normal.dataset[0].shape[-1] ** 2):
+    with as_many_threads_as_pay(detector, normal, batch_size):
         for step in range(start, steps):
             with seeded(seed + step + 1):
                 losses = update(_batch(normal, batch_size).to(device, non_blocking=True))
@@ -102,10 +102,10 @@ def repeat(
 
 
 @contextlib.contextmanager
-def as_many_threads_as_pay(network: nn.Module, pixels: int) -> Iterator[None]:
+def as_many_threads_as_pay(network: nn.Module, normal: DataLoader[Tensor], batch_size: int) -> Iterator[None]:
     """Inside, torch uses no more threads than there is work for. So small networks come out the same however many cores
     a machine has: another number of threads adds in another order."""
-    before = torch.get_num_threads()
+    before, pixels = torch.get_num_threads(), batch_size * normal.dataset[0].shape[-1] ** 2
     work = sum(weights.numel() for weights in network.parameters()) * pixels
     torch.set_num_threads(max(min(before, int(work / WORK_OF_A_THREAD)), 1))
     try:

@@ -58,8 +58,8 @@ class AdvRAD(DiffusionReconstruction):
     def fit(self, normal: DataLoader[Tensor]) -> None:
         self._train_diffusion(normal)
         total, count = torch.zeros((), device=self.alpha_bar.device), 0
-        pixels = self.batch_size * normal.dataset[0].shape[-1] ** 2
-        with torch.no_grad(), seeded(torch.initial_seed()), as_many_threads_as_pay(self, pixels):
+        threads = as_many_threads_as_pay(self, normal, self.batch_size)
+        with torch.no_grad(), seeded(torch.initial_seed()), threads:
             for images in normal:
                 batch = images.to(self.alpha_bar.device)
                 total = total + self._error_map(batch, torch.randn_like(batch)).sum(0, keepdim=True)

@@ -109,7 +109,7 @@ def test_the_version(run_cli: Run) -> None:
         ("lst", "no command named 'lst'. Did you mean 'list'?"),
         ("--frobnicate", "no option named '--frobnicate' (bench --help)"),
         ("run", "missing option '--detector', or '--suite' (bench run --help)"),
-        ("run --detctor a", "Did you mean --detector"),
+        ("run --detectr a", "Did you mean --detector or --executor? (bench run --help)"),
         ("run --save 4", "Did you mean --save-images?"),
         ("run --detector --eps 2/255", "--detector needs a value"),
         ("run --detector", "requires an argument"),

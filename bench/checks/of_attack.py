@@ -372,7 +372,8 @@ def large_eps_breaks_it(reattack: Reattack) -> tuple[bool, str]:
     label = [reattack.rows[reattack.probe[p]].label for p in few]
     best = (reattack.sign * reattack.base.mean(0))[few]
     # a ball so wide is mostly crossed in a few steps; all of them are made where that was not enough
-    for radius, share in ((r, s) for r, s in (*((r, SHORT) for r in radii), (whole, 1)) if r > threat.radius or s == 1):
+    rounds = [(radius, SHORT) for radius in radii if radius > threat.radius] + [(whole, 1)]
+    for radius, share in rounds:
         if radius > threat.radius:  # else eps is the whole range, and `base` is what the attack does with it
             wider = ThreatModel(threat.norm, Fraction(radius), threat.targets)
             images = reattack.attacked_by(reattack.scaled_to(wider, share), few, wider)

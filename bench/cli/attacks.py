@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .common import share_out
 from .grid import GridRequest, elsewhere
+from .jobs import Plan
 
 if TYPE_CHECKING:
     from ..core.data import Data
-    from ..core.progress import Monitor, Progress, Tell
+    from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
-    from ..harness.cell import Asked
-    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
 
 
@@ -44,17 +42,32 @@ class RunRequest(GridRequest):
 
         return [DetectorSpec(name, given, self.seed, self.device, progress, tell)]
 
-    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Planned]) -> Iterator[Cell]:
-        for attack in planned:
-            label = f"{spec.label} on {bed.category}: {attack.label}"
-            yield label, partial(_run, self, bed, spec, attack, planned)
-
-    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Planned]) -> Iterator[tuple[str, Asked]]:
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Planned]) -> Iterator[Plan]:
         from ..harness.evaluate import planned as planned_cell
 
         for attack in planned:
-            label = f"{spec.label} on {bed.category}: {attack.label}"
-            yield label, planned_cell(spec, bed, attack.name, attack.threat, **_settings(self, attack))
+            sweep = [other.threat for other in planned if attack.is_in_the_sweep_of(other)]
+            yield (
+                f"{spec.label} on {bed.category}: {attack.label}",
+                partial(
+                    planned_cell,
+                    spec,
+                    bed,
+                    attack.name,
+                    attack.threat,
+                    attack_params=attack.params,
+                    results=self.results,
+                    seed=self.seed,
+                    limit=self.limit,
+                    threshold_folds=self.threshold_folds,
+                    draws=self.draws,
+                    goal=self.goal,
+                    smaller=[ball for ball in sweep if ball.eps < attack.threat.eps],
+                    keep_images=any(ball.eps > attack.threat.eps for ball in sweep),
+                    save_images=self.save_images,
+                    in_process=self.in_process,
+                ),
+            )
 
 
 class Planned(NamedTuple):
@@ -67,6 +80,10 @@ class Planned(NamedTuple):
     @property
     def label(self) -> str:
         return f"{self.name.removesuffix(f'-{self.threat.norm}')} {self.threat}"
+
+    def is_in_the_sweep_of(self, other: Planned) -> bool:
+        """The same attack, in a ball of the same norm."""
+        return (self.name, self.params, self.threat.norm) == (other.name, other.params, other.threat.norm)
 
 
 def _foreign(request: RunRequest) -> bool:
@@ -105,46 +122,3 @@ def _attack_params(request: RunRequest) -> dict[str, dict[str, str]]:
         name: {key.rpartition(".")[2]: value for key, value in sorted(share.items(), key=lambda item: "." in item[0])}
         for name, share in shares.items()
     }
-
-
-def _settings(request: RunRequest, attack: Planned) -> dict[str, Any]:
-    """What says which cell it is."""
-    return {
-        "attack_params": attack.params,
-        "results": request.results,
-        "seed": request.seed,
-        "limit": request.limit,
-        "threshold_folds": request.threshold_folds,
-        "draws": request.draws,
-        "goal": request.goal,
-    }
-
-
-def _run(
-    request: RunRequest,
-    bed: Data,
-    spec: DetectorSpec,
-    attack: Planned,
-    planned: Sequence[Planned],
-    monitor: Monitor,
-) -> Path:
-    """One attack on one detector and category: the cell's folder."""
-    from ..harness.evaluate import evaluate
-
-    threat = attack.threat
-    sweep = [a.threat for a in planned if a.name == attack.name and a.threat.norm == threat.norm]
-    rows = evaluate(
-        spec,
-        bed,
-        attack.name,
-        threat,
-        **_settings(request, attack),
-        smaller=[ball for ball in sweep if ball.eps < threat.eps],
-        keep_images=any(ball.eps > threat.eps for ball in sweep),
-        save_images=request.save_images,
-        batch_size=request.batch_size,
-        force=request.force,
-        monitor=monitor,
-        in_process=request.in_process,
-    )
-    return Path(rows.attrs["folder"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
@@ -14,13 +13,12 @@ from ..core.exact import read_number
 from ..errors import UserError
 from .common import known, names, option, whole
 from .grid import ALL, GridRequest, beds_of, images_and_place
+from .jobs import Plan
 
 if TYPE_CHECKING:
     from ..core.data import Data
-    from ..core.progress import Monitor, Progress, Tell
+    from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
-    from ..harness.cell import Asked
-    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
 
 RADIUS = "0.2"
@@ -66,55 +64,29 @@ class CertifyRequest(GridRequest):
             candidate(name, sigma, given, self.seed, self.device, progress=progress, tell=tell) for sigma in self.sigmas
         ]
 
-    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[ThreatModel]) -> Iterator[Cell]:
-        from ..engine.certifier import OUTER
-
-        sigma = spec.values[OUTER]["sigma"]
-        for threat in planned:
-            label = f"{spec.label} on {bed.category}: certificate, sigma {sigma:g}, {threat}"
-            yield label, partial(_certify, self, bed, spec, threat)
-
-    def planned_cells(
-        self, bed: Data, spec: DetectorSpec, planned: Sequence[ThreatModel]
-    ) -> Iterator[tuple[str, Asked]]:
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[ThreatModel]) -> Iterator[Plan]:
         from ..core.threat import eps_text
         from ..engine.certifier import OUTER
         from ..harness.certify import planned as planned_cell
 
         for threat in planned:
-            label = f"{spec.label} on {bed.category}: certificate, sigma {spec.values[OUTER]['sigma']:g}, {threat}"
-            yield label, planned_cell(spec, bed, eps_text(threat.eps), **_settings(self))
-
-
-def _settings(request: CertifyRequest) -> dict[str, Any]:
-    """What says which cell it is."""
-    return {
-        "samples": request.samples,
-        "alpha": request.alpha,
-        "goal": request.goal,
-        "targets": request.targets,
-        "results": request.results,
-        "seed": request.seed,
-        "limit": request.limit,
-        "threshold_folds": request.threshold_folds,
-    }
-
-
-def _certify(request: CertifyRequest, bed: Data, spec: DetectorSpec, threat: ThreatModel, monitor: Monitor) -> Path:
-    """One detector and category in one radius: the cell's folder."""
-    from ..core.threat import eps_text
-    from ..harness.certify import certify
-
-    rows = certify(
-        spec,
-        bed,
-        eps_text(threat.eps),
-        **_settings(request),
-        batch_size=request.batch_size,
-        force=request.force,
-        monitor=monitor,
-    )
-    return Path(rows.attrs["folder"])
+            yield (
+                f"{spec.label} on {bed.category}: certificate, sigma {spec.values[OUTER]['sigma']:g}, {threat}",
+                partial(
+                    planned_cell,
+                    spec,
+                    bed,
+                    eps_text(threat.eps),
+                    samples=self.samples,
+                    alpha=self.alpha,
+                    goal=self.goal,
+                    targets=self.targets,
+                    results=self.results,
+                    seed=self.seed,
+                    limit=self.limit,
+                    threshold_folds=self.threshold_folds,
+                ),
+            )
 
 
 def _refuse_norm(request: CertifyRequest) -> NoReturn:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import UserError
-from .common import console
+from .common import complain, console
 from .jobs import Job
 
 if TYPE_CHECKING:
@@ -26,19 +26,24 @@ class Listed(NamedTuple):
     label: str
     spec: RunSpec
     state: State
-    folder: Path | None
 
 
 def listed(jobs: Iterable[Job]) -> Iterator[Listed | Failure]:
-    """All cells in their order; a job that cannot be looked at fails."""
+    """All cells in their order; one that cannot be looked at, or a job, fails."""
+    from ..core.progress import Progress, to_log
     from ..harness.process import Failure
 
     for job in jobs:
+        at = f"{job.chosen.name} on {job.category}"
         try:
-            for label, asked in job.planned_cells():
-                yield Listed(label, asked.cell.spec, asked.cell.state(asked.data), asked.cell.folder)
+            for at, plan in job.plans(Progress(), to_log):
+                try:
+                    cell, data, *_ = plan()
+                    yield Listed(at, cell.spec, cell.state(data))
+                except UserError as error:
+                    yield Failure(at, str(error))
         except UserError as error:
-            yield Failure(f"{job.chosen.name} on {job.category}", str(error))
+            yield Failure(at, str(error))
 
 
 class Left(NamedTuple):
@@ -55,11 +60,13 @@ class Costs:
     cells: Mapping[Any, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     """Detector, attack and size -> passes and seconds of an image."""
     passes: Mapping[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """Attack -> passes of an image."""
+    """Attack, and whether the detector draws noise -> passes of an image."""
     pace: Mapping[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Detector and size -> seconds of a pass."""
     fits: Mapping[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Detector and size -> seconds."""
+    randomized: dict[Any, bool] = field(default_factory=dict)
+    """Detector -> whether it draws noise."""
     fitted: set[Any] = field(default_factory=set)
     """Detectors on categories."""
 
@@ -70,8 +77,8 @@ class Costs:
             spec, passes = record.spec, (record.forwards + record.backwards) / max(record.rows, 1)
             seconds = (record.seconds + (record.checks_seconds or 0)) / max(record.rows, 1)
             found.cells[_detector(spec), _attack(spec)].append((passes, seconds))
+            found.randomized[_detector(spec)] = record.detector.randomized
             found.passes[_attack(spec), record.detector.randomized].append(passes)
-            found.passes[_attack(spec), None].append(passes)
             if passes:
                 found.pace[_detector(spec)].append(seconds / passes)
             if record.detector.fit is not None:
@@ -88,9 +95,11 @@ class Costs:
         if same := self.cells.get((detector, attack)):
             passes, seconds = (statistics.median(column) for column in zip(*same, strict=True))
             return Left(images * passes, images * seconds)
-        counts, pace = self.passes.get((attack, None)), self.pace.get(detector)
-        expected = images * statistics.median(counts) if counts else None
-        return Left(expected, expected * statistics.median(pace) if expected is not None and pace else None)
+        counts, pace = self.passes.get((attack, self.randomized.get(detector))), self.pace.get(detector)
+        if not counts or not pace:
+            return Left(None, None)
+        expected = images * statistics.median(counts)
+        return Left(expected, expected * statistics.median(pace))
 
     def fit(self, spec: RunSpec) -> float:
         """Seconds that a fit takes which is not there; 0 of one whose time nobody knows."""
@@ -103,26 +112,26 @@ def show(jobs: Sequence[Job], failures: Sequence[Failure], results: Path, at_onc
     from rich.table import Table
 
     from ..cells.reader import find_cells
-    from .common import complain
 
     costs = Costs.of(result.record for result in find_cells(results).results) if results.is_dir() else Costs()
     table = Table(box=None, header_style="bold")
     for title, justify in (("cell", "left"), ("state", "left"), ("passes left", "right"), ("minutes left", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    failed, counts, seconds, unknown = list(failures), defaultdict[str, int](int), 0.0, 0
+    failed, counts, seconds, unknown = list(failures), Counter[str](), 0.0, 0
     fits: dict[Any, float] = {}
     for cell in listed(jobs):
         if not isinstance(cell, Listed):
             failed.append(cell)
             continue
         word, left = _word(cell.state), costs.left(cell)
-        counts[word.split(",")[0].split(" after")[0]] += 1
+        counts[word] += 1
         if not cell.state.finished:
             fits[_fit(cell.spec)] = costs.fit(cell.spec)
         seconds += left.seconds or 0
         unknown += left.seconds is None
         passes = "?" if left.passes is None else f"{left.passes:,.0f}"
-        table.add_row(cell.label, word, passes, "?" if left.seconds is None else f"{left.seconds / 60:.1f}")
+        minutes = "?" if left.seconds is None else f"{left.seconds / 60:.1f}"
+        table.add_row(cell.label, word + _more(cell.state), passes, minutes)
     screen = console()
     screen.print(table)
     seconds += sum(fits.values())
@@ -146,12 +155,18 @@ def _cells(count: int) -> str:
 
 def _word(state: State) -> str:
     if state.stale:
-        return "changed, needs --force"
+        return "changed"
     if state.works:
-        return f"running, {state.rows} of {state.total}"
+        return "running"
     if state.finished:
         return "finished"
-    return f"to go on after {state.rows} of {state.total}" if state.rows else "to do"
+    return "begun" if state.rows else "to do"
+
+
+def _more(state: State) -> str:
+    if state.stale:
+        return ", needs --force"
+    return f", {state.rows} of {state.total}" if state.works or (state.rows and not state.finished) else ""
 
 
 def _detector(spec: RunSpec) -> Any:

@@ -8,21 +8,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import click
 
 from ..core.exact import read_number
 from ..errors import UserError
-from ..system import server
 from .common import (
     DEVICE,
     RESULTS,
-    Request,
     assignments,
-    complain,
-    console,
     known,
     named,
     names,
@@ -32,16 +27,14 @@ from .common import (
     together,
     whole,
 )
-from .dry_run import show
-from .jobs import Chosen, Job, Place, place_of, refuse_what_contradicts, run_all
+from .jobs import Chosen, Job, Plan
+from .work import WorkRequest
 
 if TYPE_CHECKING:
     from ..core.data import Data
     from ..core.progress import Progress, Tell
     from ..core.threat import ThreatModel
-    from ..harness.cell import Asked
     from ..harness.process import Failure
-    from ..harness.protocol import Cell
     from ..plugins.fitting import DetectorSpec
     from .progress import Bars
 
@@ -49,7 +42,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridRequest(Request):
+class GridRequest(WorkRequest):
     """Detectors, images, and where the cells go."""
 
     detectors: tuple[str, ...]
@@ -58,7 +51,6 @@ class GridRequest(Request):
     dataset: str
     categories: tuple[str, ...]
     """Or ("all",)."""
-    data_root: Path | None
     image_size: int | None
     """In pixels; None is the data set's own."""
     targets: str
@@ -66,46 +58,20 @@ class GridRequest(Request):
     seed: int
     limit: int | None
     threshold_folds: int | None
-    batch_size: int | None
-    device: str
-    results: Path
-    force: bool
-    cell_timeout: float | None
-    """In seconds."""
-    in_process: bool
-    workers: int | None
-    """None is for `Workers` to choose."""
-    dry_run: bool
-    executor: str
-    address: str | None
-    """Of a Ray cluster."""
-    gpus_per_worker: float | None
 
     budget: ClassVar = "--eps"
     """The option that sets the size of the balls."""
     outer: ClassVar = ""
     """Goes in front of the detectors that `all` stands for."""
 
-    def carry_out(self) -> int:
-        """Everything that can be wrong is looked at before any work; then the cells."""
-        refuse_what_contradicts(self.place)
-        if not self.in_process:
-            server.start()  # it imports torch while this process does
-        from .progress import Bars
-
-        planned = self.planned()
-        refuse_what_cannot_be_used(self)
-        with Bars() as bars:
-            jobs, failures = jobs_of(self, planned, bars)
-            if self.dry_run:
-                bars.stop()
-                return show(jobs, failures, self.results, self.place.at_once(len(jobs)))
-            ends = run_all(jobs, bars, self.place)
-        return said_at_the_end([*failures, *ends], self.results)
-
-    @property
-    def place(self) -> Place:
-        return place_of(self)
+    def jobs(self, bars: Bars) -> tuple[list[Job], list[Failure]]:
+        """Every detector on every category, the detectors of a category one after another."""
+        planned = tuple(self.planned())
+        detectors = list(detectors_of(self, self.typed(), bars))
+        categories = categories_of(self, planned)
+        able = [chosen for chosen in detectors if not chosen.failure]
+        jobs = [Job(self, chosen, category, planned) for category in categories for chosen in able]
+        return jobs, [chosen.failure for chosen in detectors if chosen.failure]
 
     def typed(self) -> list[str]:
         """The detectors; `all` stays as it is."""
@@ -130,12 +96,8 @@ class GridRequest(Request):
         """What a name stands for, with its parameters."""
 
     @abstractmethod
-    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Cell]:
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Plan]:
         """Of one detector on one category."""
-
-    @abstractmethod
-    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[tuple[str, Asked]]:
-        """The same cells by their labels, of which nothing is begun."""
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
@@ -196,18 +158,6 @@ images_and_place = together(
 )  # fmt: skip
 
 
-def refuse_what_cannot_be_used(request: GridRequest) -> None:
-    """A device, or a results folder; from here on, freed memory is kept."""
-    from ..system.memory import keep_freed_memory
-    from ..system.provenance import choose_device
-
-    keep_freed_memory()
-    choose_device(request.device)
-    there = next(path for path in (request.results, *request.results.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f"--results {request.results}: {there} is a file; a folder is expected")
-
-
 class _Known(NamedTuple):
     """What must be known of a detector before its cells."""
 
@@ -216,15 +166,6 @@ class _Known(NamedTuple):
     owners: tuple[str, ...] = ()
     """Names of its parts."""
     failure: str = ""
-
-
-def jobs_of(request: GridRequest, planned: Sequence[Any], bars: Bars) -> tuple[list[Job], list[Failure]]:
-    """Every detector on every category, the detectors of a category one after another; and detectors without cells."""
-    detectors = list(detectors_of(request, request.typed(), bars))
-    categories = categories_of(request, planned)
-    able = [chosen for chosen in detectors if not chosen.failure]
-    jobs = [Job(request, chosen, category, tuple(planned)) for category in categories for chosen in able]
-    return jobs, [chosen.failure for chosen in detectors if chosen.failure]
 
 
 def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iterator[Chosen]:
@@ -348,36 +289,3 @@ def beds_of(request: GridRequest, threats: Iterable[ThreatModel] = ()) -> list[D
         for threat in threats:
             threat.refuse_longer(bed.image_size, request.budget)
     return beds
-
-
-def said_at_the_end(cells: Sequence[Path | Failure], results: Path) -> int:
-    """The table of the finished cells, each reason for a failure once, and the exit code.
-
-    cells: the folders of those that are finished, and those that are not.
-    """
-    _show([folder for folder in cells if isinstance(folder, Path)], results)
-    failures = [failure for failure in cells if not isinstance(failure, Path)]
-    cells_of: dict[tuple[str, str], list[str]] = {}
-    for cell, why, whose in failures:
-        cells_of.setdefault((why, whose), []).append(cell)
-    for (why, _), which in cells_of.items():
-        more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
-        complain(f"{which[0]}{more}: {why}")
-    return 2 if failures else 0
-
-
-def _show(folders: Sequence[Path], results: Path) -> None:
-    """These cells as one table: what lies beside them is for `bench report`."""
-    from ..cells.reader import find_cells
-    from ..report.terminal import run_table
-
-    found = [find_cells(folder) for folder in folders]
-    for sentence in (sentence for one in found for sentence in one.damaged):
-        complain(sentence)
-    cells = [result for one in found for result in one.results]
-    if not cells:
-        return
-    screen = console()
-    screen.print(run_table(cells))
-    count = f"{len(cells)} finished cell" + "s" * (len(cells) > 1)
-    screen.print(f"{count} in {results}; `bench report` writes the leaderboard", style="dim")

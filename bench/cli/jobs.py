@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from ..core.data import Data
-    from ..core.progress import Progress, Tell
-    from ..harness.cell import Asked
+    from ..core.progress import Monitor, Progress, Tell
+    from ..harness.asked import Asked
     from ..harness.process import Failure
     from ..harness.protocol import Cell, Reports
     from ..harness.workers import Workers
@@ -34,16 +34,23 @@ class Chosen(NamedTuple):
     """It has no cells, and why."""
 
 
+Plan = tuple[str, "Callable[[], Asked]"]
+"""The name of a cell, and what it is; UserError where it cannot be made."""
+
+
 class Request(Protocol):
     """What somebody has asked for, as far as a job needs it. It can be pickled."""
+
+    @property
+    def batch_size(self) -> int | None: ...
+    @property
+    def force(self) -> bool: ...
 
     def bed(self, category: str) -> Data: ...
 
     def specs(self, name: str, given: Mapping[str, str], progress: Progress, tell: Tell) -> list[DetectorSpec]: ...
 
-    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Cell]: ...
-
-    def planned_cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[tuple[str, Asked]]: ...
+    def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Plan]: ...
 
 
 class Job(NamedTuple):
@@ -54,18 +61,18 @@ class Job(NamedTuple):
     category: str
     planned: Sequence[Any]
 
-    def cells(self, progress: Progress, tell: Tell) -> Iterator[Cell]:
+    def plans(self, progress: Progress, tell: Tell) -> Iterator[Plan]:
         bed = self.request.bed(self.category)
         for spec in self.request.specs(self.chosen.name, self.chosen.given, progress, tell):
             yield from self.request.cells(bed, spec, self.planned)
 
-    def planned_cells(self) -> Iterator[tuple[str, Asked]]:
-        """The same, of which nothing is begun: a dry run looks at them."""
-        from ..core.progress import Progress, to_log
+    def cells(self, progress: Progress, tell: Tell) -> Iterator[Cell]:
+        for label, plan in self.plans(progress, tell):
+            yield label, partial(self._run, plan)
 
-        bed = self.request.bed(self.category)
-        for spec in self.request.specs(self.chosen.name, self.chosen.given, Progress(), to_log):
-            yield from self.request.planned_cells(bed, spec, self.planned)
+    def _run(self, plan: Callable[[], Asked], monitor: Monitor) -> Path:
+        """The cell's folder."""
+        return Path(plan().run(self.request.batch_size, self.request.force, monitor).attrs["folder"])
 
     def work(self, reports: Reports, first: int) -> None:
         """In the process of the job."""
@@ -96,47 +103,6 @@ class Place(NamedTuple):
             return Workers(1, 1)
         return Workers.for_jobs(jobs, self.workers, choose_device(self.device).type != "cpu")
 
-    def at_once(self, jobs: int) -> int:
-        """So many jobs run side by side."""
-        return self.workers_for(jobs).at_once
-
-
-class Placed(Protocol):
-    """Options of a command that say where its jobs run."""
-
-    @property
-    def device(self) -> str: ...
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def in_process(self) -> bool: ...
-    @property
-    def cell_timeout(self) -> float | None: ...
-    @property
-    def executor(self) -> str: ...
-    @property
-    def address(self) -> str | None: ...
-    @property
-    def gpus_per_worker(self) -> float | None: ...
-
-
-def place_of(request: Placed) -> Place:
-    return Place(*(getattr(request, name) for name in Place._fields))
-
-
-def refuse_what_contradicts(place: Place) -> None:
-    """Processes that are wanted and not wanted; options of a cluster without one."""
-    if place.in_process and (place.workers or 1) > 1:
-        raise UserError(f"--workers {place.workers} are processes, and --in-process wants none: give one of the two")
-    if place.executor == "ray" and place.in_process:
-        raise UserError(
-            "--in-process wants no other process, and --executor ray runs nothing here: give one of the two"
-        )
-    if place.executor != "ray":
-        for option, value in (("--address", place.address), ("--gpus-per-worker", place.gpus_per_worker)):
-            if value is not None:
-                raise UserError(f"{option} {value} is for --executor ray")
-
 
 def run_all(jobs: Sequence[Job], bars: Bars, place: Place) -> list[Path | Failure]:
     """The cells of all jobs, several of these side by side; what fails is said, and the others go on."""
@@ -163,7 +129,9 @@ def _on_ray(jobs: Sequence[Job], bars: Bars, place: Place, advance: Callable[[],
     from ..harness.on_ray import Cluster, Named, run_on_ray
 
     gpus = place.gpus_per_worker if place.gpus_per_worker is not None else float(place.device.startswith("cuda"))
-    cluster = Cluster(place.address, place.workers, int(os.environ.get("OMP_NUM_THREADS", "1")), gpus)
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is of nested regions
+    threads = max(int(first), 1) if first.isdecimal() else 1
+    cluster = Cluster(place.address, place.workers, threads, gpus)
     work = [Named(job.work, job.chosen.name) for job in jobs]
     return run_on_ray(work, cluster, bars, place.cell_timeout, advance)
 

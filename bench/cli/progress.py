@@ -39,10 +39,6 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def stop(self) -> None:
-        """No bars from here on."""
-        self.bars.stop()
-
     def tell(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 

@@ -87,9 +87,12 @@ def command(context: click.Context, /, suite: str | None, **options: Any) -> Req
     if suite is not None:
         from .suite import request_of
 
-        return request_of(
-            suite, options, lambda name: context.get_parameter_source(name) is not ParameterSource.DEFAULT
-        )
+        typed = {
+            parameter.name: parameter.opts[0]
+            for parameter in context.command.params
+            if parameter.name in options and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        }
+        return request_of(suite, options, typed)
     if options["detectors"] is None:
         raise click.UsageError("missing option '--detector', or '--suite'", context)
     return RunRequest(**options)

@@ -6,10 +6,11 @@ The file is a TOML document whose keys are named as the options of `bench run` a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cached_property
+from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -23,10 +24,9 @@ from ..errors import UserError, unknown
 from ..system import files
 from .attacks import Planned, RunRequest
 from .certify import CertifyRequest
-from .common import Request
-from .dry_run import show
-from .grid import ALL, GridRequest, categories_of, detectors_of, refuse_what_cannot_be_used, said_at_the_end
-from .jobs import Chosen, Job, place_of, refuse_what_contradicts, run_all
+from .grid import ALL, GridRequest, categories_of, detectors_of
+from .jobs import Chosen, Job
+from .work import WorkRequest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ..harness.process import Failure
     from .progress import Bars
 
-SHIPPED = Path(__file__).resolve().parents[2] / "suites", Path(__file__).resolve().parents[1] / "suites"
-"""Where they lie in a checkout, and where they are installed."""
 CERTIFICATE = "certificate"
 """What `include` and `exclude` call one in place of an attack."""
 
@@ -159,7 +157,8 @@ def read(name: str) -> Suite:
 
 
 def _path(name: str) -> Path:
-    there = {path.stem: path for folder in SHIPPED for path in sorted(folder.glob("*.toml"))}
+    shipped = (Path(str(file)) for file in resources.files("bench.suites").iterdir())
+    there = {path.stem: path for path in shipped if path.suffix == ".toml"}
     if name in there:
         return there[name]
     path = files.at_home(name)
@@ -198,47 +197,19 @@ class _Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteRequest(Request):
-    """All cells of a suite."""
+class SuiteRequest(WorkRequest):
+    """All cells of a suite. `data_root` is of data sets whose root the suite does not say: DIR/NAME, or DIR itself."""
 
     name: str
     """Of a file, or of one that is shipped."""
-    data_root: Path | None
-    """Of data sets whose root the suite does not say: DIR/NAME, or DIR itself."""
-    batch_size: int | None
-    device: str
-    results: Path
-    force: bool
     save_images: int | None
-    workers: int | None
-    cell_timeout: float | None
-    in_process: bool
-    dry_run: bool
-    executor: str
-    address: str | None
-    gpus_per_worker: float | None
 
     @cached_property
     def suite(self) -> Suite:
         return read(self.name)
 
-    def carry_out(self) -> int:
-        """Everything is validated before any work; then the cells."""
-        from ..system import server
-        from .progress import Bars
-
-        place = place_of(self)
-        refuse_what_contradicts(place)
-        _ = self.suite  # what is wrong with the file is said first
-        if not self.in_process:
-            server.start()
-        with Bars() as bars:
-            jobs, failures = self.jobs(bars)
-            if self.dry_run:
-                bars.stop()
-                return show(jobs, failures, self.results, place.at_once(len(jobs)))
-            ends = run_all(jobs, bars, place)
-        return said_at_the_end([*failures, *ends], self.results)
+    def look(self) -> None:
+        _ = self.suite
 
     def jobs(self, bars: Bars) -> tuple[list[Job], list[Failure]]:
         """Cells of one detector on one category in one job, and jobs of one category next to each other."""
@@ -251,7 +222,6 @@ class SuiteRequest(Request):
                 for tested in self.suite.detectors
                 for part in self._parts(images, tested, seed)
             ]
-            refuse_what_cannot_be_used(parts[0].request)
             first = [part for part in parts if (part.tested, part.seed) == (parts[0].tested, parts[0].seed)]
             categories, *_ = [categories_of(part.request, part.planned) for part in first]  # all balls are looked at
             for category, part in product(categories, parts):
@@ -260,51 +230,15 @@ class SuiteRequest(Request):
                 chosen = known.chosen(part.request) if some else None
                 if chosen is not None:
                     found.append(Job(part.request, chosen, category, some))
-        failures = list(known.failures.values())
-        if not found and not failures:
+        if not found and not known.failures:
             raise UserError("the suite has no cells: its [[include]] and [[exclude]] leave none")
-        return found, failures
+        return found, list(known.failures.values())
 
     def _parts(self, images: Images, tested: Tested, seed: int) -> Iterator[Part]:
         """Of one detector on one data set: its attacks together, then its certificates."""
-        common: dict[str, Any] = {
-            "detectors": (tested.name,),
-            "dataset": images.name,
-            "categories": tuple(images.categories),
-            "data_root": self._root(images),
-            "image_size": images.image_size,
-            "targets": self.suite.targets,
-            "goal": self.suite.goal,
-            "seed": seed,
-            "limit": self.suite.limit,
-            "threshold_folds": self.suite.threshold_folds,
-            "batch_size": self.batch_size,
-            "device": self.device,
-            "results": self.results,
-            "force": self.force,
-            "cell_timeout": self.cell_timeout,
-            "in_process": self.in_process,
-            "workers": self.workers,
-            "dry_run": self.dry_run,
-            "executor": self.executor,
-            "address": self.address,
-            "gpus_per_worker": self.gpus_per_worker,
-        }
-        planned: list[Planned] = []
-        request: RunRequest | None = None
-        for attack in self.suite.attacks:
-            request = RunRequest(
-                **common,
-                params=tested.params,
-                attacks=(attack.name,),
-                eps=tuple(attack.eps),
-                attack_params=attack.params,
-                draws=self.suite.draws,
-                save_images=self.save_images,
-            )
-            planned += request.planned()
-        if request is not None:
-            yield Part(tested, seed, request, sorted(planned, key=lambda one: one.threat.eps))
+        common = self._common(images, tested, seed)
+        if self.suite.attacks:
+            yield Part(tested, seed, self._attacked(self.suite.attacks[0], tested, common), self._planned)
         for certificate in self.suite.certificates:
             bounded = CertifyRequest(
                 **common,
@@ -317,6 +251,40 @@ class SuiteRequest(Request):
                 center=None,
             )
             yield Part(tested, seed, bounded, bounded.planned())
+
+    @cached_property
+    def _planned(self) -> list[Planned]:
+        """Every attack in every ball, the smaller ones first: the same on all images, of all detectors and seeds."""
+        images, tested = self.suite.data[0], self.suite.detectors[0]
+        common = self._common(images, tested, self.suite.seeds[0])
+        planned = [one for attack in self.suite.attacks for one in self._attacked(attack, tested, common).planned()]
+        return sorted(planned, key=lambda one: one.threat.eps)
+
+    def _attacked(self, attack: Attacking, tested: Tested, common: Mapping[str, Any]) -> RunRequest:
+        return RunRequest(
+            **common,
+            params=tested.params,
+            attacks=(attack.name,),
+            eps=tuple(attack.eps),
+            attack_params=attack.params,
+            draws=self.suite.draws,
+            save_images=self.save_images,
+        )
+
+    def _common(self, images: Images, tested: Tested, seed: int) -> dict[str, Any]:
+        """Of the requests of one detector on one data set."""
+        return {field.name: getattr(self, field.name) for field in fields(WorkRequest)} | {
+            "detectors": (tested.name,),
+            "dataset": images.name,
+            "categories": tuple(images.categories),
+            "data_root": self._root(images),
+            "image_size": images.image_size,
+            "targets": self.suite.targets,
+            "goal": self.suite.goal,
+            "seed": seed,
+            "limit": self.suite.limit,
+            "threshold_folds": self.suite.threshold_folds,
+        }
 
     def _root(self, images: Images) -> Path | None:
         if images.root is not None:
@@ -331,18 +299,13 @@ def _attack_of(planned: Any) -> str:
     return planned.name if isinstance(planned, Planned) else CERTIFICATE
 
 
-KEPT = (
-    "data_root", "batch_size", "device", "results", "force", "save_images", "workers", "cell_timeout", "in_process",
-    "dry_run", "executor", "address", "gpus_per_worker",
-)  # fmt: skip
+KEPT = {"save_images", *(field.name for field in fields(WorkRequest))}
 """Options of `bench run` that a suite does not say."""
 
 
-def request_of(name: str, options: Mapping[str, Any], typed: Callable[[str], bool]) -> SuiteRequest:
-    """typed: whether an option was given; what the file says is not to be said once more."""
-    for option in options:
-        if option not in KEPT and typed(option):
-            word = {"detectors": "detector", "attacks": "attack", "categories": "category", "params": "param",
-                    "attack_params": "attack-param"}.get(option, option.replace("_", "-"))  # fmt: skip
-            raise UserError(f"--{word} is for the suite to say: put it into the file, or leave out --suite")
+def request_of(name: str, options: Mapping[str, Any], typed: Mapping[str, str]) -> SuiteRequest:
+    """typed: of every option that was given, its name and how it is written; what the file says is not said twice."""
+    for option, word in typed.items():
+        if option not in KEPT:
+            raise UserError(f"{word} is for the suite to say: put it into the file, or leave out --suite")
     return SuiteRequest(name=name, **{option: options[option] for option in KEPT})

@@ -71,8 +71,8 @@ class State(NamedTuple):
     rows: int
     total: int
     finished: bool = False
-    stale: str = ""
-    """What it was made from has changed since: the sentence that a run would say."""
+    stale: bool = False
+    """What it was made from has changed since: a run would refuse it."""
     works: bool = False
     """A process works on it now."""
 
@@ -137,15 +137,17 @@ class Cell:
     def state(self, data: Data) -> State:
         """As it lies in the results folder. Raises UserError where it is damaged."""
         total = len(data.test)
-        if self.folder is None or not (self.folder / "run.json").exists():
+        if self.folder is None:
             return State(0, total)
+        works = locks.is_held(self.folder)  # from before its fit on
+        if not (self.folder / "run.json").exists():
+            return State(0, total, works=works)
         record = read_record(self.folder)
-        finished = isinstance(record, FinishedRecord)
         try:
             self._same_sources(record, data)
-        except UserError as error:
-            return State(record.rows, total, finished, str(error))
-        return State(record.rows, total, finished, works=locks.is_held(self.folder))
+        except UserError:
+            return State(record.rows, total, stale=True, works=works)
+        return State(record.rows, total, isinstance(record, FinishedRecord), works=works)
 
     def _alone(self, force: bool, monitor: Monitor) -> contextlib.AbstractContextManager[None]:
         """No other process works on this cell meanwhile. One that is only read needs no lock."""
@@ -370,16 +372,6 @@ class Cell:
             write_record(self.folder, finished)
             discard(self.folder)
         return finished
-
-
-class Asked(NamedTuple):
-    """A cell that nobody has begun yet, and what it needs."""
-
-    cell: Cell
-    data: Data
-    """The test images that are attacked."""
-    prepare: Callable[[], Prepared]
-    attack: Method
 
 
 def _weights(detector: Detector) -> int:

@@ -38,9 +38,10 @@ from ..plugins.origin import origin_of
 from ..stats import smoothing
 from ..system import locks
 from ..system.files import at_home
-from .cell import Asked, Cell
+from .asked import Asked
+from .cell import Cell
 from .evaluated import Evaluated
-from .subject import DetectorUnderTest, batch_size_for
+from .subject import DetectorUnderTest
 
 SIGMA = 0.25
 TAIL_DRAWS = 3  # of the n that the threshold is set on, at least so many beyond the percentile
@@ -81,7 +82,7 @@ def certify(
     Draws are kept in the cache: another radius, or more samples, goes on with them. (To add samples until a bound
     pleases is no certificate: choose their number before.) The rest as in `evaluate`.
     """
-    asked = planned(
+    return planned(
         detector,
         data,
         radius,
@@ -96,10 +97,7 @@ def certify(
         seed=seed,
         limit=limit,
         device=device,
-    )
-    batch_size = batch_size_for(data.image_size, batch_size)
-    rows, record = asked.cell.run(asked.data, asked.prepare, asked.attack, batch_size, force, monitor)
-    return Evaluated.of(rows, record, asked.cell.folder)
+    ).run(batch_size, force, monitor)
 
 
 def planned(

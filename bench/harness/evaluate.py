@@ -22,9 +22,10 @@ from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
 from ..plugins.lookup import default_size, make_attack
 from ..system.files import at_home
-from .cell import Asked, Cell
+from .asked import Asked
+from .cell import Cell
 from .evaluated import Evaluated
-from .subject import DetectorUnderTest, batch_size_for
+from .subject import DetectorUnderTest
 
 Eps = str | float | Fraction
 
@@ -80,7 +81,7 @@ def evaluate(
     batch_size: changes speed and memory, not results; by default 32 up to 128 pixels, and as many pixels above.
     A detector that is passed as an object is put into eval mode, and its parameters no longer require gradients.
     """
-    asked = planned(
+    return planned(
         detector,
         data,
         attack,
@@ -99,10 +100,7 @@ def evaluate(
         save_images=save_images,
         device=device,
         in_process=in_process,
-    )
-    batch_size = batch_size_for(data.image_size, batch_size)
-    rows, record = asked.cell.run(asked.data, asked.prepare, asked.attack, batch_size, force, monitor)
-    return Evaluated.of(rows, record, asked.cell.folder)
+    ).run(batch_size, force, monitor)
 
 
 def planned(

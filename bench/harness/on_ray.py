@@ -35,8 +35,8 @@ class Cluster(NamedTuple):
     """Of a running cluster, `auto` for the one of this machine; None starts one."""
     workers: int | None = None
     """Tasks at once, at most; None leaves it to the resources."""
-    threads: int | None = None
-    """Of each task: so many cores it takes. None is 1."""
+    threads: int = 1
+    """Of each task: so many cores it takes."""
     gpus: float = 0.0
     """Of each task; a fraction shares one."""
 
@@ -59,25 +59,29 @@ def run_on_ray(
 
     done: called after each job. Raises UserError where there is no Ray, or no cluster at that address.
     """
-    ray = _ray(cluster)
+    ray = _ray()
+    theirs = ray.is_initialized()  # by whoever calls this from Python
+    if not theirs:
+        _connect(ray, cluster)
     try:
         return _run(ray, jobs, cluster, screen, patience, done)
     finally:
-        if cluster.address is None:
+        if not theirs:
             ray.shutdown()
 
 
-def _ray(cluster: Cluster) -> Any:
-    """The module, connected."""
+def _ray() -> Any:
     try:
-        ray: Any = import_module("ray")
+        return import_module("ray")
     except ImportError:
         raise UserError(MISSING) from None
-    if ray.is_initialized():  # by whoever calls this from Python
-        return ray
+
+
+def _connect(ray: Any, cluster: Cluster) -> None:
+    """To the cluster at its address, or to one of this machine that ends with the run."""
     _refuse_silence(cluster.address)
     own = {
-        "num_cpus": cluster.workers * (cluster.threads or 1) if cluster.workers else None,
+        "num_cpus": cluster.workers * cluster.threads if cluster.workers else None,
         "include_dashboard": False,
     }
     given: dict[str, Any] = {"address": cluster.address} if cluster.address else own
@@ -86,7 +90,6 @@ def _ray(cluster: Cluster) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = cluster.address or "this machine"
         raise UserError(f"--address {where}: no Ray cluster can be used there ({str(error).splitlines()[0]})") from None
-    return ray
 
 
 def _refuse_silence(address: str | None) -> None:
@@ -108,15 +111,14 @@ def _run(
     patience: float | None,
     done: Callable[[], None],
 ) -> list[Path | Failure]:
-    threads = cluster.threads or 1
-    task = ray.remote(num_cpus=threads, num_gpus=cluster.gpus, max_retries=RETRIES)(_task)
+    task = ray.remote(num_cpus=cluster.threads, num_gpus=cluster.gpus, max_retries=RETRIES)(_task)
     ends: dict[int, list[Path | Failure]] = {}
     waiting, running = list(range(len(jobs))), dict[Any, int]()
     try:
         while waiting or running:
             while waiting and (cluster.workers is None or len(running) < cluster.workers):
                 number = waiting.pop(0)
-                running[task.remote(*jobs[number], threads, patience, str(Path.cwd()))] = number
+                running[task.remote(*jobs[number], cluster.threads, patience, str(Path.cwd()))] = number
             ready, _ = ray.wait(list(running), timeout=LOOK_EVERY)
             for reference in ready:
                 number = running.pop(reference)

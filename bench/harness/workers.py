@@ -47,13 +47,12 @@ def side_by_side(jobs: Sequence[Job[End]], at_once: int, done: Callable[[], None
         done()
         return ends
 
-    with told, tell, ThreadPoolExecutor(max(at_once, 1)) as pool:
+    with told, tell, ThreadPoolExecutor(at_once) as pool:
         working = [pool.submit(work, job) for job in jobs]
         try:
             wait(working, return_when=FIRST_EXCEPTION)
-            if broken := [future for future in working if future.done() and future.exception()]:
-                tell.send_bytes(b"stop")
-                broken[0].result()
+            for broken in (future for future in working if future.done() and future.exception()):
+                broken.result()
         except BaseException:
             tell.send_bytes(b"stop")
             raise
