@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from conftest import MEAN, make_tree
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -20,6 +22,22 @@ def on_tree(tree: Path, results: Path) -> tuple[object, ...]:
 def read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+def rows_of(results: Path) -> dict[Path, bytes]:
+    """The bytes of every samples.csv below a folder, by its place there."""
+    return {path.relative_to(results): path.read_bytes() for path in results.rglob("samples.csv")}
+
+
+def suite_on_two(tmp_path: Path, text: str) -> Path:
+    """A suite: `text` with the `root` of a small tree of two categories and the `plugin` Mean filled in."""
+    for name in ("nut", "bolt"):
+        make_tree(tmp_path / "tree" / name, good=5, bad=4)
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(MEAN)
+    path = tmp_path / "mine.toml"
+    path.write_text(text.format(root=str(tmp_path / "tree"), plugin=f"{plugin}:Mean"))
+    return path
 
 
 def one_line(err: str) -> str:

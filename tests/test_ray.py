@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, on_tree, one_line
+from command_line import Run, on_tree, one_line, rows_of
 from conftest import MEAN, make_tree
+
+from bench.cli.jobs import Place, run_all
+from bench.cli.progress import Bars
+from bench.harness import on_ray
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SLOW = (
@@ -38,6 +42,17 @@ def test_options_of_a_cluster_are_for_one(run_cli: Run, tmp_path: Path, tree: Pa
         assert code == 2 and says in one_line(err)
 
 
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("2,1", 2), ("", 1), ("many", 1), ("0", 1)])
+def test_a_task_takes_as_many_cores_as_torch_has_threads(
+    said: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[on_ray.Cluster] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr(on_ray, "run_on_ray", lambda jobs, cluster, *_: asked.append(cluster))
+    run_all([], Bars(), Place("cpu", executor="ray", workers=2))
+    assert [cluster.threads for cluster in asked] == [threads] and asked[0].workers == 2 and asked[0].gpus == 0
+
+
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     found = pytest.importorskip("ray", reason="ray is not installed (the extra `cluster`)")
@@ -52,10 +67,6 @@ def two(tmp_path: Path) -> Path:
     for name in ("nut", "bolt"):
         make_tree(tmp_path / "two" / name, good=5, bad=4)
     return tmp_path / "two"
-
-
-def rows_of(results: Path) -> dict[Path, bytes]:
-    return {path.relative_to(results): path.read_bytes() for path in results.rglob("samples.csv")}
 
 
 @pytest.mark.slow

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run, one_line, read
-from conftest import MEAN, make_tree
+from command_line import Run, one_line, read, rows_of, suite_on_two
 
-from bench.cli.suite import Suite
+from bench.cli.entry import parse
+from bench.cli.jobs import Job
+from bench.cli.progress import Bars
+from bench.cli.suite import Suite, SuiteRequest
 from bench.cli.suite import read as read_suite
+from bench.core.progress import Progress
+from bench.system import locks
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -58,13 +62,7 @@ attack = "noise-*"
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    for name in ("nut", "bolt"):
-        make_tree(tmp_path / "tree" / name, good=5, bad=4)
-    plugin = tmp_path / "mine.py"
-    plugin.write_text(MEAN)
-    path = tmp_path / "mine.toml"
-    path.write_text(SUITE.format(root=str(tmp_path / "tree"), plugin=f"{plugin}:Mean"))
-    return path
+    return suite_on_two(tmp_path, SUITE)
 
 
 def cells_of(results: Path) -> set[tuple[Any, ...]]:
@@ -91,9 +89,9 @@ def test_a_suite_is_the_cells_that_its_file_says(run_cli: Run, suite: Path, tmp_
     found = cells_of(results)
     assert {cell for cell in found if "smoothed" not in cell[2]} == attacks
     assert {(*cell[:3], "certificate", *cell[4:]) for cell in found if "smoothed" in cell[2]} == smoothed
-    rows = {path: path.read_bytes() for path in results.rglob("samples.csv")}
+    rows = rows_of(results)
     assert run_cli("run", "--suite", suite, "--results", results)[0] == 0
-    assert rows == {path: path.read_bytes() for path in results.rglob("samples.csv")}
+    assert rows == rows_of(results)
     code, out, err = run_cli("run", "--suite", suite, "--results", results, "--dry-run")
     assert code == 0 and "24 cells: 24 finished" in out, err
 
@@ -110,10 +108,58 @@ def test_what_is_left_is_estimated_by_what_is_there(run_cli: Run, suite: Path, t
     left = sum(int(number.replace(",", "")) for number in re.findall(r" ([\d,]+) +[\d.]+ *$", out, re.M))
     assert left == pytest.approx(spent, rel=0.2)  # another seed of the same cells
     assert "minutes of work" in out
-    (results / "odd").mkdir()
     record = next(path for path in results.rglob("run.json") if "autoencoder" in str(path))
     record.write_text(record.read_text().replace('"code": "', '"code": "0'))
     assert "changed, needs --force" in run_cli("run", "--suite", suite, "--results", results, "--dry-run")[1]
+
+
+def test_two_tables_of_one_attack_are_two_sweeps(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    """A larger ball starts from the smaller one of its own table, as in a run without the other table."""
+    one = '[[attacks]]\nname = "pgd-linf"\neps = ["1/255", "4/255"]\nparams = { steps = 1 }\n'
+    other = '[[attacks]]\nname = "pgd-linf"\neps = ["2/255"]\nparams = { steps = 9 }\n'
+    head = suite.read_text().partition("[[attacks]]")[0].replace("seeds = [0, 1]", "seeds = [0]")
+    found = {}
+    for name, tables in (("alone", one), ("both", other + one)):
+        suite.write_text(head + tables)
+        assert run_cli("run", "--suite", suite, "--results", tmp_path / name)[0] == 0
+        found[name] = rows_of(tmp_path / name)
+    assert len(found["alone"]) == 8 and len(found["both"]) == 12
+    assert found["alone"].items() <= found["both"].items()
+    records = [read(path) for path in (tmp_path / "both").rglob("run.json")]
+    smaller = {(r["spec"]["eps"], r.get("smaller_ball") is not None) for r in records}
+    assert smaller == {("1/255", False), ("4/255", True), ("2/255", False)}
+
+
+def test_what_no_record_tells_is_not_guessed(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    """Another detector may draw noise, and take many times as many passes."""
+    results, text = tmp_path / "results", suite.read_text()
+    first = suite.with_name("first.toml")
+    first.write_text(text + '\n[[exclude]]\ndetector = "autoencoder"\n')
+    assert run_cli("run", "--suite", first, "--results", results)[0] == 0
+    code, out, err = run_cli("run", "--suite", suite, "--results", results, "--dry-run")
+    assert code == 0 and "14 finished, 10 to do" in out and "of 10 cells no record" in out, err
+    assert all(line.split()[-2:] == ["?", "?"] for line in out.splitlines() if "to do " in line)
+
+
+def test_a_cell_that_another_process_has_is_running_before_its_first_row(
+    run_cli: Run, suite: Path, tmp_path: Path
+) -> None:
+    command = ("run", "--suite", suite, "--results", tmp_path / "results", "--dry-run")
+    cell, data, *_ = next(
+        plan for _, plan in next(iter(jobs_of(suite, tmp_path / "results"))).plans(Progress(), print)
+    )()
+    assert cell.folder is not None
+    with locks.alone(cell.folder, "tests", print):
+        # the lock is this process's own: a new handle of it is refused like another process's
+        assert cell.state(data).works
+        assert "1 running" in run_cli(*command)[1]
+    assert not cell.state(data).works
+
+
+def jobs_of(suite: Path, results: Path) -> list[Job]:
+    request = parse(["run", "--suite", str(suite), "--results", str(results)])
+    assert isinstance(request, SuiteRequest)
+    return request.jobs(Bars())[0]
 
 
 @pytest.mark.parametrize(

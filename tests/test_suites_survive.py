@@ -9,8 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import Run, process
-from conftest import MEAN, make_tree
+from command_line import Run, process, rows_of, suite_on_two
 
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.slow]
 
@@ -39,17 +38,7 @@ params = {{ steps = 4 }}
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    for name in ("nut", "bolt"):
-        make_tree(tmp_path / "tree" / name, good=5, bad=4)
-    plugin = tmp_path / "mine.py"
-    plugin.write_text(MEAN)
-    path = tmp_path / "mine.toml"
-    path.write_text(SUITE.format(root=str(tmp_path / "tree"), plugin=f"{plugin}:Mean"))
-    return path
-
-
-def rows_of(results: Path) -> dict[Path, bytes]:
-    return {path.relative_to(results): path.read_bytes() for path in results.rglob("samples.csv")}
+    return suite_on_two(tmp_path, SUITE)
 
 
 def whole(

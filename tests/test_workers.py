@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Run, on_tree, one_line, process
+from command_line import Run, on_tree, one_line, process, rows_of
 from conftest import MEAN, make_tree
 
 from bench.harness.workers import Workers, side_by_side
@@ -75,7 +75,7 @@ def test_rows_are_the_same_one_by_one_and_side_by_side(
         code, out, err = run_cli(*command, *on_tree(tmp_path / "tree", results))
         assert code == 0, err
         assert ("side by side" in err) == (workers == 2)
-        found[workers] = {p.relative_to(results): p.read_bytes() for p in results.rglob("samples.csv")}
+        found[workers] = rows_of(results)
         assert "4 finished cells" in out
     assert len(found[1]) == 4 and found[1] == found[2]
 
