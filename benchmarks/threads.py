@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from importlib import import_module
+from typing import Any
 
 from bench.core.progress import Progress
 
@@ -86,6 +88,8 @@ def measured(name: str, size: int) -> dict[str, float]:
     import bench
     from bench.plugins.fitting import DetectorSpec
 
+    training: Any = import_module("bench.detectors._training")
+    training.WORK_OF_A_THREAD = 1  # a fit takes the threads that it is given here, not those that it would choose
     data = bench.load_data("textures", category="brick", image_size=size)
     steps = {} if name in PARAMS else {"steps": str(STEPS)}
     detector, clock = DetectorSpec(name, PARAMS.get(name, steps)).build(), Clock()
