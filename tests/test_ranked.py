@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import pandas as pd
 import pytest
 from conftest import make_tree, small_data
 
@@ -15,6 +15,8 @@ from bench import evaluate
 from bench.analysis.boards import boards
 from bench.analysis.table import table
 from bench.cells.reader import find_cells
+from bench.harness.asked import Asked
+from bench.harness.evaluated import Evaluated
 from bench.plugins import registry
 from bench.plugins.fitting import DetectorSpec
 from bench.report.leaderboard import markdown
@@ -154,18 +156,20 @@ def test_one_failing_detector_does_not_stop_the_others(run_cli: Run, tmp_path: P
 
 def test_all_is_every_whole_detector(run_cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is fitted here: each cell is only counted, and one detector cannot be built."""
-    asked = []
-
-    def evaluate_none(candidate: DetectorSpec, *_: Any, **__: Any) -> pd.DataFrame:
-        asked.append(candidate.label)
-        candidate.build()
-        rows = pd.DataFrame()
-        rows.attrs["folder"] = str(tmp_path)
-        return rows
-
     from bench.harness import evaluate as api
 
-    monkeypatch.setattr(api, "evaluate", evaluate_none)
+    asked, planned = [], api.planned
+
+    def counted(candidate: DetectorSpec, *given: Any, **more: Any) -> Asked:
+        class Counted(Asked):
+            def run(self, *_: Any) -> Evaluated:
+                asked.append(candidate.label)
+                candidate.build()
+                return cast(Evaluated, SimpleNamespace(attrs={"folder": str(tmp_path)}))
+
+        return Counted(*planned(candidate, *given, **more))
+
+    monkeypatch.setattr(api, "planned", counted)
     options = ["--in-process", "--category", "brick", "--device", "cpu", "--results", tmp_path / "r"]
     backbone = ["--param", "backbone=mobilenetv2_100", "--param", "weights=random"]
     code, _, err = run_cli("run", "--detector", "all,diffpure+autoencoder", *backbone, *options)

@@ -12,9 +12,7 @@ import pytest
 from command_line import Run, on_tree, one_line, rows_of
 from conftest import MEAN, make_tree
 
-from bench.cli.jobs import Place, run_all
-from bench.cli.progress import Bars
-from bench.harness import on_ray
+from bench.cli.running import Place, cluster_of
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SLOW = (
@@ -46,11 +44,10 @@ def test_options_of_a_cluster_are_for_one(run_cli: Run, tmp_path: Path, tree: Pa
 def test_a_task_takes_as_many_cores_as_torch_has_threads(
     said: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[on_ray.Cluster] = []
     monkeypatch.setenv("OMP_NUM_THREADS", said)
-    monkeypatch.setattr(on_ray, "run_on_ray", lambda jobs, cluster, *_: asked.append(cluster))
-    run_all([], Bars(), Place("cpu", executor="ray", workers=2))
-    assert [cluster.threads for cluster in asked] == [threads] and asked[0].workers == 2 and asked[0].gpus == 0
+    cluster = cluster_of(Place("cpu", executor="ray", workers=2))
+    assert cluster == (None, 2, threads, 0)
+    assert cluster_of(Place("cuda")).gpus == 1 and cluster_of(Place("cuda", gpus_per_worker=0.5)).gpus == 0.5
 
 
 @pytest.fixture

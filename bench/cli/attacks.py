@@ -28,6 +28,14 @@ class RunRequest(GridRequest):
     draws: int | None
     save_images: int | None
 
+    @property
+    def only_reads(self) -> bool:
+        return super().only_reads and self.save_images is None
+
+    @property
+    def title(self) -> str:
+        return f"{', '.join(self.attacks)} on {self.dataset}"
+
     def planned(self) -> list[Planned]:
         if not _foreign(self):
             return planned_attacks(self)

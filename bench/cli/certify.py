@@ -40,6 +40,10 @@ class CertifyRequest(GridRequest):
     budget: ClassVar = "--radius"
     outer: ClassVar = "smoothed+"  # OUTER of engine/certifier.py, which imports torch
 
+    @property
+    def title(self) -> str:
+        return f"certificates on {self.dataset}"
+
     def planned(self) -> list[ThreatModel]:
         """The balls, each once."""
         from ..core.threat import ThreatModel

@@ -64,6 +64,11 @@ class GridRequest(WorkRequest):
     outer: ClassVar = ""
     """Goes in front of the detectors that `all` stands for."""
 
+    @property
+    def only_reads(self) -> bool:
+        """Of a finished cell nothing is made again, and nothing is looked for."""
+        return not self.force
+
     def jobs(self, bars: Bars) -> tuple[list[Job], list[Failure]]:
         """Every detector on every category, the detectors of a category one after another."""
         planned = tuple(self.planned())

@@ -54,6 +54,10 @@ class Bars:
         finally:
             self.bars.remove_task(task)
 
+    def already_there(self, label: str) -> None:
+        """A cell that is finished, and was only read."""
+        self.tell(f"{label}: already there")
+
     def fit(self, name: str) -> Progress:
         """Shows the fit of one detector."""
         return FitBar(self, name)
@@ -76,7 +80,7 @@ class Bars:
             if task is not None:
                 self.bars.remove_task(task)
         if begun is None:
-            self.tell(f"{label}: already there")
+            self.already_there(label)
         else:
             self.tell(f"{label}: done in {time.monotonic() - begun[0]:.0f} s")
 

@@ -208,6 +208,10 @@ class SuiteRequest(WorkRequest):
     def suite(self) -> Suite:
         return read(self.name)
 
+    @property
+    def title(self) -> str:
+        return f"suite {self.name}"
+
     def look(self) -> None:
         _ = self.suite
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from ..errors import UserError
 from ..system import server
 from .common import Request, complain, console
 from .dry_run import show
-from .jobs import Job, Place, run_all
 
 if TYPE_CHECKING:
+    from ..cells.journal import Keeper
+    from ..core.progress import Tell
     from ..harness.process import Failure
+    from .jobs import Job
     from .progress import Bars
+    from .running import Seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,9 @@ class WorkRequest(Request):
         self.look()
         if not self.in_process:
             server.start()  # it imports torch while this process does
+        from .look import look_at
         from .progress import Bars
+        from .running import Place, Seen, run_all
 
         refuse_what_cannot_be_used(self)
         place = Place(
@@ -59,13 +65,36 @@ class WorkRequest(Request):
         )
         with Bars() as bars:
             jobs, failures = self.jobs(bars)
-            ends = [] if self.dry_run else run_all(jobs, bars, place)
+            seen = [Seen(*each) for each in zip(jobs, look_at(jobs, self.in_process, self.cell_timeout), strict=True)]
+            workers = place.workers_for(sum(not job.is_done for job in seen))
+            if not self.dry_run:
+                keeper = self._keeper(seen, failures, workers.at_once, bars.tell)
+                idle = all(job.is_done for job in seen) and not failures
+                with contextlib.nullcontext() if idle else keeper.at_work():
+                    ends = run_all(seen, bars, place, workers, keeper)
         if self.dry_run:
-            return show(jobs, failures, self.results, place.workers_for(len(jobs)).at_once)
+            return show([cell for job in seen for cell in job.cells], failures, self.results, workers.at_once)
         return said_at_the_end([*failures, *ends], self.results)
+
+    def _keeper(self, jobs: Sequence[Seen], failures: Sequence[Failure], at_once: int, tell: Tell) -> Keeper:
+        """Of the journal of this run."""
+        from ..cells.journal import FailedCell, Keeper, PlannedCell, below, journal_of
+
+        cells = [
+            PlannedCell(label=c.label, folder=below(self.results, c.folder), images=c.state.total, spec=c.spec)
+            for job in jobs
+            for c in job.known
+        ]
+        without = [FailedCell(label=failure.cell, why=failure.why, folders=[]) for failure in failures]
+        return Keeper(self.results, journal_of(self.title, at_once, cells, without), tell)
 
     def look(self) -> None:
         """At what can be wrong before torch is needed."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What `bench status` calls it."""
 
     @abstractmethod
     def jobs(self, bars: Bars) -> tuple[list[Job], list[Failure]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,10 +20,10 @@ from ..core.rng import Rng, probe_lot
 from ..core.score import Passes, Score, Settled, where_it_failed
 from ..core.threshold import Threshold
 from ..errors import UserError
+from .clean_scores import CleanScores
 from .warm_starts import WarmStarts
 from .witness import Witness
 
-AT_ONCE = 16  # images that are scored together before the first batch
 PROBE_IMAGES = 4  # of each class, scored before the work
 SMALLER = "smaller ball"
 """Among the candidates of an attack: what a smaller eps of the same sweep has shown."""
@@ -63,6 +63,8 @@ class Prepared(NamedTuple):
     gradient: bool | None = None
     """Whether its score was found to have a gradient that leads somewhere; None: nobody has looked."""
     elsewhere: Elsewhere | None = None
+    clean: MutableMapping[Hashable, Tensor] | None = None
+    """What `CleanScores` of other cells of this detector have found; None: nobody shares them."""
 
     @property
     def differentiable(self) -> bool:
@@ -115,7 +117,7 @@ class Worker:
         wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
         self.gradient = prepared.differentiable and wants_gradient
         attack.prepare(Context(data, spec.detector, self.score, spec.seed, tell))
-        self._clean: Tensor | None = None
+        self._clean = CleanScores(data.test, self._each_of, (spec.seed, self.draws), prepared.clean)
         self.witness = Witness(spec.seed, len(data.test))
         if attack.settles and spec.goal == "rank":
             self.score.settled = self._settled(clean, threshold)
@@ -131,9 +133,7 @@ class Worker:
         if len(set(self.data.test.labels)) < 2:
             return None
         if clean is None:
-            pieces = [range(i, min(i + AT_ONCE, len(labels))) for i in range(0, len(labels), AT_ONCE)]
-            self._clean = torch.cat([self._draws_of(piece) for piece in pieces], 1)
-            return Settled.of(self._clean.mean(0).cpu(), labels, threshold)
+            return Settled.of(self._clean.of(range(len(labels))).mean(0).cpu(), labels, threshold)
         return Settled.of(torch.tensor(clean), labels, threshold)
 
     def _survey(self) -> Tried | None:
@@ -152,11 +152,9 @@ class Worker:
         with self.witness.watching(self.score, names, labels):
             return self.attack.survey(self.score, x, sign, self.spec.threat, self.rng(some).for_attack())
 
-    def _draws_of(self, indices: Sequence[int], x: Tensor | None = None) -> Tensor:
+    def _each_of(self, indices: Sequence[int]) -> Tensor:
         """(draws, B): the scores of these clean images, whose mean is reported."""
-        if self._clean is not None:
-            return self._clean[:, list(indices)]
-        images = self.data.test.images(indices).to(self.prepared.device) if x is None else x
+        images = self.data.test.images(indices).to(self.prepared.device)
         return self.score.each(images, self.rng(indices).for_evaluation(), self.draws)
 
     def probe(self) -> None:
@@ -173,7 +171,7 @@ class Worker:
         x = self.data.test.images(indices).to(self.prepared.device)
         labels = torch.tensor([self.data.test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
-        draws = self._draws_of(indices, x)
+        draws = self._clean.of(indices)
         columns = self._unmoved(indices, x, sign, draws)
         chosen = self.spec.threat.controls(labels).nonzero().flatten()
         if len(chosen):

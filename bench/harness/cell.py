@@ -30,6 +30,7 @@ from ..cells.schema import (
     ThresholdRecord,
 )
 from ..cells.spec import RunSpec
+from ..cells.state import State, state_in
 from ..checks.of_attack import checks_of_cell
 from ..core.attack import Attack, Method
 from ..core.check import Outcome
@@ -63,18 +64,6 @@ class Built(NamedTuple):
     """sha256 of its state dict."""
     fitted_by_name: bool
     """By the harness, under the name that its cells have."""
-
-
-class State(NamedTuple):
-    """How far a cell is."""
-
-    rows: int
-    total: int
-    finished: bool = False
-    stale: bool = False
-    """What it was made from has changed since: a run would refuse it."""
-    works: bool = False
-    """A process works on it now."""
 
 
 @dataclass(frozen=True)
@@ -139,15 +128,13 @@ class Cell:
         total = len(data.test)
         if self.folder is None:
             return State(0, total)
-        works = locks.is_held(self.folder)  # from before its fit on
-        if not (self.folder / "run.json").exists():
-            return State(0, total, works=works)
-        record = read_record(self.folder)
-        try:
-            self._same_sources(record, data)
-        except UserError:
-            return State(record.rows, total, stale=True, works=works)
-        return State(record.rows, total, isinstance(record, FinishedRecord), works=works)
+        state, record = state_in(self.folder, total)
+        if record is not None:
+            try:
+                self._same_sources(record, data)
+            except UserError:
+                return state._replace(finished=False, stale=True)
+        return state
 
     def _alone(self, force: bool, monitor: Monitor) -> contextlib.AbstractContextManager[None]:
         """No other process works on this cell meanwhile. One that is only read needs no lock."""

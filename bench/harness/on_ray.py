@@ -53,11 +53,12 @@ def run_on_ray(
     cluster: Cluster,
     screen: Screen,
     patience: float | None = None,
-    done: Callable[[], None] = lambda: None,
+    done: Callable[[int, Sequence[Path | Failure]], None] = lambda number, ends: None,
 ) -> list[Path | Failure]:
     """All ends, in the order of the jobs. A task that Ray gives up is a failure, and the others go on.
 
-    done: called after each job. Raises UserError where there is no Ray, or no cluster at that address.
+    done: called after each job, with its number and its ends. Raises UserError where there is no Ray, or no cluster at
+    that address.
     """
     ray = _ray()
     theirs = ray.is_initialized()  # by whoever calls this from Python
@@ -109,7 +110,7 @@ def _run(
     cluster: Cluster,
     screen: Screen,
     patience: float | None,
-    done: Callable[[], None],
+    done: Callable[[int, Sequence[Path | Failure]], None],
 ) -> list[Path | Failure]:
     task = ray.remote(num_cpus=cluster.threads, num_gpus=cluster.gpus, max_retries=RETRIES)(_task)
     ends: dict[int, list[Path | Failure]] = {}
@@ -123,7 +124,7 @@ def _run(
             for reference in ready:
                 number = running.pop(reference)
                 ends[number] = _ends(ray, reference, jobs[number].name, screen)
-                done()
+                done(number, ends[number])
     except BaseException:
         for reference in running:
             ray.cancel(reference, force=True)

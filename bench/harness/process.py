@@ -119,12 +119,16 @@ def ask(
     raise AssertionError("events end with an error")
 
 
-def each(function: Callable[..., Iterable[Any]], *arguments: Any) -> Iterator[Any]:
-    """What a function yields, called in a process of its own, as it comes; errors as `ask` raises them."""
-    with Child(partial(_yield, function, arguments)) as child:
+def each(function: Callable[..., Iterable[Any]], *arguments: Any, patience: float | None = None) -> Iterator[Any]:
+    """What a function yields, called in a process of its own, as it comes; errors as `ask` raises them.
+
+    patience: seconds to the first and between any two.
+    """
+    with Child(partial(_yield, function, arguments), patience) as child:
         for event in child.events():
             if isinstance(event, Yielded):
                 yield event.value
+                child.restart_clock()
             if isinstance(event, Finished):
                 return
             if isinstance(event, Failed):
@@ -170,7 +174,7 @@ class Child:
         with server.without_main():
             self._process.start()
         theirs.close()
-        self._restart_clock()
+        self.restart_clock()
 
     def __enter__(self) -> Child:
         return self
@@ -203,7 +207,7 @@ class Child:
 
     def cell(self, label: str, screen: Screen) -> Path:
         """The folder of the next cell, which is shown meanwhile. Raises UserError; Died if there is no next one."""
-        self._restart_clock()
+        self.restart_clock()
         bars: dict[str, Progress] = {}
         with screen.cell(label) as monitor:
             for event in self.events():
@@ -243,7 +247,8 @@ class Child:
     def _overdue(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def _restart_clock(self) -> None:
+    def restart_clock(self) -> None:
+        """Patience begins anew."""
         self._deadline = None if self._patience is None else time.monotonic() + self._patience
 
     def _how_it_died(self) -> str:

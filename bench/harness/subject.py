@@ -160,7 +160,9 @@ class DetectorUnderTest:
         probe = probe_of(fitted, data)
         spec = self.detector if isinstance(self.detector, DetectorSpec) else None
         twin = FreshTwin(fitted, spec, self.in_process, self.environment) if afresh else None
-        return Prepared(fitted, origin, threshold, checks_of_run(probe, checks), device, probe.differentiable, twin)
+        found = checks_of_run(probe, checks)
+        clean = spec.clean if spec else None  # an object may be another one by the next call
+        return Prepared(fitted, origin, threshold, found, device, probe.differentiable, twin, clean)
 
 
 def batch_size_for(image_size: int, asked: int | None = None) -> int:

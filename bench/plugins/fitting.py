@@ -6,7 +6,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,8 @@ class DetectorSpec:
     """Receives a sentence when something worth knowing happens (another process fits the same, a plug-in changed)."""
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
+    clean: dict[Hashable, torch.Tensor] = field(default_factory=dict)
+    """Scores of test images, kept from one cell to the next by who makes them."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
     _kept: list[Kept] = field(default_factory=list)

@@ -64,6 +64,8 @@ def is_held(path: Path) -> bool:
         return True
     except OSError:  # no locks here, or it is gone
         return False
+    with contextlib.suppress(OSError):  # of an owner that was killed, or made by looking
+        file.unlink()
     lock.release()
     return False
 
