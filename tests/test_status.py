@@ -126,12 +126,20 @@ def test_what_is_left_is_known_from_finished_cells(run_cli: Run, plugin: str, tm
     assert seen.seconds * seen.journal.at_once == pytest.approx(cost + fit)
 
 
-def test_a_run_that_has_nothing_to_do_writes_nothing(run_cli: Run, plugin: str, tree: Path, results: Path) -> None:
-    command = ("run", "--detector", plugin, *on_tree(tree, results))
-    assert run_cli(*command)[0] == 0
+def test_a_run_that_has_nothing_to_do_calls_no_model_and_writes_nothing(
+    run_cli: Run, tmp_path: Path, tree: Path, results: Path
+) -> None:
+    path, called = tmp_path / "called.py", tmp_path / "called"
+    note = f"        open({str(called)!r}, 'w').close()\n        "
+    path.write_text(
+        MEAN.replace("        self.mean = ", note + "self.mean = ").replace("        return", note + "return")
+    )
+    command = ("run", "--detector", f"{path}:Mean", *on_tree(tree, results))
+    assert run_cli(*command)[0] == 0 and called.exists()
+    called.unlink()
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
     code, out, err = run_cli(*command)
-    assert code == 0 and "already there" in err and "1 finished cell" in out
+    assert code == 0 and "already there" in err and "1 finished cell" in out and not called.exists()
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
 
 

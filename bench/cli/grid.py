@@ -88,6 +88,10 @@ class GridRequest(WorkRequest):
 
         return load_data(self.dataset, category=category, root=self.data_root, image_size=self.image_size)
 
+    def images(self, category: str) -> tuple[object, ...]:
+        """What the bed is of."""
+        return self.dataset, self.data_root, self.image_size, category
+
     @abstractmethod
     def planned(self) -> Sequence[Any]:
         """What is to be done with every detector on every category, the smaller balls first. Raises UserError."""
@@ -176,9 +180,8 @@ class _Known(NamedTuple):
 def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iterator[Chosen]:
     """The detectors with their parameters; a parameter goes to every detector that has it, and to one at least.
 
-    Of ours, what cannot be built is a UserError: a parameter is out of range. Others fail by themselves.
+    Others than ours are built, elsewhere, and what cannot be has failed; of ours see `refuse_what_cannot_be_built`.
     """
-    from ..core.progress import Progress
     from ..harness.process import Failure
     from ..plugins.fitting import is_foreign
 
@@ -190,15 +193,8 @@ def detectors_of(request: GridRequest, typed: Sequence[str], bars: Bars) -> Iter
     for name in chosen:
         if why := known[name].failure:
             yield Chosen(name, {}, Failure(name, why, name))
-            continue
-        try:
-            if not foreign[name]:
-                request.specs(name, given[name], Progress(), bars.tell)[0].build()  # out of range is said now
-        except UserError:
-            if name in typed:
-                raise
-            # of `all`, one that cannot be built is reported with its cells
-        yield Chosen(name, given[name])
+        else:
+            yield Chosen(name, given[name], to_be_built=not foreign[name] and name in typed)
 
 
 def _shares(request: GridRequest, known: Mapping[str, _Known]) -> Mapping[str, Mapping[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -25,6 +25,8 @@ class Chosen(NamedTuple):
     """Its parameters."""
     failure: Failure | None = None
     """It has no cells, and why."""
+    to_be_built: bool = False
+    """Nobody has looked whether it can be, and if not, nothing is begun."""
 
 
 Plan = tuple[str, "Callable[[], Asked]"]
@@ -45,6 +47,10 @@ class Request(Protocol):
 
     def bed(self, category: str) -> Data: ...
 
+    def images(self, category: str) -> Hashable:
+        """Requests that say the same of a category have the same bed."""
+        ...
+
     def specs(self, name: str, given: Mapping[str, str], progress: Progress, tell: Tell) -> list[DetectorSpec]: ...
 
     def cells(self, bed: Data, spec: DetectorSpec, planned: Sequence[Any]) -> Iterator[Plan]: ...
@@ -58,8 +64,9 @@ class Job(NamedTuple):
     category: str
     planned: Sequence[Any]
 
-    def plans(self, progress: Progress, tell: Tell) -> Iterator[Plan]:
-        bed = self.request.bed(self.category)
+    def plans(self, progress: Progress, tell: Tell, bed: Data | None = None) -> Iterator[Plan]:
+        """bed: that of the request, if it is there."""
+        bed = bed or self.request.bed(self.category)
         for spec in self.request.specs(self.chosen.name, self.chosen.given, progress, tell):
             yield from self.request.cells(bed, spec, self.planned)
 
@@ -77,3 +84,15 @@ class Job(NamedTuple):
 
         keep_freed_memory()
         reports.run(list(self.cells(reports.fit(self.chosen.name), reports.tell)), first)
+
+
+def refuse_what_cannot_be_built(jobs: Iterable[Job]) -> None:
+    """A UserError of a parameter that is out of range, before any work; of `all`, one is reported with its cells."""
+    from ..core.progress import Progress, to_log
+
+    built = set[tuple[str, str]]()
+    for job in jobs:
+        key = (job.chosen.name, repr(sorted(job.chosen.given.items())))
+        if job.chosen.to_be_built and key not in built:
+            job.request.specs(job.chosen.name, job.chosen.given, Progress(), to_log)[0].build()
+            built.add(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..cells.spec import RunSpec
 from ..cells.state import State
@@ -13,6 +13,9 @@ from ..errors import UserError
 from ..harness import process
 from ..harness.process import Failure
 from .jobs import Job
+
+if TYPE_CHECKING:
+    from ..core.data import Data
 
 
 class Listed(NamedTuple):
@@ -24,19 +27,32 @@ class Listed(NamedTuple):
     state: State
 
 
-def listed(job: Job) -> Iterator[Listed | Failure]:
-    """The cells of a job in their order; one that cannot be looked at, or the job, fails."""
-    at = f"{job.chosen.name} on {job.category}"
-    try:
-        for at, plan in job.plans(Progress(), to_log):
-            try:
-                cell, data, *_ = plan()
-                assert cell.folder is not None
-                yield Listed(at, cell.spec, cell.folder, cell.state(data))
-            except UserError as error:
-                yield Failure(at, str(error))
-    except UserError as error:
-        yield Failure(at, str(error))
+class Look:
+    """Looks at jobs; those of one category that follow each other share its images."""
+
+    def __init__(self) -> None:
+        self._images: object = None
+        self._bed: Data | None = None
+
+    def at(self, job: Job) -> Iterator[Listed | Failure]:
+        """The cells of a job in their order; one that cannot be looked at, or the job, fails."""
+        at = f"{job.chosen.name} on {job.category}"
+        try:
+            for at, plan in job.plans(Progress(), to_log, self._bed_of(job)):
+                try:
+                    cell, data, *_ = plan()
+                    assert cell.folder is not None
+                    yield Listed(at, cell.spec, cell.folder, cell.state(data))
+                except UserError as error:
+                    yield Failure(at, str(error))
+        except UserError as error:
+            yield Failure(at, str(error))
+
+    def _bed_of(self, job: Job) -> Data:
+        images = job.request.images(job.category)
+        if self._bed is None or images != self._images:
+            self._images, self._bed = images, job.request.bed(job.category)
+        return self._bed
 
 
 def look_at(jobs: Sequence[Job], in_process: bool, patience: float | None) -> list[list[Listed | Failure]]:
@@ -45,14 +61,16 @@ def look_at(jobs: Sequence[Job], in_process: bool, patience: float | None) -> li
     patience: seconds for each job. in_process: no process is wanted.
     """
     if in_process:
-        return [list(listed(job)) for job in jobs]
+        return list(_seen(jobs))
     found: list[list[Listed | Failure]] = []
     while len(found) < len(jobs):
         try:
-            found.extend(process.each(_listed, jobs[len(found) :], patience=patience))
+            for cells in process.each(_seen, jobs[len(found) :], patience=patience):
+                found.append(cells)
         except UserError as error:
-            job = jobs[len(found)]
-            found.append([Failure(f"{job.chosen.name} on {job.category}", str(error))])
+            if len(found) < len(jobs):  # its end is nobody's loss
+                job = jobs[len(found)]
+                found.append([Failure(f"{job.chosen.name} on {job.category}", str(error))])
     return found
 
 
@@ -61,6 +79,7 @@ def is_done(cells: Iterable[Listed | Failure]) -> bool:
     return all(isinstance(cell, Listed) and cell.state.finished and not cell.state.works for cell in cells)
 
 
-def _listed(jobs: Sequence[Job]) -> Iterator[list[Listed | Failure]]:
+def _seen(jobs: Sequence[Job]) -> Iterator[list[Listed | Failure]]:
+    look = Look()
     for job in jobs:
-        yield list(listed(job))
+        yield list(look.at(job))

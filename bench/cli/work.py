@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..system import server
 from .common import Request, complain, console
 from .dry_run import show
+from .jobs import refuse_what_cannot_be_built
 
 if TYPE_CHECKING:
     from ..cells.journal import Keeper
@@ -66,10 +67,12 @@ class WorkRequest(Request):
         with Bars() as bars:
             jobs, failures = self.jobs(bars)
             seen = [Seen(*each) for each in zip(jobs, look_at(jobs, self.in_process, self.cell_timeout), strict=True)]
-            workers = place.workers_for(sum(not job.is_done for job in seen))
+            left = [job.job for job in seen if not job.is_done]
+            refuse_what_cannot_be_built(left)
+            workers = place.workers_for(len(left))
             if not self.dry_run:
                 keeper = self._keeper(seen, failures, workers.at_once, bars.tell)
-                idle = all(job.is_done for job in seen) and not failures
+                idle = not left and not failures
                 with contextlib.nullcontext() if idle else keeper.at_work():
                     ends = run_all(seen, bars, place, workers, keeper)
         if self.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,8 @@ def accepted(build: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(known[1:] if getattr(build, "wraps", False) else known)
 
 
-def hints_of(build: Callable[..., Any]) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def hints_of(build: Callable[..., Any]) -> Mapping[str, Any]:
     """What the parameters of a class or function may be; `Annotated` ones with their range."""
     if dataclasses.is_dataclass(build):  # a field may be inherited from another module
         return typing.get_type_hints(build, include_extras=True)

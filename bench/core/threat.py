@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -31,6 +32,13 @@ def parse_eps(value: str | float | Fraction, norm: str = "", option: str = "--ep
 
     Raises UserError, which names the `option` and says what was expected.
     """
+    if isinstance(value, (str, Fraction)):
+        return _parsed(value, norm, option)
+    return _parsed.__wrapped__(value, norm, option)  # True is no 1
+
+
+@lru_cache(maxsize=1024)  # a board of thousands of cells has a few
+def _parsed(value: str | float | Fraction, norm: str, option: str) -> Fraction:
     shape = NORMS[norm].expected if norm in NORMS else EXPECTED
     said = f"{option} {_shortened(str(value))}"
     eps = read_number(value)
@@ -50,6 +58,7 @@ def _shortened(text: str, to: int = 60) -> str:
     return line if len(line) <= to else f"{line[:to]}..."
 
 
+@lru_cache(maxsize=1024)
 def eps_text(eps: Fraction) -> str:
     """The one way eps is written: `2/255` or `0.5/255`, `0.2`, and `p/q` where neither is exact."""
     if _is_decimal(eps):

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -120,11 +120,25 @@ def _files(kind: Kind) -> dict[str, Path]:
     return {path.stem.replace("_", "-"): path for path in sorted(folder.glob("[!_]*.py"))}
 
 
-def _entry_points(kind: Kind) -> dict[str, list[EntryPoint]]:
+def _entry_points(kind: Kind) -> Mapping[str, list[EntryPoint]]:
+    return _installed(kind, tuple(map(_state, sys.path)))
+
+
+@lru_cache(maxsize=len(KINDS))
+def _installed(kind: Kind, _: tuple[tuple[str, int], ...]) -> Mapping[str, list[EntryPoint]]:
+    """Of all packages: half a hundred files are read for it."""
     grouped: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=f"bench.{kind}"):
         grouped.setdefault(point.name, []).append(point)
     return grouped
+
+
+def _state(folder: str) -> tuple[str, int]:
+    """Another one as soon as a package is installed there, or removed."""
+    try:
+        return folder, Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return folder, 0
 
 
 def _package(point: EntryPoint) -> str:

@@ -44,7 +44,20 @@ class Sources(NamedTuple):
 
 def of_built_in(path: Path) -> Sources:
     """The relative imports among the files of one folder: of the house itself nothing counts."""
-    return _reached([path], path.parent, lambda top: False)
+    found, versions = _known.get(path, (None, None))
+    if found is None or versions != _versions(found):
+        found = _reached([path], path.parent, lambda top: False)
+        _known[path] = found, _versions(found)
+    return found
+
+
+_known: dict[Path, tuple[Sources, list[tuple[int, int]]]] = {}
+
+
+def _versions(sources: Sources) -> list[tuple[int, int]]:
+    """Others, as soon as one of the files has changed."""
+    states = (path.stat() for path in (sources.path, *sources.helpers))
+    return [(state.st_mtime_ns, state.st_size) for state in states]
 
 
 def of_file(path: Path) -> Sources:
