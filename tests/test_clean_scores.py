@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Linear, small_data
+from conftest import MEAN, Linear, small_data
 from torch import Tensor
 
 from bench import evaluate
@@ -60,15 +60,23 @@ def test_too_little_memory_halves_a_lot() -> None:
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_the_cells_of_a_detector_share_them_and_their_rows_stay(plugin: str, tmp_path: Path) -> None:
-    def run(spec: DetectorSpec, eps: str, results: str) -> tuple[int, bytes]:
-        found = evaluate(spec, DATA, "pgd-linf", eps, attack_params={"steps": 3}, results=tmp_path / results)
-        return found.attrs["run"]["forwards"], (Path(found.attrs["folder"]) / "samples.csv").read_bytes()
+def test_the_cells_of_a_detector_share_them_and_their_rows_stay(tmp_path: Path) -> None:
+    plugin, scored = tmp_path / "counts.py", tmp_path / "scored"
+    note = f"        open({str(scored)!r}, 'a').write(f'{{len(x)}} ')\n"
+    plugin.write_text(MEAN.replace("        return", note + "        return"))
 
-    shared, one, other = DetectorSpec(plugin), DetectorSpec(plugin), DetectorSpec(plugin)
+    def run(spec: DetectorSpec, eps: str, results: str) -> tuple[int, bytes, int]:
+        scored.write_text("")
+        found = evaluate(spec, DATA, "pgd-linf", eps, attack_params={"steps": 3}, results=tmp_path / results)
+        rows = (Path(found.attrs["folder"]) / "samples.csv").read_bytes()
+        return found.attrs["run"]["forwards"], rows, sum(map(int, scored.read_text().split()))
+
+    shared, one, other = (DetectorSpec(f"{plugin}:Mean") for _ in range(3))
     first, second = run(shared, "2/255", "shared"), run(shared, "4/255", "shared")
-    assert [first[1], second[1]] == [run(one, "2/255", "alone")[1], run(other, "4/255", "alone")[1]]
-    assert first[0] - second[0] == IMAGES
+    alone = run(one, "2/255", "alone"), run(other, "4/255", "alone")
+    assert (first[:2], second[:2]) == (alone[0][:2], alone[1][:2])  # what they rest on is counted, whoever made it
+    shared.clean.clear()
+    assert run(shared, "4/255", "scored anew")[2] - second[2] == IMAGES
 
 
 def test_an_object_is_scored_in_every_call() -> None:

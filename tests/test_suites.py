@@ -107,7 +107,7 @@ def test_what_is_left_is_estimated_by_what_is_there(run_cli: Run, suite: Path, t
     assert code == 0 and "12 finished, 12 to do" in out, err
     left = sum(int(number.replace(",", "")) for number in re.findall(r" ([\d,]+) +[\d.]+ *$", out, re.M))
     assert left == pytest.approx(spent, rel=0.2)  # another seed of the same cells
-    assert "minutes of work" in out
+    assert "minutes of work" in out and re.search(r"up to [0-9,]+ MiB in each process", out)
     record = next(path for path in results.rglob("run.json") if "autoencoder" in str(path))
     record.write_text(record.read_text().replace('"code": "', '"code": "0'))
     assert "changed, needs --force" in run_cli("run", "--suite", suite, "--results", results, "--dry-run")[1]

@@ -31,6 +31,8 @@ class Costs:
     """Detector and size -> seconds of a pass."""
     fits: Mapping[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Detector and size -> seconds."""
+    peaks: Mapping[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Detector, attack and size -> MiB at the most."""
     randomized: dict[Any, bool] = field(default_factory=dict)
     """Detector -> whether it draws noise."""
     fitted: set[Any] = field(default_factory=set)
@@ -47,6 +49,8 @@ class Costs:
         spec, passes = record.spec, (record.forwards + record.backwards) / max(record.rows, 1)
         seconds = (record.seconds + (record.checks_seconds or 0)) / max(record.rows, 1)
         self.cells[_detector(spec), _attack(spec)].append((passes, seconds))
+        if record.peak_memory is not None:
+            self.peaks[_detector(spec), _attack(spec)].append(record.peak_memory)
         self.randomized[_detector(spec)] = record.detector.randomized
         self.passes[_attack(spec), record.detector.randomized].append(passes)
         if passes:
@@ -68,6 +72,10 @@ class Costs:
             return Left(None, None)
         expected = images * statistics.median(counts)
         return Left(expected, expected * statistics.median(pace))
+
+    def memory(self, spec: RunSpec) -> float:
+        """MiB at the most of a process that works on it; 0 where nobody knows."""
+        return max(self.peaks.get((_detector(spec), _attack(spec)), [0.0]))
 
     def fit(self, spec: RunSpec) -> float:
         """Seconds that a fit takes which is not there; 0 of one whose time nobody knows."""

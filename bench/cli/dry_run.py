@@ -29,6 +29,7 @@ def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     failed, counts, seconds, unknown = list(failures), Counter[str](), 0.0, 0
     fits: dict[Any, float] = {}
+    memory = 0.0
     for cell in cells:
         if not isinstance(cell, Listed):
             failed.append(cell)
@@ -40,6 +41,7 @@ def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results
         counts[word] += 1
         if not cell.state.finished:
             fits[fit_of(cell.spec)] = costs.fit(cell.spec)
+            memory = max(memory, costs.memory(cell.spec))
         seconds += left.seconds or 0
         unknown += left.seconds is None
         passes = "?" if left.passes is None else f"{left.passes:,.0f}"
@@ -52,7 +54,8 @@ def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results
     screen.print(f"{_cells(sum(counts.values()))}: {said}; nothing was run")
     if seconds:
         shared = f", {seconds / at_once / 60:.1f} with {at_once} at once" if at_once > 1 else ""
-        screen.print(f"about {seconds / 60:.1f} minutes of work{shared}, by the records in {results}")
+        each = f"; up to {memory:,.0f} MiB in each process" if memory else ""
+        screen.print(f"about {seconds / 60:.1f} minutes of work{shared}{each}, by the records in {results}")
     if unknown:
         screen.print(
             f"of {_cells(unknown)} no record here tells the time: run one category, or all with a small limit, first"

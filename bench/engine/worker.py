@@ -153,9 +153,11 @@ class Worker:
             return self.attack.survey(self.score, x, sign, self.spec.threat, self.rng(some).for_attack())
 
     def _each_of(self, indices: Sequence[int]) -> Tensor:
-        """(draws, B): the scores of these clean images, whose mean is reported."""
-        images = self.data.test.images(indices).to(self.prepared.device)
-        return self.score.each(images, self.rng(indices).for_evaluation(), self.draws)
+        """(draws, B): the scores of these clean images, whose mean is reported. Rows count them."""
+        images, before = self.data.test.images(indices).to(self.prepared.device), self.score.forwards
+        found = self.score.each(images, self.rng(indices).for_evaluation(), self.draws)
+        self.score.passes.forwards = before
+        return found
 
     def probe(self) -> None:
         """A score that is not finite, or the same for every image, is refused before the work, not after."""
@@ -172,6 +174,7 @@ class Worker:
         labels = torch.tensor([self.data.test.labels[i] for i in indices], device=x.device)
         sign = 1.0 - 2.0 * labels.to(x.dtype)
         draws = self._clean.of(indices)
+        self.score.passes.forwards += draws.numel()  # also where another cell, or another row, has made them
         columns = self._unmoved(indices, x, sign, draws)
         chosen = self.spec.threat.controls(labels).nonzero().flatten()
         if len(chosen):
