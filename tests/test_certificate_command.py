@@ -93,7 +93,7 @@ def test_half_precision_is_another_detector_with_bounds_of_its_own(data: Data) -
         (["--goal", "fame"], "'fame' is not one of 'rank', 'threshold'"),
         (["--param", "sigma=0.3"], "sigma is the noise of the certificate: give it as --sigma 0.3"),
         (["--detector", "autoencodr"], "autoencoder"),
-        (["--norm", "l1"], "certificates by Gaussian noise are in l2"),
+        (["--norm", "l1"], "autoencoder has no certificate in l1: it bounds its score in no norm"),
         (["--norm", "linf", "--radius", "2/255"], "radius 0.435 (eps times the root of 3 x 32 x 32)"),
     ],
 )

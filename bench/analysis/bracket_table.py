@@ -12,7 +12,7 @@ from .table import Value
 
 
 class BracketLine(NamedTuple):
-    """A smoothed detector at one radius: what is certified beside what an attack reached."""
+    """A certified detector at one radius: what is certified beside what an attack reached."""
 
     data: str
     detector: str
@@ -30,7 +30,7 @@ class BracketLine(NamedTuple):
 
 
 TITLES = (
-    "data", "detector", "certificate", "l2 radius", "clean", "certified", "attacked", "by", "bracket",
+    "data", "detector", "certificate", "radius", "clean", "certified", "attacked", "by", "bracket",
 )  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def _line(bracket: Bracket) -> BracketLine:
     return BracketLine(
         f"{bracket.data}, {bracket.scope}",
         bracket.detector,
-        bracket.how or "defaults",
-        eps_text(bracket.radius),
+        bracket.how or bracket.method,
+        f"{bracket.norm} {eps_text(bracket.radius)}",
         clean,
         certified,
         attacked,

@@ -20,7 +20,7 @@ from ..checks.reattack import fall_of
 from ..core.attack import Attack
 from ..core.data import Data
 from ..core.rng import rerun_lot
-from ..engine.certifier import Certificate, Certifier
+from ..engine.certificates import Settings, worker_of
 from ..engine.worker import SAME, Prepared, Worker
 from ..harness.subject import batch_size_for
 from ..stats.measured import Measured
@@ -102,10 +102,10 @@ def attacked_again(
 
 
 def certified_again(
-    spec: RunSpec, data: Data, prepared: Prepared, settings: Certificate, rows: Sequence[Row], some: Sequence[int]
+    spec: RunSpec, data: Data, prepared: Prepared, settings: Settings, rows: Sequence[Row], some: Sequence[int]
 ) -> Again:
-    """These rows from the same noise, drawn once more."""
-    certifier = Certifier(spec, data, prepared, settings, batch_size_for(spec.image_size), keep=False)
+    """These rows once more; those of smoothing from the same noise."""
+    certifier = worker_of(spec, data, prepared, settings, batch_size_for(spec.image_size), keep=False)
     now = certifier.batch(some)
     return Again([rows[i] for i in some], now, np.zeros(len(some)), certifier.score.forwards / max(len(some), 1), 0.0)
 

@@ -19,7 +19,9 @@ from ..core.check import Check
 from ..core.data import Data
 from ..core.rng import Rng
 from ..core.score import Score
-from ..engine.certifier import Certificate, Certifier
+from ..engine.bounder import Bounder
+from ..engine.certificates import Settings, worker_of
+from ..engine.certifier import Certifier
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
 from ..errors import UserError
@@ -89,8 +91,8 @@ def checks_again(rebuilt: Rebuilt, rows: Sequence[Row], data: Data | None = None
 def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
     spec, prepared = rebuilt.record.spec, rebuilt.prepared()
     settings, batch_size = rebuilt.method, rebuilt.record.batch_size
-    assert isinstance(settings, Certificate)
-    yield bounds_are_redrawn(Certifier(spec, data, prepared, settings, batch_size, keep=False), rows)
+    assert isinstance(settings, Settings)
+    yield bounds_are_made_again(worker_of(spec, data, prepared, settings, batch_size, keep=False), rows)
     after = checks_of_certificate(spec, data, prepared, settings, rows, batch_size)
     yield from checks_of_run(probe_of(prepared.detector, rebuilt.data), OF_A_CERTIFICATE)
     yield from after.checks
@@ -110,20 +112,17 @@ def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Ch
         yield check
 
 
-def bounds_are_redrawn(certifier: Certifier, rows: Sequence[Row]) -> Check:
-    """The rows of the first image of each class, from the same noise drawn once more."""
+def bounds_are_made_again(certifier: Certifier | Bounder, rows: Sequence[Row]) -> Check:
+    """The rows of the first image of each class; those of smoothing from the same noise drawn once more."""
     some = [next(i for i, row in enumerate(rows) if row.label == label) for label in (0, 1)]
     off = 0.0
     for row, stored in zip(certifier.batch(some), [rows[i] for i in some], strict=True):
         for new, old in zip((row.clean, row.worst), (stored.clean, stored.worst), strict=True):
             off = max(off, 0.0 if new == old else abs(new - old))
     spread = float(np.ptp([row.clean for row in rows]))
-    return Check(
-        ROWS,
-        off <= SAME * spread,
-        f"{certifier.settings.samples} draws at {len(some)} images, drawn again: scores and bounds are {off:.1e} "
-        "off at most",
-    )
+    again = "" if isinstance(certifier, Bounder) else f"{certifier.settings.samples} draws at "
+    said = f"{again}{len(some)} images, made again: scores and bounds are {off:.1e} off at most"
+    return Check(ROWS, off <= SAME * spread, said)
 
 
 def clean_scores(score: Score, data: Data, spec: RunSpec) -> list[float]:

@@ -14,7 +14,7 @@ from ..core import parameters
 from ..core.attack import Method
 from ..core.data import Data
 from ..core.progress import Tell
-from ..engine.certifier import Certificate, own_code
+from ..engine.certificates import SETTINGS, Settings, code_of
 from ..engine.worker import Prepared
 from ..errors import UserError
 from ..harness.afresh import FreshTwin
@@ -88,12 +88,15 @@ class Rebuilt:
         """The attack, or the settings of the certificate, with the parameters of the cell."""
         values = self.record.spec.attack_parameters
         if self.certified:
-            return cast(Certificate, parameters.build(Certificate, values, "certificate"))
+            kind = SETTINGS[self.record.spec.attack]
+            return cast(Settings, parameters.build(kind, values, self.record.spec.attack))
         return make_attack(self._attack_name, with_files(values, self.given.attack_params, "--attack-param"))[2]
 
     @property
     def attack_code(self) -> str:
-        return own_code() if self.certified else registry.load("attacks", self._attack_name).sha256
+        return (
+            code_of(self.record.spec.attack) if self.certified else registry.load("attacks", self._attack_name).sha256
+        )
 
     @property
     def _attack_name(self) -> str:

@@ -22,7 +22,7 @@ from ..cells.submission import weights_of_submission
 from ..core.attack import Attack
 from ..core.data import Data, TestSet
 from ..core.score import Score
-from ..engine.certifier import Certificate
+from ..engine.certificates import Settings
 from ..engine.worker import SAME, Prepared
 from ..harness.cell import attack_record, detector_record, warnings_before
 from ..harness.subject import batch_size_for
@@ -285,7 +285,7 @@ class _Rerun:
 
     def _again(self, some: Sequence[int]) -> Again:
         spec, data, prepared, method = self.spec, self.rebuilt.data, self.prepared, self.rebuilt.method
-        if isinstance(method, Certificate):
+        if isinstance(method, Settings):
             return certified_again(spec, data, prepared, method, self.rows, some)
         assert isinstance(method, Attack)
         return attacked_again(spec, data, prepared, method, self.rows, some)

@@ -1,4 +1,4 @@
-"""Certified beside attacked: the true worst case of a smoothed detector lies between both, or one of them is wrong."""
+"""Certified beside attacked: the true worst case of a detector lies between both, or one of them is wrong."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..stats.intervals import Estimate
 from ..stats.measured import Measured, mean
 from .result import Result, with_settings
 from .schema import CheckRecord
+from .spec import SMOOTHING
 
 CHECK = "bracket"
 ENOUGH_DRAWS = 15
@@ -19,16 +20,23 @@ PAIRS = {"certified_auroc": "robust_auroc", "certified_accuracy": "robust_accura
 
 
 class Bracket(NamedTuple):
-    """One smoothed detector at one radius: its certificates and the attacks on it, by category."""
+    """One certified detector at one radius: its certificates and the attacks on it, by category."""
 
     data: str
     detector: str
     how: str
     """The certificate's settings that are not the defaults."""
+    norm: str
     radius: Fraction
     certificates: Mapping[str, Result]
     attacks: Mapping[str, Sequence[Result]]
     """At exactly this radius."""
+
+    @property
+    def method(self) -> str:
+        """What the certificate rests on, where all settings are the defaults."""
+        first = next(iter(self.certificates.values()))
+        return "defaults" if first.spec.attack == SMOOTHING else first.spec.attack
 
     @property
     def categories(self) -> list[str]:
@@ -82,9 +90,9 @@ def brackets(results: Sequence[Result]) -> list[Bracket]:
     groups: dict[tuple[Any, ...], dict[str, Result]] = {}
     for r in results:
         if r.certificate:
-            groups.setdefault((*_identity(r), _how(r), r.eps), {})[r.category] = r
+            groups.setdefault((*_identity(r), _how(r), r.spec.norm, r.eps), {})[r.category] = r
     found = []
-    for (*identity, how, radius), certificates in sorted(groups.items()):
+    for (*identity, how, norm, radius), certificates in sorted(groups.items()):
         attacks = {
             category: [r for r in attacks_on.get(_made_of(certificate), ()) if r.eps == radius]
             for category, certificate in certificates.items()
@@ -92,11 +100,11 @@ def brackets(results: Sequence[Result]) -> list[Bracket]:
         dataset, size, seed, targets, name, settings = identity
         data = f"{dataset}, {size} px" + f", {targets} images" * (targets != "both") + f", seed {seed}" * bool(seed)
         detector = with_settings(name, json.loads(settings))
-        found.append(Bracket(data, detector, how, radius, certificates, attacks))
+        found.append(Bracket(data, detector, how, norm, radius, certificates, attacks))
         attacked = {category for category, cells in attacks.items() if cells}
         if attacked and attacked != set(certificates):  # the bracket of those that have both ends
             some = {category: certificates[category] for category in sorted(attacked)}
-            found.append(Bracket(data, detector, how, radius, some, attacks))
+            found.append(Bracket(data, detector, how, norm, radius, some, attacks))
     return found
 
 
@@ -143,22 +151,24 @@ def _sentence(certificate: Result, attack: Result, low: Measured, high: Measured
     what = "AUROC" if bound.endswith("auroc") else "accuracy"
     relation = "is above" if low.value > high.value else "is at most"
     return (
-        f"certified {what} {low.value:.4f} at l2 {certificate.spec.eps} {relation} the {high.value:.4f} that "
-        f"{attack.attack} reached at l2 {attack.spec.eps}"
+        f"certified {what} {low.value:.4f} at {certificate.spec.norm} {certificate.spec.eps} {relation} the "
+        f"{high.value:.4f} that {attack.attack} reached at {attack.spec.norm} {attack.spec.eps}"
     )
 
 
 def _attacks(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
-    """Those in l2 by the smoothed detector and the images, if there is any certificate to set them beside."""
+    """By the detector, the norm and the images, if there is any certificate to set them beside."""
     found: dict[tuple[Any, ...], list[Result]] = {}
     if any(r.certificate for r in results):
         for r in results:
-            if not r.certificate and r.spec.norm == "l2":
+            if not r.certificate:
                 found.setdefault(_made_of(r), []).append(r)
     return found
 
 
 def _enough_draws(attack: Result) -> bool:
+    if not attack.record.detector.randomized:
+        return True
     found = attack.record.detector.parameters.get(smoothing_key(attack, "n"))
     return isinstance(found, int) and found >= ENOUGH_DRAWS
 
@@ -182,7 +192,7 @@ def _made_of(r: Result) -> tuple[Any, ...]:
     """With the images, the code and the weights: the same detector, and not one of the same name."""
     data, own = r.record.data, r.record.detector
     weights = json.dumps([own.code, own.fit and own.fit.as_json()], sort_keys=True)
-    return *_identity(r), r.category, data.train, data.test, weights
+    return *_identity(r), r.spec.norm, r.category, data.train, data.test, weights
 
 
 def _how(r: Result) -> str:

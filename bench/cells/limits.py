@@ -13,6 +13,7 @@ from typing import Any
 from ..core.names import is_plain, shown
 from ..errors import UserError
 from .result import Result
+from .spec import CERTIFICATES, SMOOTHING
 
 CELLS = 2000
 ROWS = 50_000
@@ -83,9 +84,9 @@ def _refuse_numbers(result: Result) -> None:
     record = result.record
     if abs(record.threshold.value) > LARGEST_SCORE:
         raise UserError(f"the threshold is {record.threshold.value:.3g}")
-    if (record.kind == "certificate") != (record.spec.attack == "certificate"):
+    if (record.kind == "certificate") != (record.spec.attack in CERTIFICATES):
         raise UserError(f"{record.spec.attack} is not what a cell of kind {record.kind} holds")
-    if record.kind != "certificate":
+    if record.spec.attack != SMOOTHING:
         return
     settings = record.attack.parameters
     outer = record.spec.detector.partition("+")[0]

@@ -18,6 +18,10 @@ from ..system.cache import folder_of
 from .base import Category, Name, NormName, Parameters, Part
 
 LARGEST_SEED = 10**18
+SMOOTHING = "certificate"
+DETERMINISTIC = "deterministic"
+CERTIFICATES = (SMOOTHING, DETERMINISTIC)
+"""What `attack` is of a certificate: by randomized smoothing, or by bounds that the detector itself proves."""
 
 
 class RunSpec(Part):
@@ -34,7 +38,7 @@ class RunSpec(Part):
     detector_parameters: Parameters
     """Those that are not the defaults."""
     attack: Name
-    """Without the norm; `certificate` of a certificate."""
+    """Without the norm; of a certificate one of `CERTIFICATES`."""
     attack_parameters: Parameters
     """Those that are not the defaults; of a certificate all."""
     norm: NormName

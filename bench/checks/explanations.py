@@ -264,9 +264,10 @@ CELL = {
 
 CERTIFICATE = {
     "bounds": Explained(
-        "a smoothed score lies outside its own bounds, or the certified AUROC is above the clean one.",
-        "The bounds were not made from these draws, or on the wrong side.",
-        "Report it: no detector can cause this.",
+        "a score lies outside its own bounds, or the certified AUROC is above the clean one; or the bounds that a "
+        "detector gives are wider in a ball of half the radius.",
+        "The bounds were not made from these draws, or on the wrong side; or a bound is no bound of the ball.",
+        "Of smoothing, report it: no detector can cause this. Of bounds that a detector gives: mend them.",
     ),
     "fresh noise": Explained(
         "500 draws of other noise, at the two images of each class with the narrowest bounds, put a smoothed score "
@@ -277,13 +278,16 @@ CERTIFICATE = {
     ),
     "inside the ball": Explained(
         "ten steps of `apgd` inside the certified ball (random directions where there is no gradient) put the smoothed "
-        "score of one of these images beyond its bound, under fresh noise.",
+        "score of one of these images beyond its bound, under fresh noise; of bounds that a detector gives: twenty "
+        "steps in either direction from three starts, or 24 corners of the ball, put the score of one of the eight "
+        "images with the narrowest bounds outside of them, on whichever side.",
         "The certificate is broken: a score that sees more than the noisy image, say, as AdvRAD's own noise would have "
-        "it.",
-        "Certify a function of the noisy image: everything else that a score draws must be independent of that noise.",
+        "it; or bounds that forget what happens to an image before it is compared, or the rounding.",
+        "Certify a function of the noisy image: everything else that a score draws must be independent of that noise. "
+        "Of bounds: prove them for the score as it is computed.",
     ),
     "bracket": Explained(
-        "`bench report` finds an l2 attack on the same smoothed detector, with a budget up to the certified radius, "
+        "`bench report` finds an attack on the same detector in the same norm, up to the certified radius, "
         "whose robust AUROC (or accuracy at the same threshold) is below the certified one.",
         "Impossible: the certificate or the attack's row is wrong. Neither is ranked.",
         "Run `bench check-run` on the attack's cell, and the certificate again with another `--seed`. With a small "

@@ -92,9 +92,10 @@ class Attacking(_Table):
 
 
 class Certifying(_Table):
-    """A certificate for every sigma, in balls of these radii."""
+    """A certificate in balls of these radii; where the detector is smoothed, for every sigma."""
 
-    sigma: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    norm: str = "l2"
+    sigma: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = None
     radius: Several
     samples: PositiveInt = 1000
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
@@ -247,9 +248,9 @@ class SuiteRequest(WorkRequest):
             bounded = CertifyRequest(
                 **common,
                 params={**tested.params, **certificate.params},
-                sigmas=tuple(certificate.sigma),
+                sigmas=None if certificate.sigma is None else tuple(certificate.sigma),
                 radii=tuple(certificate.radius),
-                norm="l2",
+                norm=certificate.norm,
                 samples=certificate.samples,
                 alpha=certificate.alpha,
                 center=None,

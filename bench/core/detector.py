@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from .parameters import accepted
 from .plain_score import plain_score
 from .progress import Progress
 from .rng import Rng
+
+if TYPE_CHECKING:
+    from .threat import ThreatModel
 
 RANDOM_WEIGHTS = "random weights"
 """Why a detector whose backbone was not trained is not ranked."""
@@ -88,6 +91,9 @@ class Detector(nn.Module, ABC):
     """A method anomaly_map(x) -> (B, 1, H, W) at the size of x, higher is more anomalous, where there is one; that of a
     randomized detector is called as anomaly_map(x, rng)."""
 
+    bounded: ClassVar[tuple[str, ...]] = ()
+    """Norms of the balls over which `bounds` bounds the score."""
+
     progress: Progress = Progress()
     """Set by the harness before `fit`."""
 
@@ -121,6 +127,14 @@ class Detector(nn.Module, ABC):
         score is their mean, whose gradient already sees all.
         """
         return plain_score(self.score(x, rng) if self.randomized else self.score(x)), None
+
+    def bounds(self, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> (low, high), each (B,): `score` of an image of the ball around x is never below or above.
+
+        Proved, for every image within `threat.radius` in `threat.norm` of x and in [0, 1], and for the score as it is
+        computed, rounding included. Only of norms in `bounded`, and of a detector that draws no noise.
+        """
+        raise NotImplementedError
 
     def attack_hints(self) -> Hints:
         """What an adaptive attack on this detector should know."""

@@ -35,7 +35,6 @@ from ..system.memory import free_memory
 from ..system.provenance import device_name, versions
 from .worker import PROBE_IMAGES, Prepared, refuse_constant
 
-METHOD = "certificate"
 OUTER = "smoothed"
 """The detector that is certified is this one around the one that was asked for."""
 SAME_DRAW = 1e-2  # of the spread of scores: a draw repeats up to rounding

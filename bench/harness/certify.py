@@ -1,7 +1,8 @@
-"""Certificates: what no attack of an l2 ball can do to a smoothed detector, one row per image.
+"""Certificates: what no attack of a ball can do to a detector, one row per image.
 
 The rows and folders are those of an attack. `worst` is not a score that somebody found but a bound that holds for every
-image of the ball: of a normal image the upper one, of an anomalous image the lower one.
+image of the ball: of a normal image the upper one, of an anomalous image the lower one. A detector that bounds its own
+score is asked for its bounds; any other is smoothed, and its smoothed score bounded in l2.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy import special
 
 from ..cells.rows import Row
 from ..cells.schema import Record
+from ..cells.spec import DETERMINISTIC, SMOOTHING
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE
 from ..core import parameters
@@ -27,7 +29,9 @@ from ..core.data import Data
 from ..core.detector import Detector, Origin, parts_of
 from ..core.progress import Monitor
 from ..core.threat import ThreatModel, eps_text, parse_eps
-from ..engine.certifier import METHOD, OUTER, Certificate, Certifier, Noise, own_code
+from ..engine.bounder import Deterministic
+from ..engine.certificates import Settings, code_of, name_of, worker_of
+from ..engine.certifier import OUTER, Certificate, Certifier, Noise
 from ..engine.worker import Prepared, Work
 from ..errors import UserError
 from ..plugins import registry
@@ -52,6 +56,7 @@ def certify(
     data: Data,
     radius: str | float = 0.2,
     *,
+    norm: str = "l2",
     sigma: float | None = None,
     samples: int = 1000,
     alpha: float = 0.001,
@@ -67,15 +72,18 @@ def certify(
     force: bool = False,
     monitor: Monitor | None = None,
 ) -> Evaluated:
-    """Bound the smoothed score of a detector over the l2 ball of a radius: one row per test image.
+    """Bound the score of a detector over the ball of a radius in a norm: one row per test image.
 
-    The detector is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in [0, 1]
-    pixels, radius too; 0.25 unless the detector is a smoothed one already). Columns: id, label, clean (the smoothed
-    score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 - alpha, this
-    column holds for every image within the radius, as does each of the others by itself), low and high (both bounds),
-    low_0 and high_0 (the same at radius 0), certified_radius (how far the image may be moved until its decision at the
-    threshold could be wrong; nan without a threshold). Bounds may be infinite; distance is the radius that the
-    adversary has, and rounded means nothing here (nan). `.metrics` and `.attrs` as of `evaluate`.
+    A detector that has `bounds` in this norm (`Detector.bounded`) is bounded as it is, without any chance of error, if
+    no sigma is given; clean is its own score then, and low_0 and high_0 are that as well.
+
+    Any other, in l2 alone, is put behind `smoothed`: its score becomes the median over Gaussian noise of `sigma` (in
+    [0, 1] pixels, radius too; 0.25 unless the detector is a smoothed one already). Columns: id, label, clean (its
+    smoothed score, from `samples` draws), worst (its bound on the adversary's side: with a chance of at least 1 -
+    alpha, this column holds for every image within the radius, as does each of the others by itself), low and high
+    (both bounds), low_0 and high_0 (the same at radius 0), certified_radius (how far the image may be moved until its
+    decision at the threshold could be wrong; nan without a threshold). Bounds may be infinite; distance is the radius
+    that the adversary has, and rounded means nothing here (nan). `.metrics` and `.attrs` as of `evaluate`.
 
     goal: `rank` bounds every score, for AUROC; `threshold` asks only whether the decision at the threshold stands, and
     stops drawing at an image as soon as that is known (a sequential test that may be looked at after every batch).
@@ -97,6 +105,7 @@ def certify(
         seed=seed,
         limit=limit,
         device=device,
+        norm=norm,
     ).run(batch_size, force, monitor)
 
 
@@ -105,6 +114,7 @@ def planned(
     data: Data,
     radius: str | float = 0.2,
     *,
+    norm: str = "l2",
     sigma: float | None = None,
     samples: int = 1000,
     alpha: float = 0.001,
@@ -118,23 +128,56 @@ def planned(
     device: str = "auto",
 ) -> Asked:
     """What `certify` would do, with the same arguments; UserError where it cannot be done."""
-    settings = Certificate(samples, alpha)
-    threat = ThreatModel("l2", parse_radius(radius), targets)
     full, data = data, data.limited(limit)
+    bounds = sigma is None and norm in norms_bounded(detector)
+    threat = ThreatModel(norm, parse_radius(radius, norm), targets)
+    if not bounds and norm != "l2":
+        raise UserError(no_certificate(detector, norm))
+    settings: Settings = Deterministic() if bounds else Certificate(samples, alpha)
     if isinstance(detector, str):
-        detector = candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
-    subject = DetectorUnderTest(
-        detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params), seed
-    )
-    spec = subject.spec(METHOD, settings, threat, full, limit, goal, threshold_folds=threshold_folds)
-    refuse_impossible(threat, settings, subject.built, data, goal)
+        detector = (
+            DetectorSpec(detector, params or {}, seed, device)
+            if bounds
+            else candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
+        )
+    if bounds:
+        tested = detector
+        if isinstance(detector, Detector) and params:
+            raise UserError("params are of a detector that is given by its name; this one is built already")
+    else:
+        tested = detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params)
+    subject = DetectorUnderTest(tested, seed)
+    spec = subject.spec(name_of(settings), settings, threat, full, limit, goal, threshold_folds=threshold_folds)
+    if isinstance(settings, Certificate):
+        refuse_impossible(threat, settings, subject.built, data, goal)
+    elif goal != "rank":
+        raise UserError("--goal threshold is for smoothing: bounds of the score decide at the threshold as they are")
+    threat.refuse_longer(data.image_size, "--radius")
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
-    cell = CertificateCell(spec, folder, subject.code, own_code(), subject.as_object)
+    cell = CertificateCell(spec, folder, subject.code, code_of(spec.attack), subject.as_object)
 
     def prepare() -> Prepared:
         return subject.prepared(data, OF_A_CERTIFICATE, threshold_folds, afresh=False)
 
     return Asked(cell, data, prepare, settings)
+
+
+def norms_bounded(detector: str | Detector | DetectorSpec) -> tuple[str, ...]:
+    """Those in which it bounds its own score."""
+    if isinstance(detector, Detector):
+        return () if detector.randomized else detector.bounded
+    plugin = (DetectorSpec(detector) if isinstance(detector, str) else detector).plugin
+    bounded: tuple[str, ...] = plugin.target.bounded
+    return bounded
+
+
+def no_certificate(detector: str | Detector | DetectorSpec, norm: str) -> str:
+    """Why there is none of a detector in a norm, and which there are."""
+    name = detector if isinstance(detector, str) else type(detector).__name__
+    name = detector.label if isinstance(detector, DetectorSpec) else name
+    own = ", ".join(norms_bounded(detector))
+    has = f"it bounds its score in {own}" if own else "it bounds its score in no norm"
+    return f"{name} has no certificate in {norm}: {has}, and smoothing gives one in l2 (--norm l2 --sigma 0.25)"
 
 
 def candidate(
@@ -181,15 +224,14 @@ def around(detector: Detector, sigma: float | None = None, params: Mapping[str, 
     return smoothed
 
 
-def parse_radius(text: str | float) -> Fraction:
-    """A length in l2, or a UserError that says what was expected."""
-    return parse_eps(text, "l2", "--radius")
+def parse_radius(text: str | float, norm: str = "l2") -> Fraction:
+    """A length in a norm, or a UserError that says what was expected."""
+    return parse_eps(text, norm, "--radius")
 
 
 def refuse_impossible(threat: ThreatModel, settings: Certificate, smoothed: Any, data: Data, goal: str) -> None:
     """A radius at which these draws could bound no score, or decide nothing, says how many it takes."""
     alpha, noise = settings.alpha / len(data.test), Noise.of(smoothed)
-    threat.refuse_longer(data.image_size, "--radius")
     p = noise.percentile
     if p is None:
         return
@@ -238,25 +280,27 @@ class CertificateCell(Cell):
 
     kind = "certificate"
 
-    def _worker(self, data: Data, prepared: Prepared, attack: Method, batch_size: int, monitor: Monitor) -> Certifier:
-        assert isinstance(attack, Certificate)
-        return Certifier(self.spec, data, prepared, attack, batch_size, monitor.tell)
+    def _worker(self, data: Data, prepared: Prepared, attack: Method, batch_size: int, monitor: Monitor) -> Work:
+        assert isinstance(attack, Settings)
+        return worker_of(self.spec, data, prepared, attack, batch_size, monitor.tell)
 
     def _at_once(self, batch_size: int) -> int:
-        return 1  # a batch is one image under many draws
+        return 1 if self.spec.attack == SMOOTHING else batch_size  # a batch is one image under many draws
 
     def _work(
         self, data: Data, worker: Work, rows: list[Row], record: Record, batch_size: int, monitor: Monitor
     ) -> None:
         """The cells of all radii share their draws: what another process draws is waited for, and then it is there."""
-        assert isinstance(worker, Certifier)
         doing = f"draws noisy scores of {self.spec.detector} on {data.name}/{data.category}"
-        with locks.alone(worker.folder, doing, monitor.tell) if worker.folder else contextlib.nullcontext():
+        shared = worker.folder if isinstance(worker, Certifier) else None
+        with locks.alone(shared, doing, monitor.tell) if shared else contextlib.nullcontext():
             super()._work(data, worker, rows, record, batch_size, monitor)
 
     def _scores_are_those(self, detector: Detector, data: Data, rows: list[Row]) -> bool:
+        if self.spec.attack == DETERMINISTIC:
+            return super()._scores_are_those(detector, data, rows)
         return True  # they are medians of many draws: the state and the code must do
 
     def _checks(self, data: Data, worker: Work, attack: Method, rows: list[Row], record: Record) -> Outcome:
-        assert isinstance(attack, Certificate)
+        assert isinstance(attack, Settings)
         return checks_of_certificate(self.spec, data, worker.prepared, attack, rows, record.batch_size)

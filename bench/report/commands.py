@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cells.result import Result
-from ..cells.spec import images_folder
+from ..cells.spec import DETERMINISTIC, images_folder
 from ..errors import UserError
 from ..plugins import registry
 
@@ -61,6 +61,9 @@ def _sweep(r: Result, balls: Mapping[str, Result]) -> list[str]:
 
 def _certify(r: Result, category: str | None) -> str:
     s = r.spec
+    if s.attack == DETERMINISTIC:
+        words = ["bench", "certify", "--detector", s.detector, "--norm", s.norm, "--radius", s.eps]
+        return shlex.join(words + _bed(r, category) + _params("--param", s.detector_parameters))
     outer = s.detector.partition("+")[0]
     sigma = r.record.detector.parameters.get(f"{outer}.sigma")
     noise = _noise_parameters(s.detector)

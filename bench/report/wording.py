@@ -17,11 +17,13 @@ An attack bounds robustness from above: a better one can only lower it.
 """
 
 BETWEEN = (
-    "The true worst case of a smoothed detector lies between what is certified and what an attack reached at the same "
-    "radius."
+    "The true worst case of a detector lies between what is certified and what an attack reached at the same radius."
 )
 IMPOSSIBLE = "A certified value above the attacked one is impossible: one of both is wrong, and both lose their rank."
-HOW_TO_ATTACK = "`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack."
+HOW_TO_ATTACK = (
+    "`bench run --detector smoothed+D --param sigma=S --attack apgd-l2 --eps R` adds the attack; of *deterministic* "
+    "certificates, which the detector itself proves, any `bench run --detector D` at the same radius."
+)
 
 SEEDS = "What another seed of the fit, the attack and all noise changes, which no interval holds:"
 
@@ -36,12 +38,12 @@ SUBMITTED = (
 )
 
 FOOTNOTES = {
-    "certified_accuracy": "No attack of the ball can bring the smoothed detector below *certified* AUROC: the share of "
-    "pairs whose lower bound of the anomalous score is above the upper bound of the normal one. The bounds of all "
-    "images of a category hold together with a chance of 1 - alpha, over the noise that was drawn. *clean*: the "
-    "smoothed score itself. *certified acc.*, *normal right*, *anomalous right*: decisions that stand in the ball. "
-    "*certified radius*: how far the median image may be moved. The ball is l2 on pixels in [0, 1]: it says nothing "
-    "about linf.",
+    "certified_accuracy": "No attack of the ball can bring the detector below *certified* AUROC: the share of pairs "
+    "whose lower bound of the anomalous score is above the upper bound of the normal one. *deterministic*: bounds that "
+    "the detector itself proves. Of a smoothed detector *clean* is the smoothed score, and the bounds of all images of "
+    "a category hold together with a chance of 1 - alpha, over the noise that was drawn. *certified acc.*, *normal "
+    "right*, *anomalous right*: decisions that stand in the ball. *certified radius*: how far the median image may be "
+    "moved. A ball of one norm says nothing about another.",
     "robust_normal_right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not "
     "the worst one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
     "share of that class still on its side of the threshold.",

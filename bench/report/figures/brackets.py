@@ -1,4 +1,4 @@
-"""Certified and attacked AUROC of a smoothed detector over the radius."""
+"""Certified and attacked AUROC of a detector over the radius."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ...cells.bracket import Bracket, brackets, smoothing_key
 from ...cells.result import Result, with_settings
+from ...cells.spec import SMOOTHING
 from ...stats.intervals import Estimate
 from . import _plotly as plotly
 from ._figure import Figure
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Band(NamedTuple):
-    """Of one smoothed detector over the radius, 0 being clean: where its true worst case lies."""
+    """Of one certified detector over the radius, 0 being clean: where its true worst case lies."""
 
     low: list[tuple[float, Estimate]]
     """What is certified, as far as it is known."""
@@ -42,7 +43,7 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class Brackets(Figure):
-    """Certified (solid) and attacked AUROC (dashed) of a smoothed detector over the l2 radius, one colour per noise;
+    """Certified (solid) and attacked AUROC (dashed) over the radius, of a smoothed detector one colour per noise;
     radius 0 is clean. The true worst case is in the band between both.
 
     A line is of one certificate setting and of the categories that it has at every radius.
@@ -54,18 +55,22 @@ class Brackets(Figure):
 
     what: str
     """Data and detector."""
+    norm: str
     bands: Mapping[str, Band]
     """By noise."""
     shows = 1
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> list[Brackets]:
-        """One per smoothed detector and data set."""
-        found: dict[str, dict[str, list[Bracket]]] = {}
+        """One per certified detector, norm and data set."""
+        found: dict[tuple[str, str], dict[str, list[Bracket]]] = {}
         for bracket in brackets(results):
             if bracket.certified() is not None:
-                found.setdefault(_what(bracket), {}).setdefault(_noise(bracket), []).append(bracket)
-        return [cls(what, {noise: Band.of(points) for noise, points in lines.items()}) for what, lines in found.items()]
+                what = (_what(bracket), bracket.norm)
+                found.setdefault(what, {}).setdefault(_noise(bracket), []).append(bracket)
+        return [
+            cls(*what, {noise: Band.of(points) for noise, points in lines.items()}) for what, lines in found.items()
+        ]
 
     @property
     def heading(self) -> str:
@@ -73,7 +78,7 @@ class Brackets(Figure):
 
     @property
     def name(self) -> str:
-        return f"certified {self.what}"
+        return f"certified {self.what}" + f" {self.norm}" * (self.norm != "l2")
 
     @property
     def inches(self) -> tuple[float, float]:
@@ -89,8 +94,8 @@ class Brackets(Figure):
             if len(band.both) > 1:
                 x, low, high = zip(*band.both, strict=True)
                 axes.fill_between(x, [v.value for v in low], [v.value for v in high], color=colour(i), alpha=0.12)
-        auroc_axis(axes, "AUROC of the smoothed detector")
-        axes.set(title=self.what, xlabel="radius (l2, pixels in [0, 1])")
+        auroc_axis(axes, "AUROC")
+        axes.set(title=self.what, xlabel=f"radius ({self.norm}, pixels in [0, 1])")
         axes.set_xlim(0, None)
         legend(axes, 2 * len(self.bands))
 
@@ -105,10 +110,11 @@ class Brackets(Figure):
                     x, values = zip(*known, strict=True)
                     traces.append(plotly.line(label, i, x, values, line={"color": colour(i), "dash": dash}))
         return plotly.chart(
-            "Certified (solid) and attacked AUROC (dashed) over the l2 radius; the true worst case is in the band.",
+            f"Certified (solid) and attacked AUROC (dashed) over the {self.norm} radius; the true worst case is in the "
+            "band.",
             traces,
-            plotly.axis("radius (l2, pixels in [0, 1])", rangemode="tozero"),
-            plotly.auroc_axis("AUROC of the smoothed detector"),
+            plotly.axis(f"radius ({self.norm}, pixels in [0, 1])", rangemode="tozero"),
+            plotly.auroc_axis("AUROC"),
             shapes=[plotly.CHANCE],
         )
 
@@ -123,6 +129,8 @@ def _what(bracket: Bracket) -> str:
 
 def _noise(bracket: Bracket) -> str:
     first = next(iter(bracket.certificates.values()))
+    if first.spec.attack != SMOOTHING:
+        return first.spec.attack
     return f"sigma {first.record.detector.parameters[smoothing_key(first, 'sigma')]:g}"
 
 

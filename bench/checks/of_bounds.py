@@ -1,0 +1,149 @@
+"""Whether bounds that a detector proves may be believed: attacks and corners of the ball must not leave them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cells.rows import Row
+from ..cells.spec import RunSpec
+from ..core.check import Outcome
+from ..core.data import Data
+from ..core.rng import Rng
+from ..core.score import Passes
+from ..core.threat import ThreatModel
+from ..engine.bounder import Bounder, Deterministic
+from ..engine.worker import Prepared
+from ..plugins.lookup import make_attack
+from ..stats.metrics import conservative, points
+from .of_detector import run_check
+
+IMAGES = 4  # of each class
+STEPS = 20  # of the attack
+STARTS = 3
+CORNERS = 24  # of the ball, by lot
+SMALLER = 0.5  # of the radius: a ball within the ball
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A finished cell, and those of its images whose bounds are the narrowest."""
+
+    spec: RunSpec
+    data: Data
+    rows: Sequence[Row]
+    bounder: Bounder
+
+    @cached_property
+    def some(self) -> list[int]:
+        """Of each class: a bound that is wrong shows where there is least room."""
+        chosen = []
+        for label in (0, 1):
+            own = [i for i, row in enumerate(self.rows) if row.label == label]
+            own.sort(key=lambda i: self.rows[i].more["high_0"] - self.rows[i].more["low_0"] + self._width(i))
+            chosen += own[:IMAGES]
+        return chosen
+
+    def _width(self, index: int) -> float:
+        return abs(self.rows[index].worst - self.rows[index].clean)
+
+    @cached_property
+    def x(self) -> Tensor:
+        return self.bounder.images(self.some)
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        return self.bounder.bounds(self.x, self.spec.threat, self.some)
+
+    def images_of_the_ball(self) -> Iterator[tuple[str, Tensor]]:
+        """From attacks in both directions, from several starts, and by lot; each within the ball of its image."""
+        score, ids = self.bounder.score, [self.data.test.ids[i] for i in self.some]
+        threat = self.spec.threat
+        up = torch.ones(len(self.x), device=self.x.device, dtype=self.x.dtype)
+        name = "apgd" if self.bounder.prepared.differentiable else "square"
+        more = {"steps": STEPS, "restarts": STARTS} if name == "apgd" else {"queries": STEPS * STARTS}
+        for sign in (up, -up):
+            attack = make_attack(name, more)[2]
+            found = attack(score, self.x.clone(), sign, threat, Rng.against_certificate(self.spec.seed, ids))
+            yield name, found if isinstance(found, Tensor) else next(iter(found.images.values()))
+        generator = torch.Generator().manual_seed(self.spec.seed)
+        for _ in range(CORNERS):
+            sign = torch.randn(self.x.shape, generator=generator).to(self.x)
+            yield "a corner of the ball", corner(self.x, sign, threat)
+
+
+def corner(x: Tensor, direction: Tensor, threat: ThreatModel) -> Tensor:
+    """As far from x (B, 3, H, W) in that direction as the ball and the range of pixels allow."""
+    step = threat.geometry.steepest(direction, threat.radius)
+    return threat.geometry.project(x + step, x, threat.radius)
+
+
+def checks_of_bounds(
+    spec: RunSpec, data: Data, prepared: Prepared, settings: Deterministic, rows: Sequence[Row]
+) -> Outcome:
+    """Every check of a finished certificate by bounds; one that raises has failed, and says where."""
+    started = time.monotonic()
+    bounder = Bounder(spec, data, prepared._replace(clean=None), settings)
+    bounder.score.passes = Passes()
+    bounded = Bounded(spec, data, rows, bounder)
+    checks = [run_check(name, check, bounded) for name, check in CHECKS.items()]
+    return Outcome(checks, round(time.monotonic() - started, 3), bounder.score.passes)
+
+
+def rows_are_ordered(rows: Sequence[Row]) -> tuple[bool, str]:
+    """Every bound on its side of the score, and no certified AUROC above the clean one."""
+    labels = np.array([row.label for row in rows], dtype=bool)
+    clean = np.array([row.clean for row in rows])
+    worst = np.array([row.worst for row in rows])
+    wrong = [row.id for row in rows if not row.more["low"] <= row.clean <= row.more["high"]]
+    if wrong:
+        return False, f"{len(wrong)} scores are outside their own bounds, {wrong[0]} first"
+    bound = points(conservative(worst, labels), labels)["auroc"]
+    before = points(clean, labels)["auroc"]
+    infinite = int(np.isinf(worst).sum())
+    sentence = f"certified AUROC {bound:.4f}, clean {before:.4f}; {infinite} of {len(worst)} bounds are infinite"
+    return bound <= before + 1e-12, sentence
+
+
+def bounds_are_ordered(bounded: Bounded) -> tuple[bool, str]:
+    """Of the rows; and a smaller ball has no wider bounds."""
+    passed, sentence = rows_are_ordered(bounded.rows)
+    smaller = ThreatModel(bounded.spec.norm, f"{SMALLER * bounded.spec.threat.radius:.12f}")
+    low, high = bounded.bounder.bounds(bounded.x, smaller, bounded.some)
+    wider = (low < bounded.bounds[0]) | (high > bounded.bounds[1])
+    if wider.any():
+        name = bounded.rows[bounded.some[int(wider.int().argmax())]].id
+        return False, f"the bounds of {name} are wider in a ball of half the radius"
+    return passed, sentence
+
+
+def images_stay_inside(bounded: Bounded) -> tuple[bool, str]:
+    """No image of the ball that anybody finds has a score outside of the bounds, whichever way it is moved."""
+    threat, (low, high) = bounded.spec.threat, bounded.bounds
+    furthest, count = -math.inf, 0
+    clean = bounded.bounder.clean(bounded.x, bounded.some)
+    for name, moved in bounded.images_of_the_ball():
+        if wrong := threat.violation(moved, bounded.x):
+            return False, f"{name} left the ball: an image {wrong}"
+        scores = bounded.bounder.clean(moved, bounded.some)
+        for i, index in enumerate(bounded.some):
+            score, lower, upper = scores[i].item(), low[i].item(), high[i].item()
+            if not lower <= score <= upper:
+                row = bounded.rows[index].id
+                return False, f"the certificate is broken: {name} at {threat} gives {row} the score {score:.9g}, " + (
+                    f"outside of its bounds {lower:.9g} and {upper:.9g}"
+                )
+            room = upper - clean[i].item() if score > clean[i].item() else clean[i].item() - lower
+            furthest = max(furthest, abs(score - clean[i].item()) / room if room > 0 else 0.0)
+        count += len(moved)
+    return True, f"{count} images within {threat} of {len(bounded.some)} stay inside, {furthest:.0%} of the way at most"
+
+
+CHECKS = {"bounds": bounds_are_ordered, "inside the ball": images_stay_inside}
