@@ -55,11 +55,11 @@ class NearestPatch(Detector):
         self,
         *,
         patch: Annotated[int, Field(ge=1)] = 3,
-        stride: PositiveInt = 1,
-        shift: Annotated[int, Field(ge=0)] = 1,
+        stride: PositiveInt = 2,
+        shift: Annotated[int, Field(ge=0)] = 2,
         place: Sided = "auto",
-        entries: PositiveInt = 256,
-        patches: PositiveInt = 16000,
+        entries: PositiveInt = 512,
+        patches: PositiveInt = 8000,
         top: PositiveInt = 2,
         spread: Annotated[float, Field(gt=0)] = 0.5,
         side: PositiveInt = 64,
@@ -117,11 +117,13 @@ class NearestPatch(Detector):
         if threat.norm == "linf":
             least, most = (self._unfolded((reduced + move).clamp(0, 1)) for move in (-eps, eps))
         patches = self._unfolded(reduced)
-        distance, nearest = self._nearest(patches, min(COMPARED + 1, self.bank.shape[1]))
-        rest = distance[..., -1] if self.bank.shape[1] > COMPARED else torch.inf
+        distance, nearest = self._nearest(patches.to(self.bank.dtype), COMPARED + 1)
         low, high = self._of_pairs(patches, least, most, nearest[..., :COMPARED], eps)
-        low = torch.minimum(low, (torch.as_tensor(rest).to(low) - eps).clamp_min(0))
-        return self._widened(patches, low, high, eps)
+        slip = self._slip(patches, eps)
+        if self.bank.shape[1] > COMPARED:  # the others are no nearer than the last one, but for what the search misses
+            rest = (distance[..., COMPARED].double().square() - slip).clamp_min(0).sqrt()
+            low = torch.minimum(low, (rest * (1 - UNIT) - eps).clamp_min(0))
+        return self._widened(patches, low, high, slip)
 
     def _of_pairs(
         self, patches: Tensor, least: Tensor | None, most: Tensor | None, nearest: Tensor, eps: float
@@ -141,16 +143,20 @@ class NearestPatch(Detector):
                 highs.append(far.square().mean(-1).sqrt())
         return torch.stack(lows).amin(0), torch.stack(highs).amin(0)
 
-    def _widened(self, patches: Tensor, low: Tensor, high: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def _slip(self, patches: Tensor, eps: float) -> Tensor:
+        """(B, L): by how much the mean square of an entry may be further than that of the nearest one when the search,
+        in single precision and by scalar products, takes it for the nearest."""
+        n, centre = patches.shape[-1], self.center.double()
+        longest = (self.bank.double() - centre[:, None]).square().sum(-1).sqrt().amax(1)
+        length = (patches - centre).square().sum(-1).sqrt() + eps * math.sqrt(n) + longest
+        return 2 * 1.01 * (n + 12) * UNIT * length.square() / n
+
+    def _widened(self, patches: Tensor, low: Tensor, high: Tensor, slip: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds (B,) of the score as single precision computes it, from those (B, L) of exact distances."""
         n, m = patches.shape[-1], min(self.top, low.shape[1])
         relative = 1.01 * (n + 6) * UNIT  # of a sum of n squares, its root, and the differences in it
-        centre = self.center.double()
-        longest = (self.bank.double() - centre[:, None]).square().sum(-1).sqrt().amax(1)
-        length = (patches - centre).square().sum(-1).sqrt() + eps * math.sqrt(n) + longest
-        search = 2 * 1.01 * (n + 12) * UNIT * length.square() / n  # by as much the square may miss the nearest
         low = low * (1 - relative) - 1e-12
-        high = (high.square() + search).sqrt() * (1 + relative) + 1e-12
+        high = (high.square() + slip).sqrt() * (1 + relative) + 1e-12
         mean, deviation = self.mean.double(), self.deviation.double()
         off = 4 * UNIT * (high + mean.abs()) / deviation
         bounds = []

@@ -23,19 +23,19 @@ from ..core.threat import ThreatModel
 from ..errors import UserError
 from .worker import PROBE_IMAGES, Prepared, refuse_constant
 
-FURTHEST = 0.25  # of the range of a pixel: no certified radius is looked for beyond a change of all pixels by as much
+FURTHEST = 0.125  # of the range of a pixel: no certified radius is looked for beyond a change of all pixels by as much
 
 
 @dataclass(frozen=True)
 class Deterministic(Method):
     """How closely certified radii are found.
 
-    halvings: of the range of radii, which ends where all pixels have changed by a quarter of their range.
+    halvings: of the range of radii, which ends where all pixels have changed by an eighth of their range.
     """
 
     norms = ("linf", "l2", "l1")
 
-    halvings: int = 14
+    halvings: int = 11
 
     def __post_init__(self) -> None:
         if self.halvings < 1:
