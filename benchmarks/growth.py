@@ -11,7 +11,6 @@ process that attacks, in a run that does little more than score (`noise` with on
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -49,7 +48,8 @@ def main() -> None:
     parser.add_argument("--ray", action="store_true", help="one worker and two, of a cluster of this machine")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
         os.environ |= {"XDG_CACHE_HOME": str(Path(folder) / "cache"), "OMP_NUM_THREADS": "1"}
         images, cells, memory = (_numbers(text) for text in (options.images, options.cells, options.memory))
         for count in {*images, *memory, 64}:

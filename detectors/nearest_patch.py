@@ -3,9 +3,10 @@
 A patch is compared with patches of the training images: with those at its own place where the place matters (objects
 that are registered), with those of any place where it does not (textures). As a nearest-neighbour score of image
 patches this is the oldest baseline of the field (Boiman & Irani 2007, https://doi.org/10.1007/s11263-006-0009-9); its
-bounds are those of nearest-prototype classifiers (Saralajew et al. 2020, https://arxiv.org/abs/2011.12733) for an
-anomaly score: the root mean square of a patch moves no further than the largest change of a pixel. docs/certificates.md
-has the theorem, its proof and what rounding does.
+bounds are those of nearest-prototype classifiers (Saralajew et al. 2020, "Fast adversarial robustness certification of
+nearest prototype classifiers for arbitrary seminorms", NeurIPS) for an anomaly score: the root mean square of a patch
+moves no further than the largest change of a pixel. docs/certificates.md has the theorem, its proof and what rounding
+does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ._coreset import k_center_greedy
 NEAREST = 2  # entries whose exact distances a score is the least of; the search is rounded
 COMPARED = 6  # entries that are bounded each by itself; the rest by the next one's distance
 ROLLED = 0.25  # of the side: how far images are shifted to see whether the place of a patch matters
-PLACE_MATTERS = 1.5  # median distance at the wrong place over that at the right one, from which on it does
+PLACE_MATTERS = 1.5  # mean distance at the wrong place over that at the right one, from which on it does
 SUBSAMPLE = 8  # entries of a free bank are chosen among so many times as many patches
 BLOCK = 1 << 23  # distances at a time
 UNIT = 2.0**-24  # rounding of single precision
@@ -44,7 +45,7 @@ class NearestPatch(Detector):
     an entry may be from its place. place: `registered`, `free`, or `auto`, which asks the training images: where
     patches fit as well at another place of the image it is `free`. entries: patches kept for each place of a registered
     bank. patches: patches kept in a free one. top: patches whose mean is the score. spread: how much of the mean
-    standard deviation is added to that of each place.
+    standard deviation is added to that of each place. side: largest side that is not averaged down, in pixels.
     """
 
     bounded = ("linf", "l2")
@@ -247,7 +248,7 @@ class NearestPatch(Detector):
         some = x[: min(len(x), 64)]
         patches, elsewhere = self._unfolded(some), self._unfolded(some.roll([round(ROLLED * x.shape[-1])] * 2, (2, 3)))
         right, wrong = (self._least_of_others(part, patches) for part in (patches, elsewhere))
-        return float(wrong.median()) > PLACE_MATTERS * float(right.median())
+        return float(wrong.mean()) > PLACE_MATTERS * float(right.mean())
 
     @staticmethod
     def _least_of_others(queries: Tensor, patches: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ def test_the_command_of_a_certificate_is_exact(results: Path) -> None:
     respec(r, detector=asked.label, detector_parameters=asked.changed, attack="certificate", norm="l2", eps="0.05")
     assert asked.changed["denoised.sigma"] == asked.changed["smoothed.sigma"] == 0.123456789
     request = asked_for(command_of(r), CertifyRequest)
+    assert request.sigmas is not None
     (name,), (sigma,) = request.detectors, request.sigmas
     again = candidate(name, sigma, {**request.params, "smoothed.center": request.center})
     assert (again.label, again.changed) == (asked.label, asked.changed)

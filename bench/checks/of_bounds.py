@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..core.check import Outcome
 from ..core.data import Data
-from ..core.rng import Rng
 from ..core.score import Passes
 from ..core.threat import ThreatModel
 from ..engine.bounder import Bounder, Deterministic
 from ..engine.worker import Prepared
-from ..plugins.lookup import make_attack
 from ..stats.metrics import conservative, points
+from .ball import images_of_the_ball
 from .of_detector import run_check
 
 IMAGES = 4  # of each class
-STEPS = 20  # of the attack
-STARTS = 3
-CORNERS = 24  # of the ball, by lot
 SMALLER = 0.5  # of the radius: a ball within the ball
 
 
@@ -61,28 +56,6 @@ class Bounded:
     @cached_property
     def bounds(self) -> tuple[Tensor, Tensor]:
         return self.bounder.bounds(self.x, self.spec.threat, self.some)
-
-    def images_of_the_ball(self) -> Iterator[tuple[str, Tensor]]:
-        """From attacks in both directions, from several starts, and by lot; each within the ball of its image."""
-        score, ids = self.bounder.score, [self.data.test.ids[i] for i in self.some]
-        threat = self.spec.threat
-        up = torch.ones(len(self.x), device=self.x.device, dtype=self.x.dtype)
-        name = "apgd" if self.bounder.prepared.differentiable else "square"
-        more = {"steps": STEPS, "restarts": STARTS} if name == "apgd" else {"queries": STEPS * STARTS}
-        for sign in (up, -up):
-            attack = make_attack(name, more)[2]
-            found = attack(score, self.x.clone(), sign, threat, Rng.against_certificate(self.spec.seed, ids))
-            yield name, found if isinstance(found, Tensor) else next(iter(found.images.values()))
-        generator = torch.Generator().manual_seed(self.spec.seed)
-        for _ in range(CORNERS):
-            sign = torch.randn(self.x.shape, generator=generator).to(self.x)
-            yield "a corner of the ball", corner(self.x, sign, threat)
-
-
-def corner(x: Tensor, direction: Tensor, threat: ThreatModel) -> Tensor:
-    """As far from x (B, 3, H, W) in that direction as the ball and the range of pixels allow."""
-    step = threat.geometry.steepest(direction, threat.radius)
-    return threat.geometry.project(x + step, x, threat.radius)
 
 
 def checks_of_bounds(
@@ -129,7 +102,11 @@ def images_stay_inside(bounded: Bounded) -> tuple[bool, str]:
     threat, (low, high) = bounded.spec.threat, bounded.bounds
     furthest, count = -math.inf, 0
     clean = bounded.bounder.clean(bounded.x, bounded.some)
-    for name, moved in bounded.images_of_the_ball():
+    bounder, ids = bounded.bounder, [bounded.data.test.ids[i] for i in bounded.some]
+    found = images_of_the_ball(
+        bounder.score, bounded.x, ids, threat, bounder.prepared.differentiable, bounded.spec.seed
+    )
+    for name, moved in found:
         if wrong := threat.violation(moved, bounded.x):
             return False, f"{name} left the ball: an image {wrong}"
         scores = bounded.bounder.clean(moved, bounded.some)

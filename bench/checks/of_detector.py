@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.bounds import sides
 from ..core.check import Check
 from ..core.data import Data
 from ..core.detector import RANDOM_WEIGHTS, Detector
@@ -26,10 +27,12 @@ from ..core.parameters import accepted, unkept
 from ..core.plain_score import plain_score
 from ..core.rng import Rng
 from ..core.score import Score, where_it_failed
+from ..core.threat import ThreatModel
 from ..errors import UserError
 from ..plugins.fitting import DetectorSpec
 from ..plugins.kept_fits import SCHEMA, load, save
 from ..plugins.round_trip import Forgotten
+from .ball import images_of_the_ball
 from .of_gradient import (
     gradient_can_be_followed,
     gradient_is_the_gradient,
@@ -359,6 +362,36 @@ def evidence_is_that_of_the_score(probe: Probe) -> tuple[bool, str]:
     return True, f"the score comes with {shape[1]} local scores" + " and their gradient" * probe.differentiable
 
 
+def bounds_hold(probe: Probe) -> tuple[bool, str]:
+    """Where a detector bounds its own score: attacks and corners of two balls of each norm stay inside."""
+    detector, radii = probe.detector, {"linf": ("1/255", "8/255"), "l2": ("0.1", "1")}
+    if not detector.bounded:
+        return True, "bounds its score in no norm"
+    if detector.randomized:
+        return False, "it draws noise, and bounds of a score that does so are none"
+    score, images = Score(detector), probe.images
+    count = 0
+    for norm in detector.bounded:
+        for radius in radii.get(norm, ("1",)):
+            threat = ThreatModel(norm, radius)
+            with torch.no_grad():
+                found = sides(detector.bounds(images.clone(), threat), images)
+            if found is None or not bool((found[0] <= found[1]).all()):  # nan is no bound
+                return (
+                    False,
+                    f"bounds at {threat} must be (low, high), each of shape ({len(images)},) and in this order",
+                )
+            low, high = found
+            for name, moved in [("the image", images), *images_of_the_ball(score, images, probe.ids, threat,
+                                                                          probe.differentiable)]:  # fmt: skip
+                with torch.no_grad():
+                    scores = score(moved).double()
+                if bool(((scores < low) | (scores > high)).any()):
+                    return False, f"{name} at {threat} has a score outside of the bounds"
+                count += len(moved)
+    return True, f"{count} images of balls in {' and '.join(detector.bounded)} have scores within their bounds"
+
+
 CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "parameters": parameters_are_kept,
     "scores": scores_are_numbers,
@@ -376,6 +409,7 @@ CHECKS: dict[str, Callable[[Probe], tuple[bool, str]]] = {
     "map": maps_fit_the_image,
     "evidence": evidence_is_that_of_the_score,
     "gpu": gpu_agrees,
+    "own bounds": bounds_hold,
 }
 OF_A_RUN = (
     "scores", "rows", "randomness", "state", "gradient", "mixing", "shattered", "seeding", "plain score", "saturation",

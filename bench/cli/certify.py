@@ -50,11 +50,16 @@ class CertifyRequest(GridRequest):
         from ..core.threat import ThreatModel
         from ..harness.certify import parse_radius
 
-        if self.norm != "l2" and any(name.startswith(self.outer) for name in self._names):
+        if not self.are_there:
             _refuse_norm(self)
         radii = self.radii or (RADII.get(self.norm, RADII["l2"]),)
         found = {ThreatModel(self.norm, parse_radius(text, self.norm), self.targets) for text in radii}
         return sorted(found, key=lambda threat: threat.eps)
+
+    @property
+    def are_there(self) -> bool:
+        """Whether these detectors have certificates in the norm."""
+        return self.norm == "l2" or not any(name.startswith(self.outer) for name in self._names)
 
     def typed(self) -> list[str]:
         return self._names

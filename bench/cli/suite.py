@@ -244,7 +244,9 @@ class SuiteRequest(WorkRequest):
         common = self._common(images, tested, seed)
         if self.suite.attacks:
             yield Part(tested, seed, self._attacked(self.suite.attacks[0], tested, common), self._planned)
-        for certificate in self.suite.certificates:
+        for (
+            certificate
+        ) in self.suite.certificates:  # in another norm than l2, those of detectors that have bounds there
             bounded = CertifyRequest(
                 **common,
                 params={**tested.params, **certificate.params},
@@ -255,7 +257,8 @@ class SuiteRequest(WorkRequest):
                 alpha=certificate.alpha,
                 center=None,
             )
-            yield Part(tested, seed, bounded, bounded.planned())
+            if bounded.are_there:
+                yield Part(tested, seed, bounded, bounded.planned())
 
     @cached_property
     def _planned(self) -> list[Planned]:

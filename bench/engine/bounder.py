@@ -15,6 +15,7 @@ from torch import Tensor
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..core.attack import Method
+from ..core.bounds import sides
 from ..core.data import Data
 from ..core.manners import left_as_it_was
 from ..core.rng import Rng
@@ -81,9 +82,10 @@ class Bounder:
         except Exception as error:
             raise UserError(f"detector {name} failed in bounds: {where_it_failed(error)}") from error
         self.score.passes.forwards += len(x)
-        if not (isinstance(found, tuple) and len(found) == 2 and all(_is_of(part, x) for part in found)):
+        both = sides(found, x)
+        if both is None:
             raise UserError(f"detector {name}: bounds must be two tensors of the shape ({len(x)},), low and high")
-        low, high = (part.detach().double() for part in found)
+        low, high = both
         for i, lower, upper in zip(indices, low.tolist(), high.tolist(), strict=True):
             if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper):
                 raise UserError(
@@ -145,10 +147,6 @@ class Bounder:
             *self._halved(x, labels, indices, further, middle, high, left - 1),
             *self._halved(x, labels, indices, nearer, low, middle, left - 1),
         ]
-
-
-def _is_of(part: object, x: Tensor) -> bool:
-    return isinstance(part, Tensor) and part.shape == (len(x),) and part.is_floating_point()
 
 
 @functools.cache

@@ -127,6 +127,7 @@ def _detector(plugin: registry.Plugin) -> Description:
         "needs": kind.needs,
         "gradient": None if wraps and found.differentiable else found.differentiable,
         "randomized": found.randomized or (None if wraps else False),
+        "bounded": list(kind.bounded),
     }
     return _described("detectors", plugin, facts)
 
