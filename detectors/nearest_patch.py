@@ -24,6 +24,7 @@ from bench import Detector, Rng, ThreatModel
 
 from ._coreset import k_center_greedy
 
+REGISTERED, FREE = 4, 3  # side of a patch where nothing is said
 NEAREST = 2  # entries whose exact distances a score is the least of; the search is rounded
 COMPARED = 6  # entries that are bounded each by itself; the rest by the next one's distance
 ROLLED = 0.25  # of the side: how far images are shifted to see whether the place of a patch matters
@@ -41,11 +42,12 @@ class NearestPatch(Detector):
     of what training images have there, each compared with the others. Images whose side is above `side` are averaged
     down to it, which moves no pixel further than the image.
 
-    patch: side of a patch in pixels, at `side`. stride: between patches. shift: of a registered bank, how far in pixels
-    an entry may be from its place. place: `registered`, `free`, or `auto`, which asks the training images: where
-    patches fit as well at another place of the image it is `free`. entries: patches kept for each place of a registered
-    bank. patches: patches kept in a free one. top: patches whose mean is the score. spread: how much of the mean
-    standard deviation is added to that of each place. side: largest side that is not averaged down, in pixels.
+    patch: side of a patch in pixels, at `side`; 4 in a registered bank and 3 in a free one, where nothing is said.
+    stride: between patches. shift: of a registered bank, how far in pixels an entry may be from its place. place:
+    `registered`, `free`, or `auto`, which asks the training images: where patches fit as well at another place of the
+    image it is `free`. entries: patches kept for each place of a registered bank. patches: patches kept in a free one.
+    top: patches whose mean is the score. spread: how much of the mean standard deviation is added to that of each
+    place. side: largest side that is not averaged down, in pixels.
     """
 
     bounded = ("linf", "l2")
@@ -55,14 +57,14 @@ class NearestPatch(Detector):
     def __init__(
         self,
         *,
-        patch: Annotated[int, Field(ge=1)] = 3,
+        patch: Annotated[int, Field(ge=1)] | None = None,
         stride: PositiveInt = 2,
         shift: Annotated[int, Field(ge=0)] = 2,
         place: Sided = "auto",
         entries: PositiveInt = 512,
         patches: PositiveInt = 8000,
         top: PositiveInt = 2,
-        spread: Annotated[float, Field(gt=0)] = 0.5,
+        spread: Annotated[float, Field(gt=0)] = 2.0,
         side: PositiveInt = 64,
     ):
         super().__init__()
@@ -79,8 +81,8 @@ class NearestPatch(Detector):
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         x = torch.cat([self._reduced(images.to(self.device)) for images in normal])
-        if min(x.shape[-2:]) < self.patch:
-            raise ValueError(f"a patch of {self.patch} pixels is larger than an image of {min(x.shape[-2:])}")
+        if min(x.shape[-2:]) < self._patch(True):
+            raise ValueError(f"a patch of {self._patch(True)} pixels is larger than an image of {min(x.shape[-2:])}")
         registered = self.place == "registered" or (self.place == "auto" and self._place_matters(x))
         self.bank, owners = self._registered(x) if registered else self._free(x)
         self.center = self.bank.mean(1)
@@ -104,10 +106,10 @@ class NearestPatch(Detector):
     def anomaly_map(self, x: Tensor) -> Tensor:
         """(B, 1, H, W): of every pixel the mean over the patches that hold it."""
         reduced = self._reduced(x)
-        z = self.score_with_evidence(x)[1][:, None].expand(-1, self.patch**2, -1)
-        size = (reduced.shape[-2], reduced.shape[-1])
-        total = F.fold(z, size, self.patch, stride=self.stride)
-        count = F.fold(torch.ones_like(z), size, self.patch, stride=self.stride)
+        patch, size = self._fitted_patch, (reduced.shape[-2], reduced.shape[-1])
+        z = self.score_with_evidence(x)[1][:, None].expand(-1, patch**2, -1)
+        total = F.fold(z, size, patch, stride=self.stride)
+        count = F.fold(torch.ones_like(z), size, patch, stride=self.stride)
         return F.interpolate(total / count.clamp_min(1), x.shape[-2:], mode="bilinear", align_corners=False)
 
     def bounds(self, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
@@ -173,7 +175,7 @@ class NearestPatch(Detector):
         if threat.norm == "linf":
             return threat.radius + averaged
         gain = 1.0 if shrink is None else self._gain(x.shape[-2]) * self._gain(x.shape[-1])
-        return threat.radius * gain / math.sqrt(3 * self.patch**2) + averaged
+        return threat.radius * gain / math.sqrt(self.bank.shape[-1]) + averaged
 
     def _gain(self, size: int) -> float:
         """Of the averaging along one side, in l2: the root of the largest sum of the weights of a pixel, as the weights
@@ -196,9 +198,18 @@ class NearestPatch(Detector):
             return x
         return F.adaptive_avg_pool2d(x, (min(height, self.side), min(width, self.side)))
 
-    def _unfolded(self, x: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, L, 3 * patch^2)."""
-        return F.unfold(x, self.patch, stride=self.stride).mT
+    def _unfolded(self, x: Tensor, patch: int | None = None) -> Tensor:
+        """(B, 3, h, w) -> (B, L, 3 * patch^2); by default patches as those of the bank."""
+        return F.unfold(x, patch or self._fitted_patch, stride=self.stride).mT
+
+    def _patch(self, registered: bool) -> int:
+        """Side of a patch of such a bank."""
+        return self.patch or (REGISTERED if registered else FREE)
+
+    @property
+    def _fitted_patch(self) -> int:
+        """Side of a patch of the bank that was fitted."""
+        return math.isqrt(self.bank.shape[-1] // 3)
 
     def _pooled(self, z: Tensor) -> Tensor:
         return z.topk(min(self.top, z.shape[1]), dim=1).values.mean(1)
@@ -230,12 +241,13 @@ class NearestPatch(Detector):
         entries = []
         for number in chosen.tolist():
             dy, dx = (self.shift + d for d in near[number // len(x)])
-            entries.append(self._unfolded(padded[number % len(x), :, dy : dy + height, dx : dx + width][None])[0])
+            moved_image = padded[number % len(x), :, dy : dy + height, dx : dx + width][None]
+            entries.append(self._unfolded(moved_image, self._patch(True))[0])
         return torch.stack(entries, 1), (chosen % len(x)).to(x.device)
 
     def _free(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Patches of any place, far from each other; and the image of each."""
-        every = F.unfold(x, self.patch).mT
+        every = F.unfold(x, self._patch(False)).mT
         owners = torch.arange(len(x)).repeat_interleave(every.shape[1])
         some = torch.randperm(len(owners))[: SUBSAMPLE * self.patches].to(x.device)
         points, owners = every.flatten(0, 1)[some], owners.to(x.device)[some]
@@ -246,7 +258,8 @@ class NearestPatch(Detector):
     def _place_matters(self, x: Tensor) -> bool:
         """Whether patches of training images fit worse to those at another place than to those at their own."""
         some = x[: min(len(x), 64)]
-        patches, elsewhere = self._unfolded(some), self._unfolded(some.roll([round(ROLLED * x.shape[-1])] * 2, (2, 3)))
+        moved = some.roll([round(ROLLED * x.shape[-1])] * 2, (2, 3))
+        patches, elsewhere = (self._unfolded(images, self._patch(True)) for images in (some, moved))
         right, wrong = (self._least_of_others(part, patches) for part in (patches, elsewhere))
         return float(wrong.mean()) > PLACE_MATTERS * float(right.mean())
 

@@ -34,9 +34,11 @@ def test_what_it_needs_and_can_do() -> None:
     def facts(name: str) -> dict[str, Any]:
         return dict(describe(name)[0].facts)
 
-    assert facts("patchcore") == {"wraps": False, "needs": "weights", "gradient": True, "randomized": False}
+    no_bounds: dict[str, Any] = {"bounded": []}
+    patchcore = {"wraps": False, "needs": "weights", "gradient": True, "randomized": False}
+    assert facts("patchcore") == patchcore | no_bounds and facts("nearest-patch")["bounded"] == ["linf", "l2"]
     assert facts("advrad")["randomized"] and not facts("advrad-one-noise")["randomized"]
-    assert facts("smoothed") == {"wraps": True, "needs": "", "gradient": None, "randomized": True}
+    assert facts("smoothed") == {"wraps": True, "needs": "", "gradient": None, "randomized": True} | no_bounds
     assert facts("denoised")["randomized"] is None  # as the detector inside
     assert not facts("anomalib:dsr")["gradient"]
     assert facts("pgd-linf") == {"norms": ["linf", "l2", "l1", "l0"], "needs_gradient": True}
