@@ -111,7 +111,8 @@ def beside_the_score(low: Tensor, high: Tensor, reach: float) -> Any:
 def test_what_cannot_be_bounds_is_one_line(change: Wrong, says: str) -> None:
     class Changed(Bounded):
         def around(self, score: Tensor, reach: float) -> Any:
-            return change(*super().around(score, reach), reach)
+            low, high = super().around(score, reach)
+            return change(low, high, reach)
 
     with pytest.raises(UserError, match=says):
         certify(Changed(), DATA, "2/255", norm="linf")
@@ -282,6 +283,9 @@ def test_the_command(run_cli: Run, tmp_path: Path) -> None:
     assert asked.params == {"patches": "500", "entries": "32"} and asked.sigmas is None
     assert run_cli("verify", certificate)[0] == 0
     assert run_cli("check-run", certificate)[0] == 0
+    assert run_cli("submit", certificate.parents[3], "--out", tmp_path / "s.zip")[0] == 0
+    code, out, err = run_cli("verify", tmp_path / "s.zip", "--rerun")
+    assert code == 0 and "FAIL" not in out, out + err
 
 
 @pytest.mark.usefixtures("own_cache")
