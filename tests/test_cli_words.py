@@ -58,7 +58,7 @@ DEFAULTS = RunRequest(
 def test_what_is_not_typed_has_its_default() -> None:
     assert asked_for("bench run --detector patchcore", RunRequest) == DEFAULTS
     certify = asked_for("bench certify --detector patchcore", CertifyRequest)
-    assert (certify.sigmas, certify.radii, certify.norm) == ((0.25,), None, "l2")
+    assert (certify.sigmas, certify.radii, certify.norm) == (None, None, "l2")
     assert (certify.samples, certify.alpha, certify.center) == (1000, 0.001, None)
     report = asked_for("bench report", ReportRequest)
     assert report == ReportRequest(
