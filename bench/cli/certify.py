@@ -238,8 +238,9 @@ examples:
 def command(**options: Any) -> CertifyRequest:
     """Bound what any attack of a ball can do.
 
-    Certified AUROC and accuracy, which no attack can break. A detector that bounds its own score in the norm is asked for its bounds, in one pass and without sampling. Any
-    other is put behind Gaussian noise (its score becomes the median over draws), and that score is bounded in l2.
+    Certified AUROC and accuracy, which no attack can break. A detector that bounds its own score in the norm is asked
+    for its bounds, in one pass and without sampling. Any other is put behind Gaussian noise (its score becomes the
+    median over draws), and that score is bounded in l2.
     """
     if options["center"] is not None:
         options["params"] = {**options["params"], "smoothed.center": options["center"]}

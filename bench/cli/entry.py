@@ -54,7 +54,7 @@ class Commands(click.Group):
     epilog="""\b
 examples:
   bench run --detector advrad --attack pgd-linf --eps 2/255
-  bench certify --detector autoencoder --sigma 0.25 --radius 0.1,0.2
+  bench certify --detector nearest-patch --norm linf --radius 1/255,2/255
   bench report
 """,
 )
