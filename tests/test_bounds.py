@@ -303,3 +303,22 @@ def test_the_command(run_cli: Run, tmp_path: Path) -> None:
 def test_bad_input_is_one_line(words: tuple[str, ...], says: str, run_cli: Run, tmp_path: Path) -> None:
     code, _, err = run_cli("certify", *words, "--category", "brick", "--limit", 6, "--results", tmp_path)
     assert code == 2 and says in one_line(err)
+
+
+@pytest.mark.slow
+def test_no_violation_in_a_hundred_thousand_images() -> None:
+    """Of random balls in both norms, from a thousandth of a grey level to half of the range."""
+    random, count = np.random.default_rng(0), 0
+    detectors = [fitted(**given) for given in SETTINGS]
+    while count < 10**5:
+        found, x = detectors[random.integers(len(detectors))]
+        norm = str(random.choice(["linf", "l2"]))
+        eps = 10 ** random.uniform(-5.4, -0.3)
+        threat = ThreatModel(norm, f"{eps if norm == 'linf' else eps * 3 * x.shape[-1]:.9f}")
+        low, high = found.bounds(x, threat)
+        score = Score(found)
+        for name, moved in images_of_the_ball(score, x, [str(i) for i in range(len(x))], threat, True, count):
+            with torch.no_grad():
+                scores = score(moved).double()
+            assert bool(((low <= scores) & (scores <= high)).all()), f"{name} at {threat}"
+            count += len(moved)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..system import server
 from .common import Request, complain, console
-from .dry_run import show
 from .jobs import refuse_what_cannot_be_built
 
 if TYPE_CHECKING:
@@ -76,6 +75,8 @@ class WorkRequest(Request):
                 with contextlib.nullcontext() if idle else keeper.at_work():
                     ends = run_all(seen, bars, place, workers, keeper)
         if self.dry_run:
+            from .dry_run import show
+
             return show([cell for job in seen for cell in job.cells], failures, self.results, workers.at_once)
         return said_at_the_end([*failures, *ends], self.results)
 

@@ -134,18 +134,7 @@ def planned(
     if not bounds and norm != "l2":
         raise UserError(no_certificate(detector, norm))
     settings: Settings = Deterministic() if bounds else Certificate(samples, alpha)
-    if isinstance(detector, str):
-        detector = (
-            DetectorSpec(detector, params or {}, seed, device)
-            if bounds
-            else candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
-        )
-    if bounds:
-        tested = detector
-        if isinstance(detector, Detector) and params:
-            raise UserError("params are of a detector that is given by its name; this one is built already")
-    else:
-        tested = detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params)
+    tested = _as_it_is(detector, params, seed, device) if bounds else _smoothed(detector, sigma, params, seed, device)
     subject = DetectorUnderTest(tested, seed)
     spec = subject.spec(name_of(settings), settings, threat, full, limit, goal, threshold_folds=threshold_folds)
     if isinstance(settings, Certificate):
@@ -160,6 +149,28 @@ def planned(
         return subject.prepared(data, OF_A_CERTIFICATE, threshold_folds, afresh=False)
 
     return Asked(cell, data, prepare, settings)
+
+
+def _as_it_is(
+    detector: str | Detector | DetectorSpec, params: Mapping[str, Any] | None, seed: int, device: str
+) -> Detector | DetectorSpec:
+    if isinstance(detector, str):
+        return DetectorSpec(detector, params or {}, seed, device)
+    if params:
+        raise UserError("params are of a detector that is given by its name; this one is built already")
+    return detector
+
+
+def _smoothed(
+    detector: str | Detector | DetectorSpec,
+    sigma: float | None,
+    params: Mapping[str, Any] | None,
+    seed: int,
+    device: str,
+) -> Detector | DetectorSpec:
+    if isinstance(detector, str):
+        return candidate(detector, SIGMA if sigma is None else sigma, params, seed, device)
+    return detector if isinstance(detector, DetectorSpec) else around(detector, sigma, params)
 
 
 def norms_bounded(detector: str | Detector | DetectorSpec) -> tuple[str, ...]:
