@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ NEAR = 1.5 / 255
 # Of the typical distance within the set: flat surfaces are all alike without being copies.
 ALIKE = 0.25
 SAMPLE = 200  # images that tell the typical distance
+BLOCK = 256  # images that are compared with all others at a time
+ROUNDED = 1.5 / 255  # more than single precision can be off in a root mean square that is a difference of products
 
 
 class Glance(NamedTuple):
@@ -61,20 +63,33 @@ def _partners(test: Sequence[Glance], others: Sequence[Glance], limit: float) ->
     """Of each test image an equal other one, else the closest within `limit`; in its own set, of those before it."""
     found = Partners([], [])
     first: dict[bytes, str] = {}
-    grids = torch.stack([g.grid for g in others])
     if others is not test:
         first = {other.digest: other.id for other in reversed(others)}
-    for i, image in enumerate(test):
-        before = grids[:i] if others is test else grids
+    for i, (image, (candidates, distances)) in enumerate(zip(test, _closest(test, others, limit), strict=True)):
+        before = candidates < i if others is test else candidates >= 0
         if image.digest in first:
             found.same.append((image.id, first[image.digest]))
-        elif len(before):
-            distance, closest = _distances(image.grid[None], before)[0].min(0)
+        elif before.any():
+            distance, closest = distances[before].min(0)
             if distance < limit:
-                found.near.append((image.id, others[int(closest)].id))
+                found.near.append((image.id, others[int(candidates[before][closest])].id))
         if others is test:
             first.setdefault(image.digest, image.id)
     return found
+
+
+def _closest(test: Sequence[Glance], others: Sequence[Glance], limit: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each test image those that may be within `limit`, found by products, which are fast and rounded, and how far
+    they are."""
+    grids = torch.stack([g.grid for g in others])
+    mean = grids.mean(0)
+    grids -= mean
+    for start in range(0, len(test), BLOCK):
+        block = torch.stack([g.grid for g in test[start : start + BLOCK]]) - mean
+        near = torch.cdist(block, grids, compute_mode="use_mm_for_euclid_dist") / grids.shape[1] ** 0.5
+        for image, row in zip(block, near < limit + ROUNDED, strict=True):
+            candidates = row.nonzero().flatten()
+            yield candidates, _distances(image[None], grids[candidates])[0]
 
 
 def _typical_distance(images: Sequence[Glance]) -> float:

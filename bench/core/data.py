@@ -26,7 +26,7 @@ BATCH_SIZE = 32
 
 # Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
 # memory of a run does not grow with the data set.
-CACHE_BYTES = 256 * 2**20
+CACHE_BYTES = 80 * 2**20
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
 MIN_HELD_OUT = 20
@@ -46,11 +46,11 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.image(index)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         return [record.id for record in self.records]
 
-    @property
+    @cached_property
     def labels(self) -> list[int]:
         return [record.label for record in self.records]
 
@@ -77,7 +77,11 @@ class ImageSet(Dataset[Tensor]):
 
     @cached_property
     def glances(self) -> list[Glance]:
-        """What tells copies, of every image; all are decoded, and kept as far as `image` keeps them."""
+        """What tells copies, of every image."""
+        return self.glance_at_all()
+
+    def glance_at_all(self) -> list[Glance]:
+        """As `glances`, for once; all images are decoded, and kept as far as `image` keeps them."""
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             return list(pool.map(lambda i: glance(self.records[i].id, self.image(i)), range(len(self))))
 
@@ -200,7 +204,7 @@ class Data:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
-        return (*self.remarks, *copies(self.train.glances, self.test.glances))
+        return (*self.remarks, *copies(self.train.glances, self.test.glance_at_all()))
 
     def folds(self, seed: int, count: int) -> list[Data]:
         """As of `TrainSet.folds`."""
