@@ -81,15 +81,22 @@ def _partners(test: Sequence[Glance], others: Sequence[Glance], limit: float) ->
 def _closest(test: Sequence[Glance], others: Sequence[Glance], limit: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each test image those that may be within `limit`, found by products, which are fast and rounded, and how far
     they are."""
-    grids = torch.stack([g.grid for g in others])
-    mean = grids.mean(0)
-    grids -= mean
+    mean = torch.stack([g.grid for g in others[:: -(-len(others) // SAMPLE)]]).mean(0)
     for start in range(0, len(test), BLOCK):
         block = torch.stack([g.grid for g in test[start : start + BLOCK]]) - mean
-        near = torch.cdist(block, grids, compute_mode="use_mm_for_euclid_dist") / grids.shape[1] ** 0.5
-        for image, row in zip(block, near < limit + ROUNDED, strict=True):
-            candidates = row.nonzero().flatten()
-            yield candidates, _distances(image[None], grids[candidates])[0]
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in block]
+        for first in range(0, len(others), BLOCK):
+            grids = torch.stack([g.grid for g in others[first : first + BLOCK]]) - mean
+            near = torch.cdist(block, grids, compute_mode="use_mm_for_euclid_dist") / grids.shape[1] ** 0.5
+            for number in (near < limit + ROUNDED).any(1).nonzero().flatten().tolist():
+                which = (near[number] < limit + ROUNDED).nonzero().flatten()
+                found[number].append((first + which, _distances(block[number : number + 1], grids[which])[0]))
+        for parts in found:
+            if parts:
+                indices, distances = zip(*parts, strict=True)
+                yield torch.cat(indices), torch.cat(distances)
+            else:
+                yield torch.empty(0, dtype=torch.long), torch.empty(0)
 
 
 def _typical_distance(images: Sequence[Glance]) -> float:
