@@ -12,7 +12,8 @@ does.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -32,7 +33,9 @@ PLACE_MATTERS = 1.5  # mean distance at the wrong place over that at the right o
 SUBSAMPLE = 8  # entries of a free bank are chosen among so many times as many patches
 BLOCK = 1 << 23  # distances at a time
 UNIT = 2.0**-24  # rounding of single precision
-Sided = Literal["auto", "registered", "free"]
+PRODUCTS = {"highest": UNIT, "high": 2.0**-11, "medium": 2.0**-8}
+"""Rounding of the products of single precision, by `torch.get_float32_matmul_precision()`."""
+Place = Literal["auto", "registered", "free"]
 
 
 class NearestPatch(Detector):
@@ -60,7 +63,7 @@ class NearestPatch(Detector):
         patch: Annotated[int, Field(ge=1)] | None = None,
         stride: PositiveInt = 2,
         shift: Annotated[int, Field(ge=0)] = 2,
-        place: Sided = "auto",
+        place: Place = "auto",
         entries: PositiveInt = 512,
         patches: PositiveInt = 8000,
         top: PositiveInt = 2,
@@ -72,10 +75,15 @@ class NearestPatch(Detector):
         self.entries, self.patches, self.top, self.spread, self.side = entries, patches, top, spread, side
         self.register_buffer("bank", torch.zeros(0, 0, 0))  # (places or 1, entries, 3 * patch^2)
         self.register_buffer("center", torch.zeros(0, 0))  # (places or 1, 3 * patch^2): what the search subtracts
+        # of the search, made of these two after a fit and after loading
+        self.register_buffer("centered", torch.zeros(0, 0, 0), persistent=False)  # bank - center
+        self.register_buffer("lengths", torch.zeros(0, 0), persistent=False)  # (places or 1, entries): squares of those
         self.register_buffer("mean", torch.zeros(0))  # (places,) or (1,), of distances of normal patches
         self.register_buffer("deviation", torch.ones(0))
         self.bank: Tensor
         self.center: Tensor
+        self.centered: Tensor
+        self.lengths: Tensor
         self.mean: Tensor
         self.deviation: Tensor
 
@@ -86,11 +94,17 @@ class NearestPatch(Detector):
         registered = self.place == "registered" or (self.place == "auto" and self._place_matters(x))
         self.bank, owners = self._registered(x) if registered else self._free(x)
         self.center = self.bank.mean(1)
+        self._index()
         distance = self._left_out(x, owners)
         if not registered:
             distance = distance.flatten()[:, None]
         self.mean, deviation = distance.mean(0), distance.std(0)
         self.deviation = (deviation + self.spread * deviation.mean()).clamp_min(1e-6)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        found = super().load_state_dict(state_dict, strict, assign)
+        self._index()
+        return found
 
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         return self.score_with_evidence(x)[0]
@@ -114,11 +128,11 @@ class NearestPatch(Detector):
 
     def bounds(self, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
         """By theorem 2 of docs/certificates.md, in double precision, and widened by what single precision may do."""
-        reduced, eps = self._reduced(x.double()), self._reach(x, threat)
+        reduced, eps, off = self._reduced(x.double()), self._reach(x, threat), self._averaging(x)
         least: Tensor | None = None
         most: Tensor | None = None
-        if threat.norm == "linf":
-            least, most = (self._unfolded((reduced + move).clamp(0, 1)) for move in (-eps, eps))
+        if threat.norm == "linf":  # a rounded average of ones may be above 1
+            least, most = (self._unfolded((reduced + move).clamp(-off, 1 + off)) for move in (-eps, eps))
         patches = self._unfolded(reduced)
         distance, nearest = self._nearest(patches.to(self.bank.dtype), COMPARED + 1)
         low, high = self._of_pairs(patches, least, most, nearest[..., :COMPARED], eps)
@@ -149,10 +163,10 @@ class NearestPatch(Detector):
     def _slip(self, patches: Tensor, eps: float) -> Tensor:
         """(B, L): by how much the mean square of an entry may be further than that of the nearest one when the search,
         in single precision and by scalar products, takes it for the nearest."""
-        n, centre = patches.shape[-1], self.center.double()
-        longest = (self.bank.double() - centre[:, None]).square().sum(-1).sqrt().amax(1)
-        length = (patches - centre).square().sum(-1).sqrt() + eps * math.sqrt(n) + longest
-        return 2 * 1.01 * (n + 12) * UNIT * length.square() / n
+        n, unit = patches.shape[-1], PRODUCTS[torch.get_float32_matmul_precision()]
+        longest = self.lengths.double().amax(1).sqrt()
+        length = (patches - self.center.double()).square().sum(-1).sqrt() + eps * math.sqrt(n) + longest
+        return 2 * 1.01 * (n + 12) * unit * length.square() / n
 
     def _widened(self, patches: Tensor, low: Tensor, high: Tensor, slip: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds (B,) of the score as single precision computes it, from those (B, L) of exact distances."""
@@ -170,33 +184,29 @@ class NearestPatch(Detector):
 
     def _reach(self, x: Tensor, threat: ThreatModel) -> float:
         """How far the root mean square of a patch of the reduced image can be moved, its rounding included."""
-        shrink = self._shrink(x)
-        averaged = 0.0 if shrink is None else 2 * (shrink[0] * shrink[1] + 2) * UNIT
         if threat.norm == "linf":
-            return threat.radius + averaged
-        gain = 1.0 if shrink is None else self._gain(x.shape[-2]) * self._gain(x.shape[-1])
-        return threat.radius * gain / math.sqrt(self.bank.shape[-1]) + averaged
+            return threat.radius + self._averaging(x)
+        gain = self._gain(x.shape[-2]) * self._gain(x.shape[-1])
+        return threat.radius * gain / math.sqrt(self.bank.shape[-1]) + self._averaging(x)
 
     def _gain(self, size: int) -> float:
         """Of the averaging along one side, in l2: the root of the largest sum of the weights of a pixel, as the weights
         of an average sum to 1."""
+        if size <= self.side:
+            return 1.0
         impulse = torch.eye(size, dtype=torch.float64)[:, None]
-        sums = F.adaptive_avg_pool1d(impulse, min(self.side, size)).sum((1, 2))
+        sums = F.adaptive_avg_pool1d(impulse, self.side).sum((1, 2))
         return math.sqrt(float(sums.max())) * (1 + 1e-12)
 
-    def _shrink(self, x: Tensor) -> tuple[int, int] | None:
-        """Pixels in an average along either side, at most; None where nothing is averaged."""
-        height, width = x.shape[-2:]
-        if height <= self.side and width <= self.side:
-            return None
-        return math.ceil(height / self.side) + 1, math.ceil(width / self.side) + 1
+    def _averaging(self, x: Tensor) -> float:
+        """By how much rounding can move a pixel of the reduced image; 0 where nothing is averaged."""
+        height, width = (math.ceil(size / self.side) + 1 if size > self.side else 1 for size in x.shape[-2:])
+        return 2 * (height * width + 2) * UNIT if height * width > 1 else 0.0
 
     def _reduced(self, x: Tensor) -> Tensor:
         """At most `side` pixels high and wide: averages of equal weights."""
-        height, width = x.shape[-2:]
-        if height <= self.side and width <= self.side:
-            return x
-        return F.adaptive_avg_pool2d(x, (min(height, self.side), min(width, self.side)))
+        height, width = (min(size, self.side) for size in x.shape[-2:])
+        return x if (height, width) == tuple(x.shape[-2:]) else F.adaptive_avg_pool2d(x, (height, width))
 
     def _unfolded(self, x: Tensor, patch: int | None = None) -> Tensor:
         """(B, 3, h, w) -> (B, L, 3 * patch^2); by default patches as those of the bank."""
@@ -277,14 +287,17 @@ class NearestPatch(Detector):
             found.append(self._nearest(patches, 1, owners != i)[0][0, :, 0])
         return torch.stack(found)
 
+    def _index(self) -> None:
+        """What every search needs of the bank."""
+        self.centered = self.bank - self.center[:, None]
+        self.lengths = self.centered.square().sum(-1)
+
     def _nearest(self, patches: Tensor, count: int, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, L, K) each: distances to the nearest entries, and which these are. counts: (entries,), those that do."""
-        batch, places, n = patches.shape
-        centre, bank = self.center.to(patches), (self.bank - self.center[:, None]).to(patches)
-        lengths = bank.square().sum(-1)
+        (batch, places, n), bank, lengths = patches.shape, self.centered, self.lengths
         if counts is not None:
             lengths = lengths.masked_fill(~counts, torch.inf)
-        shifted = (patches - centre).transpose(0, 1)  # (L, B, n)
+        shifted = (patches - self.center).transpose(0, 1)  # (L, B, n)
         if len(bank) == 1:  # every place meets the same entries
             shifted = shifted.reshape(1, places * batch, n)
         rows = max(BLOCK // bank.shape[1] // shifted.shape[1], 1) if len(bank) > 1 else 1

@@ -231,10 +231,12 @@ def test_planted_mistakes_of_nearest_patch_are_found(forgotten: str, monkeypatch
 
         def cut(self: Any, x: Tensor, threat: ThreatModel) -> Any:
             whole, self.bank = self.bank, self.bank[:, :2]
+            self._index()
             try:
                 return before(self, x, threat)
             finally:
                 self.bank = whole
+                self._index()
 
         monkeypatch.setattr(kind, "bounds", cut)
     else:
@@ -252,6 +254,18 @@ def test_planted_mistakes_of_nearest_patch_are_found(forgotten: str, monkeypatch
             scores = score(moved).double()
             outside += int(((scores < low) | (scores > high)).sum())
     assert outside
+
+
+def test_coarser_products_of_the_search_widen_the_bounds() -> None:
+    found, x = fitted()
+    threat, before = ThreatModel("linf", "1/255"), torch.get_float32_matmul_precision()
+    low, high = found.bounds(x, threat)
+    torch.set_float32_matmul_precision("high")
+    try:
+        lower, higher = found.bounds(x, threat)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert bool((lower <= low).all()) and bool((higher > high).all())
 
 
 def test_a_corner_is_in_the_ball() -> None:
