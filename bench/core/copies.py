@@ -18,7 +18,6 @@ NEAR = 1.5 / 255
 ALIKE = 0.25
 SAMPLE = 200  # images that tell the typical distance
 BLOCK = 256  # images that are compared with all others at a time
-ROUNDED = 1.5 / 255  # more than single precision can be off in a root mean square that is a difference of products
 
 
 class Glance(NamedTuple):
@@ -65,48 +64,41 @@ def _partners(test: Sequence[Glance], others: Sequence[Glance], limit: float) ->
     first: dict[bytes, str] = {}
     if others is not test:
         first = {other.digest: other.id for other in reversed(others)}
-    for i, (image, (candidates, distances)) in enumerate(zip(test, _closest(test, others, limit), strict=True)):
-        before = candidates < i if others is test else candidates >= 0
+    for i, (image, distances) in enumerate(zip(test, _to_others(test, others), strict=True)):
+        before = distances[:i] if others is test else distances
         if image.digest in first:
             found.same.append((image.id, first[image.digest]))
-        elif before.any():
-            distance, closest = distances[before].min(0)
+        elif len(before):
+            distance, closest = before.min(0)
             if distance < limit:
-                found.near.append((image.id, others[int(candidates[before][closest])].id))
+                found.near.append((image.id, others[int(closest)].id))
         if others is test:
             first.setdefault(image.digest, image.id)
     return found
 
 
-def _closest(test: Sequence[Glance], others: Sequence[Glance], limit: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each test image those that may be within `limit`, found by products, which are fast and rounded, and how far
-    they are."""
-    mean = torch.stack([g.grid for g in others[:: -(-len(others) // SAMPLE)]]).mean(0)
+def _to_others(test: Sequence[Glance], others: Sequence[Glance]) -> Iterator[Tensor]:
+    """Of each test image the distances to the others, in its own set at least to those before it: by products of
+    blocks, in double precision, which leaves them as they are but for 1e-7."""
     for start in range(0, len(test), BLOCK):
-        block = torch.stack([g.grid for g in test[start : start + BLOCK]]) - mean
-        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in block]
-        for first in range(0, len(others), BLOCK):
-            grids = torch.stack([g.grid for g in others[first : first + BLOCK]]) - mean
-            near = torch.cdist(block, grids, compute_mode="use_mm_for_euclid_dist") / grids.shape[1] ** 0.5
-            for number in (near < limit + ROUNDED).any(1).nonzero().flatten().tolist():
-                which = (near[number] < limit + ROUNDED).nonzero().flatten()
-                found[number].append((first + which, _distances(block[number : number + 1], grids[which])[0]))
-        for parts in found:
-            if parts:
-                indices, distances = zip(*parts, strict=True)
-                yield torch.cat(indices), torch.cat(distances)
-            else:
-                yield torch.empty(0, dtype=torch.long), torch.empty(0)
+        own = _grids(test[start : start + BLOCK]).double()
+        reached = others[: start + BLOCK] if others is test else others
+        blocks = (_grids(reached[i : i + BLOCK]).double() for i in range(0, len(reached), BLOCK))
+        yield from torch.cat([_distances(own, block, "use_mm_for_euclid_dist") for block in blocks], 1)
+
+
+def _grids(images: Sequence[Glance]) -> Tensor:
+    return torch.stack([g.grid for g in images])
 
 
 def _typical_distance(images: Sequence[Glance]) -> float:
     """The median over the pairs of an even sample of the images that differ at all."""
-    grids = torch.stack([g.grid for g in images[:: -(-len(images) // SAMPLE)]])
+    grids = _grids(images[:: -(-len(images) // SAMPLE)])
     distances = _distances(grids, grids)
     different = distances[distances > 0]
     return float(different.median()) if len(different) else 0.0
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
+def _distances(a: Tensor, b: Tensor, mode: str = "donot_use_mm_for_euclid_dist") -> Tensor:
     """Root mean square of every difference: (A, V) and (B, V) -> (A, B)."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") / a.shape[1] ** 0.5
+    return torch.cdist(a, b, compute_mode=mode) / a.shape[1] ** 0.5

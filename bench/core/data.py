@@ -26,7 +26,8 @@ BATCH_SIZE = 32
 
 # Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
 # memory of a run does not grow with the data set.
-CACHE_BYTES = 80 * 2**20
+CACHE_BYTES = 256 * 2**20  # of decoded images that a fit reads again and again
+TEST_CACHE_BYTES = 80 * 2**20  # of those that are read a few times: memory must not grow with their number
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
 MIN_HELD_OUT = 20
@@ -46,6 +47,11 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.image(index)
 
+    @property
+    def _most(self) -> int:
+        """Bytes of decoded images that are kept."""
+        return CACHE_BYTES
+
     @cached_property
     def ids(self) -> list[str]:
         return [record.id for record in self.records]
@@ -59,7 +65,7 @@ class ImageSet(Dataset[Tensor]):
         if index in self._cache:
             return self._cache[index]
         image = to_tensor(self.records[index].source.pixels(), self.image_size)
-        if (len(self._cache) + 1) * image.nbytes <= CACHE_BYTES:
+        if (len(self._cache) + 1) * image.nbytes <= self._most:
             self._cache[index] = image
         return image
 
@@ -145,6 +151,10 @@ class TestSet(ImageSet):
     """Images to be judged: `test[i]` is `(image, label, id)`."""
 
     __test__ = False  # not a pytest class
+
+    @property
+    def _most(self) -> int:
+        return TEST_CACHE_BYTES
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, str]:  # type: ignore[override]
         record = self.records[index]
