@@ -15,7 +15,6 @@ from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..core.check import Outcome
 from ..core.data import Data
-from ..core.score import Passes
 from ..core.threat import ThreatModel
 from ..engine.bounder import Bounder, Deterministic
 from ..engine.worker import Prepared
@@ -38,16 +37,7 @@ class Bounded:
 
     @cached_property
     def some(self) -> list[int]:
-        """Of each class: a bound that is wrong shows where there is least room."""
-        chosen = []
-        for label in (0, 1):
-            own = [i for i, row in enumerate(self.rows) if row.label == label]
-            own.sort(key=lambda i: self.rows[i].more["high_0"] - self.rows[i].more["low_0"] + self._width(i))
-            chosen += own[:IMAGES]
-        return chosen
-
-    def _width(self, index: int) -> float:
-        return abs(self.rows[index].worst - self.rows[index].clean)
+        return narrowest(self.rows, IMAGES)
 
     @cached_property
     def x(self) -> Tensor:
@@ -58,13 +48,22 @@ class Bounded:
         return self.bounder.bounds(self.x, self.spec.threat, self.some)
 
 
+def narrowest(rows: Sequence[Row], count: int) -> list[int]:
+    """The images of each class whose bounds are the narrowest on the adversary's side: one that is wrong shows there
+    first."""
+    chosen = []
+    for label in (0, 1):
+        own = [i for i, row in enumerate(rows) if row.label == label]
+        chosen += sorted(own, key=lambda i: abs(rows[i].worst - rows[i].clean))[:count]
+    return chosen
+
+
 def checks_of_bounds(
     spec: RunSpec, data: Data, prepared: Prepared, settings: Deterministic, rows: Sequence[Row]
 ) -> Outcome:
     """Every check of a finished certificate by bounds; one that raises has failed, and says where."""
     started = time.monotonic()
     bounder = Bounder(spec, data, prepared._replace(clean=None), settings)
-    bounder.score.passes = Passes()
     bounded = Bounded(spec, data, rows, bounder)
     checks = [run_check(name, check, bounded) for name, check in CHECKS.items()]
     return Outcome(checks, round(time.monotonic() - started, 3), bounder.score.passes)

@@ -23,7 +23,7 @@ from ..engine.certificates import Settings
 from ..engine.certifier import Certifier, with_draws
 from ..engine.worker import Prepared
 from ..plugins.lookup import make_attack
-from .of_bounds import checks_of_bounds, rows_are_ordered
+from .of_bounds import checks_of_bounds, narrowest, rows_are_ordered
 from .of_detector import run_check
 
 IMAGES = 2  # of each class
@@ -47,14 +47,7 @@ class Certified:
 
     @cached_property
     def some(self) -> list[int]:
-        """The images of each class whose bounds are the narrowest that are finite on the adversary's side: a bound that
-        is wrong shows there first."""
-        chosen = []
-        for label in (0, 1):
-            of_class = [i for i, row in enumerate(self.rows) if row.label == label]
-            of_class.sort(key=lambda i: abs(self.rows[i].worst - self.rows[i].clean))
-            chosen += of_class[:IMAGES]
-        return chosen
+        return narrowest(self.rows, IMAGES)
 
     def known(self, scores: np.ndarray) -> tuple[float, float]:
         """Where the smoothed score of an image surely is, from fresh noisy scores of it."""

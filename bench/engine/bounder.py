@@ -22,7 +22,7 @@ from ..core.rng import Rng
 from ..core.score import Passes, Score, where_it_failed
 from ..core.threat import ThreatModel
 from ..errors import UserError
-from .worker import PROBE_IMAGES, Prepared, refuse_constant
+from .worker import PROBE_IMAGES, Prepared, finite, refuse_constant
 
 FURTHEST = 0.125  # of the range of a pixel: no certified radius is looked for beyond a change of all pixels by as much
 
@@ -65,11 +65,10 @@ class Bounder:
 
     def clean(self, x: Tensor, indices: Sequence[int]) -> Tensor:
         """(B,): the scores."""
+        ids = [self.data.test.ids[i] for i in indices]
         with torch.no_grad():
-            found = self.score(x, Rng.of_run(self.spec.seed, [self.data.test.ids[i] for i in indices]))
-        if not found.isfinite().all():
-            raise UserError(f"detector {self.spec.detector} gives a clean image a score that is not finite")
-        return found.double()
+            found = self.score(x, Rng.of_run(self.spec.seed, ids))
+        return finite(found, self.spec.detector, ids, "clean").double()
 
     def bounds(self, x: Tensor, threat: ThreatModel, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """(low, high) of these images, each (B,) in double precision. Raises UserError for what cannot be bounds."""
@@ -143,8 +142,7 @@ class Bounder:
         lower, upper = self.bounds(x[some], threat, [indices[i] for i in some])
         anomalous = labels[some].to(lower.device) == 1
         stands = torch.where(anomalous, lower > self.threshold, upper <= self.threshold).tolist()
-        parts = ([i for i, s in zip(some, stands, strict=True) if s is yes] for yes in (True, False))
-        further, nearer = parts
+        further, nearer = ([i for i, s in zip(some, stands, strict=True) if s is yes] for yes in (True, False))
         return [
             *self._halved(x, labels, indices, further, middle, high, left - 1),
             *self._halved(x, labels, indices, nearer, low, middle, left - 1),

@@ -64,7 +64,8 @@ class Prepared(NamedTuple):
     """Whether its score was found to have a gradient that leads somewhere; None: nobody has looked."""
     elsewhere: Elsewhere | None = None
     clean: MutableMapping[Hashable, Tensor] | None = None
-    """What `CleanScores` of other cells of this detector have found; None: nobody shares them."""
+    """What cells of this detector have found of the test images as they are, for the next ones: `CleanScores`, and
+    certified radii; None: nobody shares them."""
 
     @property
     def differentiable(self) -> bool:
@@ -316,13 +317,17 @@ class Worker:
         return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
 
     def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
-        for index, value in zip(indices, scores.tolist(), strict=True):
-            if not math.isfinite(value):
-                raise UserError(
-                    f"detector {self.spec.detector} gives the {what} image "
-                    f"{self.data.test.records[index].id} the score {value}; scores must be finite"
-                )
-        return scores
+        return finite(scores, self.spec.detector, [self.data.test.ids[i] for i in indices], what)
+
+
+def finite(scores: Tensor, detector: str, ids: Sequence[str], what: str) -> Tensor:
+    """The scores (B,) of these images; a UserError, which says `what` they are of, if one is none."""
+    for name, value in zip(ids, scores.tolist(), strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"detector {detector} gives the {what} image {name} the score {value}; scores must be finite"
+            )
+    return scores
 
 
 def refuse_constant(detector: str, scores: Sequence[float], images: str) -> None:

@@ -137,11 +137,11 @@ def planned(
     tested = _as_it_is(detector, params, seed, device) if bounds else _smoothed(detector, sigma, params, seed, device)
     subject = DetectorUnderTest(tested, seed)
     spec = subject.spec(name_of(settings), settings, threat, full, limit, goal, threshold_folds=threshold_folds)
+    threat.refuse_longer(data.image_size, "--radius")
     if isinstance(settings, Certificate):
         refuse_impossible(threat, settings, subject.built, data, goal)
     elif goal != "rank":
         raise UserError("--goal threshold is for smoothing: bounds of the score decide at the threshold as they are")
-    threat.refuse_longer(data.image_size, "--radius")
     folder = None if results is None else spec.folder(at_home(results), default_size(data.name))
     cell = CertificateCell(spec, folder, subject.code, code_of(spec.attack), subject.as_object)
 
@@ -175,11 +175,9 @@ def _smoothed(
 
 def norms_bounded(detector: str | Detector | DetectorSpec) -> tuple[str, ...]:
     """Those in which it bounds its own score."""
-    if isinstance(detector, Detector):
-        return () if detector.randomized else detector.bounded
-    plugin = (DetectorSpec(detector) if isinstance(detector, str) else detector).plugin
-    bounded: tuple[str, ...] = plugin.target.bounded
-    return bounded
+    spec = DetectorSpec(detector) if isinstance(detector, str) else detector
+    tested = spec.plugin.target if isinstance(spec, DetectorSpec) else spec
+    return () if tested.randomized else tuple(tested.bounded)
 
 
 def no_certificate(detector: str | Detector | DetectorSpec, norm: str) -> str:

@@ -82,7 +82,7 @@ class DetectorSpec:
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
     clean: dict[Hashable, torch.Tensor] = field(default_factory=dict)
-    """Scores of test images, kept from one cell to the next by who makes them."""
+    """What cells have found of the test images as they are, kept for the next one by who makes it."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
     _kept: list[Kept] = field(default_factory=list)
