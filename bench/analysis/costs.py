@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,13 +37,6 @@ class Costs:
     """Detector -> whether it draws noise."""
     fitted: set[Any] = field(default_factory=set)
     """Detectors on categories."""
-
-    @classmethod
-    def of(cls, records: Iterable[FinishedRecord]) -> Costs:
-        found = cls()
-        for record in records:
-            found.add(record)
-        return found
 
     def add(self, record: FinishedRecord) -> None:
         spec, passes = record.spec, (record.forwards + record.backwards) / max(record.rows, 1)

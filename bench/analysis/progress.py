@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..cells.journal import Kept, PlannedCell, journals
-from ..cells.record import folders_of_cells, read_record
+from ..cells.record import finished_below
 from ..cells.schema import FinishedRecord
 from ..cells.state import State, state_in
 from ..errors import UserError
@@ -66,12 +65,13 @@ class Watch:
 
     def __init__(self, results: Path):
         self.results = results
-        self._done: dict[Path, FinishedRecord] = {}
-        for folder in folders_of_cells(results):
-            with contextlib.suppress(UserError):
-                record = read_record(folder)
-                if isinstance(record, FinishedRecord):
-                    self._done[folder] = record
+        self._done, self._costs = set[Path](), Costs()
+        for folder, record in finished_below(results):
+            self._remember(folder, record)
+
+    def _remember(self, folder: Path, record: FinishedRecord) -> None:
+        self._done.add(folder)
+        self._costs.add(record)
 
     def runs(self) -> list[RunProgress]:
         """Of the commands that work now, else of the last one. UserError where there was none."""
@@ -84,12 +84,12 @@ class Watch:
     def _of(self, journal: Kept) -> RunProgress:
         why = {folder: failure.why for failure in journal.failures for folder in failure.folders}
         cells = [self._cell(planned, why.get(planned.folder, "")) for planned in journal.cells]
-        costs, seconds, unknown, fits = Costs.of(self._done.values()), 0.0, 0, dict[object, float]()
+        seconds, unknown, fits = 0.0, 0, dict[object, float]()
         for cell in cells:
             if cell.word in ("done", "failed"):
                 continue
-            left = costs.left(cell.planned.spec, cell.state.total - cell.state.rows)
-            fits[fit_of(cell.planned.spec)] = 0.0 if cell.state.rows else costs.fit(cell.planned.spec)
+            left = self._costs.left(cell.planned.spec, cell.state.total - cell.state.rows)
+            fits[fit_of(cell.planned.spec)] = 0.0 if cell.state.rows else self._costs.fit(cell.planned.spec)
             seconds, unknown = seconds + (left.seconds or 0), unknown + (left.seconds is None)
         return RunProgress(journal, cells, (seconds + sum(fits.values())) / max(journal.at_once, 1), unknown)
 
@@ -102,5 +102,5 @@ class Watch:
         except UserError as error:
             return CellProgress(planned, State(0, planned.images), str(error))
         if isinstance(record, FinishedRecord):
-            self._done[folder] = record
+            self._remember(folder, record)
         return CellProgress(planned, state, why)

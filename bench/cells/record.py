@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -73,6 +75,13 @@ def unchanged_samples(folder: Path, record: FinishedRecord) -> str:
 def folders_of_cells(root: Path) -> list[Path]:
     """Those below it, without what --force has set aside, or was setting aside when it was killed."""
     return sorted(p.parent for p in root.rglob("run.json") if ASIDE not in p.parent.name.split("."))
+
+
+def finished_below(root: Path) -> Iterator[tuple[Path, FinishedRecord]]:
+    """The folders and records of the finished cells below it; what cannot be read is left out, and no row is read."""
+    for folder in folders_of_cells(root):
+        with contextlib.suppress(UserError):
+            yield folder, read_finished(folder)
 
 
 def cells_below(path: Path) -> list[Path]:

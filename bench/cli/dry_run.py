@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.costs import Costs, fit_of
+from ..cells.record import finished_below
 from ..cells.state import State
 from ..harness.process import Failure
 from .common import complain, console
@@ -60,9 +61,9 @@ def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results
     """A table of the cells and one line of what is left; 2 where something could not be looked at."""
     from rich.table import Table
 
-    from ..cells.reader import find_cells
-
-    costs = Costs.of(result.record for result in find_cells(results).results) if results.is_dir() else Costs()
+    costs = Costs()
+    for _, record in finished_below(results):
+        costs.add(record)
     table = Table(box=None, header_style="bold")
     for title, justify in (("cell", "left"), ("state", "left"), ("passes left", "right"), ("minutes left", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
