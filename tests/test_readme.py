@@ -77,6 +77,7 @@ def commands_of(page: str) -> list[str]:
     blocks = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).replace("\\\n", " ")
     typed = re.findall(r"(?<![\w/$-])bench [a-z-]+[^\n#&`;]*", blocks)
     named = re.findall(r"`bench [^`]+`", re.sub(r"```.*?```", "", page, flags=re.S))
+    named = [" ".join(text.split()) for text in named]  # a sentence may break its line inside a command
     return [*typed, *(text.strip("`") for text in named if not STANDS_FOR_SOMETHING.fullmatch(text))]
 
 
