@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import numpy as np
 from conftest import made_record, respec
 from sklearn.metrics import roc_auc_score
 
+from bench.cells.pixels import to_text
 from bench.cells.result import Result
 from bench.cells.rows import Row, Table
+from bench.cells.schema import MAP_COLUMNS
+from bench.stats.pixels import BINS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from report import write_cells
 
-__all__ = ["area", "many", "moved", "random_scores", "scored", "unpacked", "write_cells"]
+__all__ = ["area", "many", "moved", "random_scores", "scored", "unpacked", "with_maps", "write_cells"]
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -64,6 +68,19 @@ def moved(
         spec={"category": category, "detector": name, "eps": eps, **changes},
     )  # fmt: skip
     return Result(Path(f"{name}-{category}-{eps}"), record, Table(tuple(map(str, range(60))), anomalous, columns))
+
+
+def with_maps(name: str = "a", **changes: Any) -> Result:
+    """A cell of 60 made-up anomaly maps of 8 x 8 pixels, of which anomalous images have one region."""
+    found = moved(name, kind="localisation", goal="map", transfer=random_scores(1), **changes)
+    background, region = np.zeros(BINS), np.zeros(BINS)
+    background[400:432], region[420:436] = 2, 1
+    whole = np.where(np.arange(BINS) == 500, 64, 0)
+    texts = tuple(
+        to_text(background * 48 / 64, region, region / 16) if anomalous else to_text(whole)
+        for anomalous in found.table.anomalous
+    )
+    return replace(found, table=found.table._replace(pixels=dict.fromkeys(MAP_COLUMNS, texts)))
 
 
 def unpacked(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from conftest import Linear, small_data
-from made_up import moved, random_scores
+from made_up import moved, random_scores, with_maps
 
 import bench
 from bench import evaluate
@@ -47,5 +47,6 @@ def test_every_column_is_documented_and_no_other(tmp_path: Path) -> None:
         ),
         moved("a", radius=np.abs(scores)),
         moved("a", kind="certificate", low_0=scores, high_0=scores, certified_radius=np.abs(scores)),
+        with_maps(),
     ]
     assert set(real.columns) | set(tidy(kinds).columns) == documented()

@@ -11,8 +11,9 @@ from planted import Run
 from bench.cells import bracket
 from bench.checks import of_attack as beliefs
 from bench.checks import of_detector as checks
-from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, markdown
+from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, MAPS, markdown
 from bench.checks.of_certificate import CHECKS as CERTIFICATE_CHECKS
+from bench.checks.of_map import CHECKS as MAP_CHECKS
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "checks.md").read_text(encoding="utf-8")
 
@@ -21,9 +22,10 @@ def test_every_check_is_explained_once_and_in_the_docs() -> None:
     assert {"fit", *checks.CHECKS} == set(DETECTOR)
     assert list(beliefs.CHECKS) == list(CELL)
     assert [*CERTIFICATE_CHECKS, bracket.CHECK] == list(CERTIFICATE)
-    assert len(EXPLAINED) == len(DETECTOR) + len(CELL) + len(CERTIFICATE)
+    assert list(MAP_CHECKS) == list(MAPS)
+    assert len(EXPLAINED) == len(DETECTOR) + len(CELL) + len(CERTIFICATE) + len(MAPS)
     assert re.findall(r"^### (.+)$", DOCS, re.M) == list(EXPLAINED)
-    assert all(markdown(part) in DOCS for part in (DETECTOR, CELL, CERTIFICATE))
+    assert all(markdown(part) in DOCS for part in (DETECTOR, CELL, CERTIFICATE, MAPS))
     assert all(part.strip() for explained in EXPLAINED.values() for part in explained)
 
 

@@ -49,6 +49,16 @@ class Board:
         return self.cells[0].stops_at_threshold
 
     @property
+    def score_name(self) -> str:
+        """See `Result.score_name`."""
+        return self.cells[0].score_name
+
+    @property
+    def of_maps(self) -> bool:
+        """Its cells are about anomaly maps."""
+        return self.cells[0].of_maps
+
+    @property
     def ranked_by(self) -> str:
         """The metric whose mean decides the order."""
         return self.cells[0].ranked_by

@@ -97,7 +97,7 @@ def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
     and one-sided threat models have boards of their own."""
     groups: dict[tuple[Any, ...], dict[int, list[Result]]] = {}
     for r in results:
-        if not r.stops_at_threshold and r.spec.targets == "both":
+        if r.of_scores and not r.stops_at_threshold and r.spec.targets == "both":
             s = r.spec
             groups.setdefault((s.bed, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
     return [

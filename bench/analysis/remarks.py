@@ -89,7 +89,7 @@ def wrong_ways(results: Sequence[Result]) -> list[str]:
 
 def thresholds(results: Sequence[Result]) -> list[str]:
     """A sentence for each number of images that a threshold was set on: how many false alarms it may have."""
-    found = {(own.held_out, own.false_alarms) for r in results if (own := r.record.threshold).held_out}
+    found = {(own.held_out, own.false_alarms) for r in results if r.of_scores and (own := r.record.threshold).held_out}
     said = []
     for held_out, asked in sorted(found):
         low, high = possible_false_alarms(held_out, asked)

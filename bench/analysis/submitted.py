@@ -32,7 +32,7 @@ def claims(results: Sequence[Result]) -> list[Claim]:
 
 
 def _claim(r: Result) -> Claim:
-    score = r.ranked_by.rpartition("_")[2]
+    score = r.score_name
     clean, worst = (
         f"{r.metrics[name].value:.3f}" if name in r.metrics else "" for name in (f"clean_{score}", r.ranked_by)
     )

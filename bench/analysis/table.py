@@ -169,7 +169,7 @@ class Parts(NamedTuple):
 def by_category(board: Board) -> dict[str, dict[str, list[Value]]]:
     """Detector -> category -> what the board ranks by: clean, as far as the cell knows it, and after the attack (or as
     certified); nothing in a category that the detector lacks."""
-    metrics = (f"clean_{board.ranked_by.rpartition('_')[2]}", board.ranked_by)
+    metrics = (f"clean_{board.score_name}", board.ranked_by)
     found = {}
     for name, results in board.entries:
         cells = {r.category: [value_of([r], m) for m in metrics if m in r.metrics] for r in results}

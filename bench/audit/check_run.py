@@ -14,6 +14,7 @@ from ..cells.spec import RunSpec
 from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run, probe_of
+from ..checks.of_map import checks_of_maps
 from ..core.attack import Attack
 from ..core.check import Check
 from ..core.data import Data
@@ -22,6 +23,7 @@ from ..core.score import Score
 from ..engine.bounder import Bounder
 from ..engine.certificates import Settings, worker_of
 from ..engine.certifier import Certifier
+from ..engine.localiser import Localiser, MapScale
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
 from ..errors import UserError
@@ -31,6 +33,8 @@ from ..system.cache import cache_folder
 from .rebuild import Overrides, Rebuilt
 
 ROWS = "stored rows"
+SAME_MAP = 1e-3  # of the spread of what maps are judged by: a pixel may fall into the next bin
+SMALLEST_SPREAD = 1e-2
 
 
 class Rechecked(NamedTuple):
@@ -85,7 +89,8 @@ def checks_again(rebuilt: Rebuilt, rows: Sequence[Row], data: Data | None = None
 
     data: that of the rows, where they are not all.
     """
-    return (_of_certificate if rebuilt.certified else _of_attack)(rebuilt, rows, data or rebuilt.data)
+    of = _of_maps if rebuilt.record.map_scale else _of_certificate if rebuilt.certified else _of_attack
+    return of(rebuilt, rows, data or rebuilt.data)
 
 
 def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
@@ -96,6 +101,15 @@ def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterat
     after = checks_of_certificate(spec, data, prepared, settings, rows, batch_size)
     yield from checks_of_run(probe_of(prepared.detector, rebuilt.data), OF_A_CERTIFICATE)
     yield from after.checks
+
+
+def _of_maps(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
+    spec, attack, prepared, scale = rebuilt.record.spec, rebuilt.method, rebuilt.prepared(), rebuilt.record.map_scale
+    assert isinstance(attack, Attack) and scale is not None
+    worker = Localiser(spec, data, prepared, attack, scale=MapScale.of(scale))
+    yield maps_are_judged_again(worker, rows)
+    yield from checks_of_run(probe_of(prepared.detector, rebuilt.data))
+    yield from checks_of_maps(spec, data, worker, attack, rows).checks
 
 
 def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
@@ -123,6 +137,20 @@ def bounds_are_made_again(certifier: Certifier | Bounder, rows: Sequence[Row]) -
     again = "" if isinstance(certifier, Bounder) else f"{certifier.settings.samples} draws at "
     said = f"{again}{len(some)} images, made again: scores and bounds are {off:.1e} off at most"
     return Check(ROWS, off <= SAME * spread, said)
+
+
+def maps_are_judged_again(worker: Localiser, rows: Sequence[Row]) -> Check:
+    """The scale of the maps, and the clean map of every image."""
+    own = worker.maps.scale(worker.data, worker.spec.seed)
+    off = max(abs(a - b) for a, b in zip(own[:3], worker.scale[:3], strict=True)) / max(map(abs, worker.scale[:3]))
+    furthest = 0.0
+    for label in (0, 1):
+        some = [i for i, row in enumerate(rows) if row.label == label]
+        spread = max(float(np.ptp([rows[i].clean for i in some])), SMALLEST_SPREAD)
+        again = (worker.noted(i, worker.data.test.image(i).to(worker.prepared.device)) for i in some)
+        furthest = max(furthest, *(abs(value - rows[i].clean) / spread for i, value in zip(some, again, strict=True)))
+    said = f"{len(rows)} maps, judged again, differ by {furthest:.1e} of the spread at most; their scale by {off:.1e}"
+    return Check(ROWS, furthest <= SAME_MAP and off <= SAME_MAP, said)
 
 
 def clean_scores(score: Score, data: Data, spec: RunSpec) -> list[float]:

@@ -6,7 +6,7 @@ Unlike `bench check-run`, nothing is attacked, and a detector is needed only whe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,9 +23,11 @@ from ..cells.rows import Row, Table, read_samples
 from ..cells.schema import FinishedRecord, FitRecord, beyond_budget, radii_of, wrong_rows
 from ..cells.spec import RunSpec
 from ..core.data import BATCH_SIZE
+from ..core.detector import Detector
 from ..core.rng import Rng
 from ..core.score import Score
 from ..core.threat import TOLERANCE
+from ..engine.localiser import Maps, MapScale, judge, truths_of
 from ..engine.worker import SAME
 from ..errors import UserError
 from ..system.provenance import versions
@@ -74,7 +76,7 @@ def verify(folder: Path, given: Overrides, scores: bool = True, submitted: bool 
     yield Verified("pass", "schema", f"{len(rows)} rows of {columns} columns, as run.json counts them")
     yield rows_are_those(digest, record)
     yield metrics_are_those(metrics_of(folder, record, rows), record, submitted)
-    yield budget_is_kept(table, record) if record.kind == "attack" else bounds_are_ordered(rows, record)
+    yield bounds_are_ordered(rows, record) if record.kind == "certificate" else budget_is_kept(table, record)
     rebuilt = Rebuilt(record, given)
     yield code_is_installed(rebuilt)
     if not record.images:
@@ -268,7 +270,10 @@ def scores_are_those(stored: Sequence[Stored], rebuilt: Rebuilt, rows: Sequence[
         raise UserError(f"the parameters of detector {spec.detector} are not those of the run: {candidate.changed}")
     detector = candidate.fitted(rebuilt.data)
     assert detector.origin is not None
-    furthest, name = _furthest_off(stored, Score(detector, spec.detector), spec)
+    if rebuilt.record.map_scale is not None:
+        furthest, name = _furthest_off(stored, _judged(detector, rebuilt), detector.device)
+    else:
+        furthest, name = _furthest_off(stored, _scored(detector, spec), detector.device)
     spread = float(np.ptp([row.clean for row in rows]))
     sentence = (
         f"{2 * len(stored)} scores, computed again, are {furthest:.1e} off at most ({name}); clean scores spread over "
@@ -281,16 +286,39 @@ def scores_are_those(stored: Sequence[Stored], rebuilt: Rebuilt, rows: Sequence[
     return Verified("FAIL", "scores", sentence)
 
 
-def _furthest_off(stored: Sequence[Stored], score: Score, spec: RunSpec) -> tuple[float, str]:
-    """By how much a score is not that of its row, and which."""
+Scorer = Callable[[Tensor, Sequence[str]], Sequence[float]]
+"""What the rows of images (N, 3, H, W) with these ids say of them."""
+
+
+def _scored(detector: Detector, spec: RunSpec) -> Scorer:
+    score = Score(detector, spec.detector)
     draws = spec.score_draws if score.randomized else 1
+    return lambda x, ids: score.mean(x, Rng.evaluation(spec.seed, ids), draws).tolist()
+
+
+def _judged(detector: Detector, rebuilt: Rebuilt) -> Scorer:
+    """Of a cell of maps, on the scale that it has."""
+    spec, scale = rebuilt.record.spec, rebuilt.record.map_scale
+    assert scale is not None
+    maps = Maps(detector, spec.detector, spec.score_draws if detector.randomized else 1)
+    truths, own = truths_of(rebuilt.data.test), MapScale.of(scale)
+
+    def values(x: Tensor, ids: Sequence[str]) -> Sequence[float]:
+        z = own.z(maps.of(x, Rng.evaluation(spec.seed, ids)))
+        found: list[float] = judge(z, [truths[name] for name in ids], own).tolist()
+        return found
+
+    return values
+
+
+def _furthest_off(stored: Sequence[Stored], scorer: Scorer, device: torch.device) -> tuple[float, str]:
+    """By how much a number is not that of its row, and which."""
     furthest, name = 0.0, ""
     for start in range(0, len(stored), BATCH_SIZE):
         some = stored[start : start + BATCH_SIZE]
         for column in ("clean", "attacked"):
-            x = torch.stack([getattr(image, column) for image in some]).to(score.detector.device)
-            rng = Rng.evaluation(spec.seed, [image.row.id for image in some])
-            for image, found in zip(some, score.mean(x, rng, draws).tolist(), strict=True):
+            x = torch.stack([getattr(image, column) for image in some]).to(device)
+            for image, found in zip(some, scorer(x, [image.row.id for image in some]), strict=True):
                 then = image.row.clean if column == "clean" else image.row.worst
                 off = abs(found - then) if math.isfinite(found) else math.inf
                 if off >= furthest:

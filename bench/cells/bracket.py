@@ -161,7 +161,7 @@ def _attacks(results: Sequence[Result]) -> dict[tuple[Any, ...], list[Result]]:
     found: dict[tuple[Any, ...], list[Result]] = {}
     if any(r.certificate for r in results):
         for r in results:
-            if not r.certificate:
+            if r.record.kind == "attack":
                 found.setdefault(_made_of(r), []).append(r)
     return found
 

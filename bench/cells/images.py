@@ -19,6 +19,7 @@ IMAGE = r"images/[0-9a-f]{8,64}\.npz"
 """Where a stored image lies, below the folder of its cell."""
 ARRAYS = {"clean", "attacked"}
 MAPS = {"map_clean", "map_attacked"}
+MASK = {"mask"}
 IMAGE_BYTES = 256 * 2**20
 """Of one stored image, packed or not."""
 
@@ -40,7 +41,8 @@ class ImageRecord(Part):
 def read_image(folder: Path, image: ImageRecord, size: int) -> dict[str, npt.NDArray[Any]] | str:
     """The arrays of a stored image of a cell, or what is wrong with it.
 
-    `clean` and `attacked`, float32 (3, size, size), and perhaps `map_clean` and `map_attacked`, (h, w); all finite.
+    `clean` and `attacked`, float32 (3, size, size), and perhaps `map_clean` and `map_attacked`, (h, w), all finite, and
+    `mask`, (size, size), 0 but where the anomaly is.
     """
     path = folder / image.file
     if not re.fullmatch(IMAGE, image.file):
@@ -55,13 +57,15 @@ def read_image(folder: Path, image: ImageRecord, size: int) -> dict[str, npt.NDA
         return f"cannot be read: {error.strerror or error}"
     except (ValueError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return "is not a whole npz file"
-    if set(arrays) not in (ARRAYS, ARRAYS | MAPS):
+    if set(arrays) - MASK not in (ARRAYS, ARRAYS | MAPS):
         return f"holds the arrays {', '.join(sorted(arrays))}; expected {', '.join(sorted(ARRAYS))}, perhaps both maps"
     for name, array in arrays.items():
         if name in ARRAYS and (array.dtype != np.float32 or array.shape != (3, size, size)):
             return f"has {name} as {array.dtype} {array.shape}; expected float32 (3, {size}, {size})"
         if name in MAPS and (array.ndim != 2 or not array.size or array.shape != arrays["map_clean"].shape):
             return f"has {name} as {array.shape}; expected two maps (h, w) of one size"
+        if name in MASK and array.shape != (size, size):
+            return f"has {name} as {array.shape}; expected ({size}, {size})"
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
             return f"has values in {name} that are not finite"
     return arrays

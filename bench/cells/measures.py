@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -14,9 +14,11 @@ from ..core.threat import Targets
 from ..stats.measured import Floats, Measured
 from ..stats.metrics import accuracy, auroc_of, average_precision_of, conservative, fpr95_of, median
 from ..stats.noise import auroc_noise
+from ..stats.pixels import Pixels
+from .pixels import SUFFIX, from_texts
 from .rows import Table
 
-Kind = Literal["attack", "certificate"]
+Kind = Literal["attack", "certificate", "localisation"]
 SHARE = "0 to 1"
 """The unit of most metrics."""
 
@@ -44,8 +46,11 @@ class Scored:
         """(N,): a column of the rows or one that follows from them; None where the cell has none.
 
         `normal_only` and `anomalous_only` keep the clean score of the other class; of a certificate, its bound at
-        radius 0. `unbroken` is above 0.5 where an anomalous image, and below where a normal one, was not broken.
+        radius 0. Of maps (`normal_only_pixels`) it is what each image is judged by. `unbroken` is above 0.5 where an
+        anomalous image, and below where a normal one, was not broken.
         """
+        if column.endswith(SUFFIX):
+            return self._judged(column.removesuffix(SUFFIX))
         known = self.table.columns.get(column)
         if column == "clean":  # of a verdict as many draws as it took: too few for a score
             return None if self.kind == "certificate" and self.stops_at_threshold else known
@@ -54,6 +59,41 @@ class Scored:
         if column == "unbroken":
             return self._unbroken()
         return known
+
+    def pixels(self, column: str) -> Pixels:
+        """Of maps: where their pixels lie."""
+        if column not in self._pixels:
+            self._pixels[column] = self._pixels_of(column.removesuffix(SUFFIX))
+        return self._pixels[column]
+
+    @cached_property
+    def _pixels(self) -> dict[str, Pixels]:
+        return {}
+
+    def _pixels_of(self, which: str) -> Pixels:
+        values = self._judged(which)
+        assert values is not None, which
+        moved = self._moved(which)
+        texts = self.table.pixels
+        if moved is None:
+            own = texts[which + SUFFIX]
+        else:
+            pairs = zip(texts["worst" + SUFFIX], texts["clean" + SUFFIX], moved, strict=True)
+            own = tuple(worst if there else clean for worst, clean, there in pairs)
+        return Pixels(*from_texts(own), self.anomalous, values, self.salt)
+
+    def _moved(self, which: str) -> npt.NDArray[np.bool_] | None:
+        """(N,): the images that `normal_only` and `anomalous_only` move."""
+        return {"normal_only": ~self.anomalous, "anomalous_only": self.anomalous}.get(which)
+
+    def _judged(self, which: str) -> Floats | None:
+        """(N,): what the map of each image is judged by; None where there are no such maps."""
+        moved, values = self._moved(which), self.table.columns
+        if moved is None:
+            return values.get(which) if which + SUFFIX in self.table.pixels else None
+        if self.targets not in ("both", which.removesuffix("_only")) or "worst" + SUFFIX not in self.table.pixels:
+            return None
+        return np.where(moved, values["worst"], values["clean"])
 
     def order(self, column: str) -> Floats:
         """(N,): what ranks the images. Bounds that tie count against the detector."""
@@ -154,4 +194,14 @@ RADIUS_NORMAL, RADIUS_ANOMALOUS = (
 BOUND_NORMAL, BOUND_ANOMALOUS = (
     Measure(partial(_median, label), unit="l2, pixels in [0, 1]", has=partial(_every, label)) for label in (0, 1)
 )
+
+
+def _map(name: str, cell: Scored, column: str) -> Measured:
+    return cell.pixels(column).measure(name)
+
+
+PIXEL_AUROC, PIXEL_AP, AUPRO, AUPRO_05, SEG_F1 = (
+    Measure(partial(_map, name), ranks=True) for name in ("pixel_auroc", "pixel_ap", "aupro", "aupro_05", "seg_f1")
+)
+BACKGROUND_FPR = Measure(partial(_map, "background_fpr"), ranks=True, better=-1)
 UNBROKEN = Measure(lambda cell, column: accuracy(cell.needed(column), cell.anomalous, 0.5))

@@ -14,14 +14,20 @@ from .measures import (
     ACCURACY,
     ANOMALOUS_RIGHT,
     AP,
+    AUPRO,
+    AUPRO_05,
     AUROC,
     AUROC_NOISE,
+    BACKGROUND_FPR,
     BOUND_ANOMALOUS,
     BOUND_NORMAL,
     FPR95,
     NORMAL_RIGHT,
+    PIXEL_AP,
+    PIXEL_AUROC,
     RADIUS_ANOMALOUS,
     RADIUS_NORMAL,
+    SEG_F1,
     UNBROKEN,
     Kind,
     Measure,
@@ -47,7 +53,7 @@ class Metric:
     meaning: str
     """For docs/results.md."""
     kind: Kind | None = None
-    """Cells that have it; None: both."""
+    """Cells that have it; None: those of image scores, attacks and certificates."""
     boards: Boards = "all"
     """Those that show it, if any of their cells has it."""
     headline: bool = False
@@ -57,7 +63,7 @@ class Metric:
 
     def of_cell(self, cell: Scored) -> bool:
         """Whether the cell has it."""
-        if self.kind not in (None, cell.kind):
+        if self.kind != cell.kind and (self.kind is not None or cell.kind == "localisation"):
             return False
         if self.measure.ranks and self.column != "clean" and cell.stops_at_threshold:
             return False
@@ -195,6 +201,66 @@ _TABLE = (
     Metric(
         "certified_radius_anomalous", "certified radius, anomalous", BOUND_ANOMALOUS, "certified_radius",
         "the same of anomalous images", kind="certificate",
+    ),
+    Metric(
+        "clean_pixel_auroc", "clean pixel AUROC", PIXEL_AUROC, "clean_pixels",
+        "chance that a pixel of an anomaly lies above one of the background in the anomaly maps, all images together",
+        kind="localisation", headline=True, interval=True,
+    ),
+    Metric(
+        "robust_pixel_auroc", "robust pixel AUROC", PIXEL_AUROC, "worst_pixels", "the same after the attack on the map",
+        kind="localisation", headline=True, interval=True,
+    ),
+    Metric(
+        "normal_only_pixel_auroc", "normal only", PIXEL_AUROC, "normal_only_pixels",
+        "where only normal images are moved", kind="localisation", interval=True,
+    ),
+    Metric(
+        "anomalous_only_pixel_auroc", "anomalous only", PIXEL_AUROC, "anomalous_only_pixels",
+        "where only anomalous images are moved", kind="localisation", interval=True,
+    ),
+    Metric(
+        "transfer_pixel_auroc", "score attack", PIXEL_AUROC, "transfer_pixels",
+        "of the images that the same attack makes when it is after the image score", kind="localisation", interval=True,
+    ),
+    Metric(
+        "clean_pixel_ap", "clean pixel AP", PIXEL_AP, "clean_pixels",
+        "average precision of the pixels, those of anomalies being the positive ones", kind="localisation",
+    ),
+    Metric(
+        "robust_pixel_ap", "robust pixel AP", PIXEL_AP, "worst_pixels", "the same after the attack",
+        kind="localisation",
+    ),
+    Metric(
+        "clean_aupro", "clean AUPRO", AUPRO, "clean_pixels",
+        "mean share of an anomalous region that is found, over false positive rates up to 0.30, divided by 0.30",
+        kind="localisation", interval=True,
+    ),
+    Metric("robust_aupro", "robust AUPRO", AUPRO, "worst_pixels", "after the attack", kind="localisation",
+           interval=True),
+    Metric(
+        "transfer_aupro", "score attack AUPRO", AUPRO, "transfer_pixels", "under the attack on the image score",
+        kind="localisation", boards="none",
+    ),
+    Metric(
+        "clean_aupro_05", "clean AUPRO 0.05", AUPRO_05, "clean_pixels", "AUPRO up to 0.05, divided by 0.05",
+        kind="localisation",
+    ),
+    Metric(
+        "robust_aupro_05", "robust AUPRO 0.05", AUPRO_05, "worst_pixels", "after the attack", kind="localisation",
+    ),
+    Metric(
+        "clean_seg_f1", "clean F1", SEG_F1, "clean_pixels",
+        "F1 of the pixels above the alarm level, which 0.1 % of held-out normal pixels exceed", kind="localisation",
+    ),
+    Metric("robust_seg_f1", "robust F1", SEG_F1, "worst_pixels", "after the attack", kind="localisation"),
+    Metric(
+        "clean_background_fpr", "clean background FPR", BACKGROUND_FPR, "clean_pixels",
+        "share of background pixels above the alarm level", kind="localisation",
+    ),
+    Metric(
+        "robust_background_fpr", "robust background FPR", BACKGROUND_FPR, "worst_pixels", "after the attack",
+        kind="localisation",
     ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _TABLE}

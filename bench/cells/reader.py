@@ -306,14 +306,14 @@ def overview(found: Results) -> TextTable:
 
 
 def _shown(r: Result) -> dict[str, str]:
-    score = r.ranked_by.rpartition("_")[2]
+    score = r.score_name
     clean, worst = (r.metrics.get(f"{when}_{score}") for when in ("clean", r.claim))
     return {
         "data": f"{r.spec.bed} {r.category}",
         "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
         "attack": r.attack,
         "eps": f"{r.spec.norm} {r.spec.eps}",
-        "metric": "AUROC" if score == "auroc" else score,
+        "metric": "AUROC" if score == "auroc" else score.replace("_auroc", " AUROC"),
         "clean": "" if clean is None else f"{clean.value:.3f}",
         "worst": "" if worst is None else f"{worst.value:.3f}",
     }

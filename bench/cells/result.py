@@ -99,6 +99,16 @@ class Result:
         return self.record.kind == "certificate"
 
     @property
+    def of_maps(self) -> bool:
+        """It is about anomaly maps: its rows are no image scores."""
+        return self.record.kind == "localisation"
+
+    @property
+    def of_scores(self) -> bool:
+        """It is about image scores: an attack, or a certificate."""
+        return self.record.kind in ("attack", "certificate")
+
+    @property
     def claim(self) -> str:
         """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`."""
         return "certified" if self.certificate else "robust"
@@ -111,7 +121,14 @@ class Result:
     @property
     def ranked_by(self) -> str:
         """The metric that a leaderboard of such cells goes by."""
-        return f"{self.claim}_accuracy" if self.stops_at_threshold else f"{self.claim}_auroc"
+        return f"{self.claim}_{self.score_name}"
+
+    @property
+    def score_name(self) -> str:
+        """What that metric is made of: `auroc`, `accuracy`, or `pixel_auroc` of maps."""
+        if self.of_maps:
+            return "pixel_auroc"
+        return "accuracy" if self.stops_at_threshold else "auroc"
 
     @cached_property
     def radii(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:

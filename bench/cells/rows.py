@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import UserError
 from ..system import files
+from .pixels import SUFFIX
 
 
 class Row(NamedTuple):
@@ -35,9 +36,11 @@ class Row(NamedTuple):
     distance: float
     rounded: float
     more: dict[str, float] = {}  # noqa: RUF012
+    pixels: dict[str, str] = {}  # noqa: RUF012
+    """Of an anomaly map, where its pixels lie (`cells.pixels`), by the column that has it: `clean_pixels`, ..."""
 
 
-COLUMNS = Row._fields[:-1]
+COLUMNS = Row._fields[:6]
 """Of samples.csv, before those that depend on the attack."""
 SAMPLES = "samples.csv"
 
@@ -85,8 +88,10 @@ def to_csv(rows: Sequence[Row], header: bool = True) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if header:
-        writer.writerow([*COLUMNS, *rows[0].more])
-    writer.writerows((r.id, r.label, *(repr(float(v)) for v in (*r[2:-1], *r.more.values()))) for r in rows)
+        writer.writerow([*COLUMNS, *rows[0].more, *rows[0].pixels])
+    writer.writerows(
+        (r.id, r.label, *(repr(float(v)) for v in (*r[2:6], *r.more.values())), *r.pixels.values()) for r in rows
+    )
     return text.getvalue()
 
 
@@ -103,6 +108,8 @@ class Table(NamedTuple):
     """(N,)"""
     columns: dict[str, npt.NDArray[np.float64]]
     """(N,) each: `clean`, `worst`, `distance`, `rounded`, and what the attack added."""
+    pixels: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
+    """N texts each: see `Row.pixels`."""
 
     def __repr__(self) -> str:
         return f"Table({len(self.ids)} images, {int(self.anomalous.sum())} anomalous: {', '.join(self.columns)})"
@@ -110,9 +117,11 @@ class Table(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Table:
         names = [*COLUMNS[2:], *(rows[0].more if rows else ())]
-        values = np.array([[*row[2:-1], *row.more.values()] for row in rows], dtype=np.float64)
+        values = np.array([[*row[2:6], *row.more.values()] for row in rows], dtype=np.float64)
         columns = dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
-        return cls(tuple(row.id for row in rows), np.array([row.label == 1 for row in rows], dtype=bool), columns)
+        pixels = {name: tuple(row.pixels[name] for row in rows) for name in (rows[0].pixels if rows else ())}
+        anomalous = np.array([row.label == 1 for row in rows], dtype=bool)
+        return cls(tuple(row.id for row in rows), anomalous, columns, pixels)
 
     @classmethod
     def from_csv(cls, text: str, path: Path) -> Table:
@@ -122,14 +131,15 @@ class Table(NamedTuple):
             header, *lines = list(csv.reader(io.StringIO(text))) or [[]]
             found = dict(zip(header, zip(*lines, strict=True), strict=True))
             ids, labels = found.pop("id"), found.pop("label")
+            pixels = {name: found.pop(name) for name in list(found) if name.endswith(SUFFIX)}
             columns = {name: np.array(list(map(float, values))) for name, values in found.items()}
         except (KeyError, ValueError, csv.Error):
             raise UserError(damaged) from None
-        if len(found) + 2 < len(header) or not set(COLUMNS[2:]) <= set(columns):
+        if len(found) + len(pixels) + 2 < len(header) or not set(COLUMNS[2:]) <= set(columns):
             raise UserError(f"{damaged}, each once")
         if other := set(labels) - {"0", "1"}:
             raise UserError(f"{damaged}; it has the label {min(other)}, and labels are 0 and 1")
-        return cls(ids, np.array([label == "1" for label in labels]), columns)
+        return cls(ids, np.array([label == "1" for label in labels]), columns, pixels)
 
     @property
     def rows(self) -> list[Row]:
@@ -138,6 +148,15 @@ class Table(NamedTuple):
         more = [name for name in numbers if name not in COLUMNS]
         own = zip(self.ids, self.anomalous.tolist(), *(numbers[name] for name in COLUMNS[2:]), strict=True)
         return [
-            Row(name, int(label), clean, worst, distance, rounded, {column: numbers[column][i] for column in more})
+            Row(
+                name,
+                int(label),
+                clean,
+                worst,
+                distance,
+                rounded,
+                {column: numbers[column][i] for column in more},
+                {column: texts[i] for column, texts in self.pixels.items()},
+            )
             for i, (name, label, clean, worst, distance, rounded) in enumerate(own)
         ]

@@ -15,11 +15,14 @@ from ..core.data import Data
 from ..core.threat import TOLERANCE
 from .base import Amount, Count, Json, Parameters, Part, Sha256
 from .images import ImageRecord
+from .pixels import SUFFIX, from_texts
 from .rows import COLUMNS, Table
 from .spec import RunSpec
 
 SCHEMA: Literal[3] = 3
 """Of run.json and samples.csv; results of another schema are refused, never guessed at."""
+MAP_COLUMNS = tuple(f"{which}{SUFFIX}" for which in ("clean", "worst", "transfer"))
+"""Texts of a cell whose maps were attacked."""
 RANKED_BOUNDS = ("low", "high", "low_0", "high_0", "certified_radius")
 
 
@@ -144,6 +147,17 @@ class ThresholdRecord(Part):
     """Fits that scored these images, each those that were held out of it; null: one, the tested detector's own."""
 
 
+class MapScaleRecord(Part):
+    """The scale of the anomaly maps: z = (map - mean) / deviation, of the pixels of held-out normal images."""
+
+    mean: float
+    deviation: float
+    alarm: float
+    """z that a share of 0.1 % of those pixels exceed."""
+    held_out: Count
+    """Normal images that these pixels are of."""
+
+
 class GitRecord(Part):
     """The checkout that the benchmark ran from; null where there was none."""
 
@@ -157,8 +171,8 @@ class Record(Part):
 
     version: Literal[3] = Field(alias="schema")
     """Of this format; another one is refused, never guessed at."""
-    kind: Literal["attack", "certificate"]
-    """Whether scores after the attack were found, or are bounded."""
+    kind: Literal["attack", "certificate", "localisation"]
+    """Whether scores after the attack were found, or are bounded; or whether anomaly maps were attacked."""
     status: Literal["running", "finished"]
     spec: RunSpec
     detector: DetectorRecord
@@ -192,6 +206,8 @@ class Record(Part):
     """Of the checks after the last row."""
     checks_passes: dict[str, Count] | None = None
     """What they scored, beside `forwards` and `backwards`."""
+    map_scale: MapScaleRecord | None = None
+    """Of a cell whose anomaly maps were attacked."""
     images: list[ImageRecord] = Field(default_factory=list)
     """What --save-images kept."""
 
@@ -242,7 +258,7 @@ def wrong_rows(table: Table, record: Record) -> str | None:
     missing = [name for name in _further_columns(record) if name not in table.columns]
     if missing:
         return f"samples.csv has no column {', '.join(missing)}"
-    return _wrong_number(table, record)
+    return _wrong_number(table, record) or _wrong_pixels(table, record)
 
 
 def radii_of(record: Record) -> tuple[float, float]:
@@ -254,7 +270,7 @@ def radii_of(record: Record) -> tuple[float, float]:
 
 def beyond_budget(table: Table, record: Record) -> str | None:
     """Of an attack, the first image that is further away than the threat model allows; None if none is."""
-    if record.kind != "attack":
+    if record.kind == "certificate":
         return None
     distance = table.columns["distance"]
     for anomalous, radius in enumerate(radii_of(record)):
@@ -279,9 +295,36 @@ def _wrong_number(table: Table, record: Record) -> str | None:
     return None
 
 
+def _wrong_pixels(table: Table, record: Record) -> str | None:
+    """Every map has as many pixels as the image, and those of a region are in its mask."""
+    if (record.kind == "localisation") != (record.map_scale is not None):
+        return f"a cell of kind {record.kind} {'lacks' if record.map_scale is None else 'has'} a map_scale in run.json"
+    wanted = MAP_COLUMNS if record.kind == "localisation" else ()
+    if missing := set(wanted) - set(table.pixels):
+        return f"samples.csv has no column {', '.join(sorted(missing))}"
+    if strange := set(table.pixels) - set(wanted):
+        return f"samples.csv has the column {min(strange)}, which such a cell has not"
+    for name in wanted:
+        try:
+            background, mask, covered, regions = from_texts(table.pixels[name])
+        except ValueError as error:
+            return f"column {name} is damaged: {error}"
+        pixels, marked = background.sum(1) + mask.sum(1), mask.sum(1) > 0
+        right = (
+            (pixels == record.spec.image_size**2)
+            & (marked == table.anomalous)
+            & ((mask > 0) == (covered > 0)).all(1)
+            & (abs(covered.sum(1) - regions) < 1e-3)
+        )
+        if not right.all():
+            first = table.ids[int((~right).argmax())]
+            return f"{first} has pixels in column {name} that are not those of an image of {record.spec.image_size}"
+    return None
+
+
 def _promised(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns that are finite in every row, and those that may be infinite but are never nan: bounds."""
-    if record.kind == "attack":
+    if record.kind != "certificate":
         return (*COLUMNS[2:], *_further_columns(record)), ()
     bounds = [name for name in _further_columns(record) if name != "certified_radius"]  # nan without a threshold
     return ("clean", "distance"), ("worst", *bounds)
@@ -291,4 +334,6 @@ def _further_columns(record: Record) -> tuple[str, ...]:
     """Those beside `rows.COLUMNS` that such a cell must have."""
     if record.kind == "certificate":
         return RANKED_BOUNDS if record.spec.goal == "rank" else ("draws",)
+    if record.kind == "localisation":
+        return ("transfer",)
     return (*record.attack.parts, *["worst_draw"] * record.detector.randomized)

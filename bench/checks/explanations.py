@@ -304,7 +304,33 @@ CERTIFICATE = {
     ),
 }
 
-EXPLAINED = DETECTOR | CELL | CERTIFICATE
+MAPS = {
+    "map gradient": Explained(
+        "the gradient of the anomaly map, of a sum of its pixels with random signs, disagrees with central finite "
+        "differences, as under `gradient`.",
+        "The map is made another way than the score: an attack on it followed something else.",
+        "Let the gradient through `anomaly_map` as through `score`.",
+    ),
+    "map budget": Explained(
+        "an image is further away than eps, or its map is better for the detector after the attack than before.",
+        "The rows are not what the attack made.",
+        "Report it: no detector can cause this.",
+    ),
+    "map noise": Explained(
+        "the best of 16 random perturbations of the same size reaches further than the attack at more than a quarter "
+        "of up to 8 images.",
+        "The attack hardly uses the gradient.",
+        "See `map gradient`; more steps; an attack that needs no gradient.",
+    ),
+    "map steps": Explained(
+        "the attack with twice the steps adds more than 5 % to what it has changed, in the mean over up to 8 images.",
+        "The number measures the patience of the attack, not the detector.",
+        "More steps.",
+    ),
+}
+"""Of cells whose anomaly maps are attacked."""
+
+EXPLAINED = DETECTOR | CELL | CERTIFICATE | MAPS
 
 
 def markdown(explained: dict[str, Explained]) -> str:

@@ -37,6 +37,11 @@ class Slope(NamedTuple):
     detector: Detector
     ids: Sequence[str]
 
+    @property
+    def what(self) -> str:
+        """What it is the slope of."""
+        return "the score"
+
     def scores(self, images: Tensor) -> Tensor:
         """(B,), under noise that is the same at every call."""
         return Score(self.detector)(images, Rng(0, self.ids))
@@ -85,20 +90,20 @@ def gradient_is_the_gradient(probe: Probe) -> tuple[bool, str]:
     """
     if not probe.differentiable:
         return True, NOT_DIFFERENTIABLE
-    slope, x, steps = _in_double_precision(probe)
+    slope, x, steps = in_double_precision(probe)
     precision = "double" if x.dtype == torch.float64 else "single"
-    passed, said = _agrees(slope, x, steps, precision, GRADIENT_TOLERANCE[precision])
+    passed, said = agrees(slope, x, steps, precision, GRADIENT_TOLERANCE[precision])
     if not passed or precision == "single":
         return passed, said
     itself = Slope(probe.detector, probe.ids)
-    passed, also = _agrees(itself, probe.images, SINGLE_STEPS, "single", SAME_OBJECT, ("clean",))
+    passed, also = agrees(itself, probe.images, SINGLE_STEPS, "single", SAME_OBJECT, ("clean",))
     return (
         passed,
         f"{said}; {also}" if passed else f"{also}, and in a copy of the detector in double precision it agrees",
     )
 
 
-def _agrees(
+def agrees(
     slope: Slope,
     x: Tensor,
     steps: Sequence[float],
@@ -120,7 +125,7 @@ def _agrees(
         worst[place] = _least_disagreement(slope, x, gradient, steps, tolerance / 10)
         if worst[place] > tolerance:
             return False, (
-                f"the gradient is not that of the score: at {place} images it disagrees with finite differences by "
+                f"the gradient is not that of {slope.what}: at {place} images it disagrees with finite differences by "
                 f"{worst[place]:.0%} ({precision} precision)"
             )
         if place != places[-1]:
@@ -129,7 +134,7 @@ def _agrees(
     return True, f"the gradient agrees with finite differences to {at} images ({precision} precision)"
 
 
-def _in_double_precision(probe: Probe) -> tuple[Slope, Tensor, tuple[float, ...]]:
+def in_double_precision(probe: Probe) -> tuple[Slope, Tensor, tuple[float, ...]]:
     """A copy in double precision, its images and the steps of the differences; as it is where it insists on single."""
     try:
         double = copy.deepcopy(probe.detector).double()

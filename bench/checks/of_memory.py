@@ -7,6 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+from ..cells.rows import COLUMNS
 from ..core.rng import fresh_names
 from ..engine.worker import SAME
 from .of_detector import STANDARD_ERRORS
@@ -21,7 +22,7 @@ def a_fresh_twin_agrees(reattack: Reattack) -> tuple[bool, str]:
         return True, "not checked: nobody knows how to load the detector again"
     images, noted, signs = _mixed(reattack)
     draws = reattack.draws
-    key = hashlib.sha256(repr([row[:-1] for row in reattack.rows]).encode()).hexdigest()
+    key = hashlib.sha256(repr([row[: len(COLUMNS)] for row in reattack.rows]).encode()).hexdigest()
     names = fresh_names(key, len(images))
     order = sorted(range(len(images)), key=lambda i: names[i])
     found = elsewhere(images[order], [names[i] for i in order], draws)

@@ -64,10 +64,11 @@ examples:
 )
 @option(
     "--goal",
-    type=click.Choice(("rank", "threshold")),
+    type=click.Choice(("rank", "threshold", "map")),
     default="rank",
     show_default=True,
-    help="rank: as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy",
+    help="rank: as far as possible, for AUROC; threshold: until the decision is wrong, for accuracy; map: the anomaly "
+    "map, for pixel AUROC and AUPRO",
 )
 @option(
     "--save-images",

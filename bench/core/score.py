@@ -18,9 +18,10 @@ from .opaque import opaque
 from .plain_score import plain_score
 from .rng import Rng
 
-Goal = Literal["rank", "threshold"]
+Goal = Literal["rank", "threshold", "map"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
-"""What the adversary wants: a score as far on the wrong side as possible, or just across the threshold."""
+"""What the adversary wants: a score as far on the wrong side as possible, or just across the threshold; or an anomaly
+map that points elsewhere."""
 
 
 @dataclass
@@ -80,6 +81,9 @@ class Score:
     differentiable: what was found of it; None believes the detector.
     """
 
+    method = "score"
+    """Of the detector, which is what is asked."""
+
     def __init__(
         self,
         detector: Detector,
@@ -122,16 +126,15 @@ class Score:
 
         None if the detector offers none.
         """
-        method = self.detector.score_with_evidence if wanted else self.detector.score
         watch = None if self.observer is None else self.observer.before(x, rng)
         try:
-            with left_as_it_was(f"detector {self.name}", "score", x):
-                found = method(x, opaque(self._noise(rng))) if self.detector.randomized else method(x)
+            with left_as_it_was(f"detector {self.name}", self.method, x):
+                found = self._found(x, rng, wanted)
             scores, evidence = found if wanted and isinstance(found, tuple) else (plain_score(found), None)
         except (UserError, torch.OutOfMemoryError):
             raise  # whoever chose the batch takes a smaller one
         except Exception as error:  # a plug-in may raise anything
-            raise UserError(f"detector {self.name} failed in score: {where_it_failed(error)}") from error
+            raise UserError(f"detector {self.name} failed in {self.method}: {where_it_failed(error)}") from error
         if not isinstance(scores, Tensor) or scores.shape != (len(x),) or not scores.is_floating_point():
             raise UserError(
                 f"detector {self.name} must score a batch of {len(x)} images with a float tensor "
@@ -187,6 +190,11 @@ class Score:
         It is no longer randomized, so any attack takes it for deterministic. The passes are counted together.
         """
         return _KnownNoise(self)
+
+    def _found(self, x: Tensor, rng: Rng | None, wanted: bool) -> object:
+        """What the detector gives, whatever it is. wanted: with its evidence."""
+        method = self.detector.score_with_evidence if wanted else self.detector.score
+        return method(x, opaque(self._noise(rng))) if self.detector.randomized else method(x)
 
     def _noise(self, rng: Rng | None) -> Rng | None:
         return rng

@@ -21,8 +21,10 @@ from ..core.threat import ThreatModel
 from ..errors import UserError
 from ..system import arrays, files
 from ..system.files import file_sha256
+from .localiser import Localiser
 from .worker import SAME, Worker
 
+Work = Worker | Localiser
 MOST_MOVED, HARDEST = "most moved", "hardest"
 GONE = "not in the cache (deleted, or attacked before they were asked for)"
 OTHER = "not those that the rows were computed from"
@@ -68,7 +70,7 @@ def what_is_missing(folder: Path, rows: Sequence[Row], record: Record, threat: T
     return f"{folder}: finished {found} that --save-images {count} asks for; --force runs it again"
 
 
-def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved:
+def save(folder: Path, worker: Work, rows: Sequence[Row], count: int) -> Saved:
     """Write the chosen images of a cell below its folder, one file each, whole or not at all.
 
     An image is written only if it lies in the ball and its score, computed again, is that of its row. Others are
@@ -87,6 +89,8 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
             missing[GONE if attacked is None else OTHER] += 1
             continue
         kept = {"clean": clean, "attacked": attacked}
+        if (mask := worker.data.test.mask(index)) is not None:
+            kept["mask"] = mask[0]
         try:
             kept |= _maps(worker, index, clean, attacked)
         except Exception as error:  # of a plug-in; the images are worth keeping without
@@ -108,15 +112,13 @@ def save(folder: Path, worker: Worker, rows: Sequence[Row], count: int) -> Saved
     return Saved(images, warnings)
 
 
-def _is_of_row(worker: Worker, index: int, row: Row, clean: Tensor, attacked: Tensor, tolerance: float) -> bool:
+def _is_of_row(worker: Work, index: int, row: Row, clean: Tensor, attacked: Tensor, tolerance: float) -> bool:
     """Whether the image lies in the ball, and has the score that was noted: the cache may hold another run's."""
-    rng = worker.rng([index]).for_evaluation()
-    score = float(worker.score.mean(attacked[None], rng, worker.draws))
     inside = worker.spec.threat.violation(attacked[None], clean[None]) is None
-    return inside and abs(score - row.worst) <= tolerance
+    return inside and abs(worker.noted(index, attacked) - row.worst) <= tolerance
 
 
-def _maps(worker: Worker, index: int, clean: Tensor, attacked: Tensor) -> dict[str, Tensor]:
+def _maps(worker: Work, index: int, clean: Tensor, attacked: Tensor) -> dict[str, Tensor]:
     """(h, w) each, none where the detector has no map; of a randomized one the mean over the draws that its score is
     the mean of."""
     detector = worker.prepared.detector

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -18,6 +18,7 @@ from ..core.detector import Detector, Origin
 from ..core.manners import left_as_it_was
 from ..core.rng import Rng, probe_lot
 from ..core.score import Passes, Score, Settled, where_it_failed
+from ..core.threat import ThreatModel
 from ..core.threshold import Threshold
 from ..errors import UserError
 from .clean_scores import CleanScores
@@ -289,17 +290,7 @@ class Worker:
                 raise UserError(NO_GRADIENT.format(detector=self.spec.detector, attack=name)) from error
             raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
         images, columns = found if isinstance(found, Attacked) else Attacked({name: found})
-        for image in images.values():
-            if not isinstance(image, Tensor):
-                raise UserError(
-                    f"attack {name} must return images as a tensor {tuple(x.shape)}, or bench.Attacked, got "
-                    f"{type(image).__name__}"
-                )
-        images = {part: image.detach().to(x) for part, image in images.items()}
-        for image in images.values():
-            wrong = self.spec.threat.violation(image, x)
-            if wrong:
-                raise UserError(f"attack {name} broke the rules: an image {wrong}; the run is refused")
+        images = verified(images, name, self.spec.threat, x)
         if trace is not None and len(trace.best) < len(trace.passes):
             raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
         return Attacked(images, columns)
@@ -312,12 +303,32 @@ class Worker:
             found = self.score.with_evidence(x.detach().clone().requires_grad_(), rng)
         return not any(part is not None and part.requires_grad for part in found)
 
+    def noted(self, index: int, image: Tensor) -> float:
+        """What the row of a test image says of this one (3, H, W), in its stead."""
+        return float(self.score.mean(image[None], self.rng([index]).for_evaluation(), self.draws))
+
     def rng(self, indices: Sequence[int]) -> Rng:
         """What the run draws for these test images."""
         return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
 
     def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
         return finite(scores, self.spec.detector, [self.data.test.ids[i] for i in indices], what)
+
+
+def verified(images: Mapping[str, object], attack: str, threat: ThreatModel, x: Tensor) -> dict[str, Tensor]:
+    """What an attack returned instead of x (B, 3, H, W), by part; UserError where it is none, or leaves the ball."""
+    found = {}
+    for part, image in images.items():
+        if not isinstance(image, Tensor):
+            raise UserError(
+                f"attack {attack} must return images as a tensor {tuple(x.shape)}, or bench.Attacked, got "
+                f"{type(image).__name__}"
+            )
+        found[part] = image.detach().to(x)
+    for image in found.values():
+        if wrong := threat.violation(image, x):
+            raise UserError(f"attack {attack} broke the rules: an image {wrong}; the run is refused")
+    return found
 
 
 def finite(scores: Tensor, detector: str, ids: Sequence[str], what: str) -> Tensor:

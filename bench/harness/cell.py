@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
+from ..cells.measures import Kind
 from ..cells.record import SAVED, read_record, read_rows, write_record
 from ..cells.result import metrics_of, wrong_way_of
 from ..cells.rows import SAMPLES, Row, append_samples, begin_samples, read_samples, resume_samples, to_csv
@@ -40,6 +41,7 @@ from ..core.parameters import identity
 from ..core.progress import Monitor
 from ..core.rng import Rng
 from ..core.score import Passes, Score
+from ..engine.localiser import Localiser
 from ..engine.saved_images import save, what_is_missing
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Work, Worker, refuse_constant
@@ -70,7 +72,7 @@ class Built(NamedTuple):
 class Cell:
     """A cell of the results folder: the spec, and the code and data that its rows come from."""
 
-    kind: ClassVar[Literal["attack", "certificate"]] = "attack"
+    kind: ClassVar[Kind] = "attack"
 
     spec: RunSpec
     folder: Path | None
@@ -219,7 +221,7 @@ class Cell:
             with files.says_why(self.folder / SAVED):
                 shutil.rmtree(self.folder / SAVED)
         if self.save_images is not None:
-            assert isinstance(worker, Worker)
+            assert isinstance(worker, (Worker, Localiser))
             saved = save(self.folder, worker, rows, self.save_images)
             record.images = saved.images
             record.warnings += saved.warnings

@@ -25,6 +25,7 @@ from ..system.files import at_home
 from .asked import Asked
 from .cell import Cell
 from .evaluated import Evaluated
+from .localise import MapCell, refuse_attack
 from .subject import DetectorUnderTest
 
 Eps = str | float | Fraction
@@ -67,7 +68,9 @@ def evaluate(
     params: of the detector, which is named then; attack_params: of the attack. Text means what it means on the command
     line; of a composition `part.k` is of one part, `k` of every part that has it.
     goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
-    threshold is wrong, which is cheaper and gives robust accuracy, not AUROC.
+    threshold is wrong, which is cheaper and gives robust accuracy, not AUROC. `map` attacks the anomaly map instead:
+    clean and worst are then, of an anomalous image, the pixel AUROC of its own map, and of a normal one the 99.9 %
+    quantile of its map, in standard deviations of held-out normal pixels; `.metrics` has pixel AUROC, AUPRO and more.
     threshold_folds: so many fits, each with other normal images held out, whose scores of those the threshold rests on;
     without it, the held-out images of the detector itself.
     smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest
@@ -136,6 +139,8 @@ def planned(
     if norm is not None and norm != threat.norm:
         raise UserError(f"attack {attack} is in {norm}, but the threat model is in {threat.norm}")
     threat.refuse_longer(data.image_size)
+    if goal == "map":
+        refuse_attack(maker, attack)
     if draws is not None and draws < 1:
         raise UserError(f"--draws must be at least 1, got {draws}")
     if params and not isinstance(detector, str):
@@ -168,7 +173,8 @@ def planned(
     if folder is not None and save_images is not None and own is None:  # for this cell alone
         own = images_of(threat, "to be saved", str(folder.resolve()))
     warm_starts = WarmStarts(own, None if before is None else images_of(before), until_finished=not keep_images)
-    cell = Cell(spec, folder, subject.code, attack_code, subject.as_object, warm_starts, save_images)
+    kind = MapCell if goal == "map" else Cell
+    cell = kind(spec, folder, subject.code, attack_code, subject.as_object, warm_starts, save_images)
     return Asked(cell, data, prepare, maker)
 
 

@@ -25,7 +25,7 @@ class Evaluated(pd.DataFrame):
 
     @classmethod
     def of(cls, rows: Sequence[Row], record: FinishedRecord, folder: Path | None) -> Evaluated:
-        frame = pd.DataFrame([row[:-1] for row in rows], columns=list(COLUMNS))
+        frame = pd.DataFrame([row[: len(COLUMNS)] for row in rows], columns=list(COLUMNS))
         found = cls(frame.join(pd.DataFrame([row.more for row in rows])))
         found.attrs["run"] = record.as_json()
         # cells were finished before metrics were recorded

@@ -41,7 +41,7 @@ def checking(r: Result) -> list[str]:
 
 def balls_of(results: Sequence[Result]) -> dict[str, Result]:
     """The cells that a larger ball may have begun at, by the name that `smaller_ball` of its record gives them."""
-    return {_ball(r): r for r in results if not r.certificate}
+    return {_ball(r): r for r in results if r.record.kind == "attack"}
 
 
 def _ball(r: Result) -> str:

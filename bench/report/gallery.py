@@ -14,6 +14,7 @@ from ..cells.images import ImageRecord, read_image
 from ..cells.result import Result
 
 Floats = npt.NDArray[np.floating[Any]]
+EDGE = (0.84, 0.15, 0.16)  # red: cividis has none
 LEAST = 96  # pixels along a side, below which a picture is enlarged
 
 
@@ -29,7 +30,10 @@ class Shot(NamedTuple):
     factor: float
     attacked: str
     maps: tuple[str, str] | None
-    """Anomaly maps before and after on one scale, the strongest bright; None where the detector has none."""
+    """Anomaly maps before and after on one scale, the strongest bright, the anomaly outlined where a mask says where it
+    is; None where the detector has none."""
+    what: str
+    """The scores are."""
     scores: tuple[float, float]
     ranks: tuple[int, int]
     """Among all images of the cell before and after the attack, 1 scores highest."""
@@ -77,7 +81,8 @@ def _shot(r: Result, entry: ImageRecord) -> Shot | str:
         _picture(0.5 + factor * moved),
         round(factor, 1),
         _picture(content["attacked"]),
-        _maps(content["map_clean"], content["map_attacked"]) if "map_clean" in content else None,
+        _maps(content["map_clean"], content["map_attacked"], content.get("mask")) if "map_clean" in content else None,
+        ("99.9 % quantile of the map", "Pixel AUROC of the map")[entry.label] if r.of_maps else "Score",
         (float(before[at]), float(after[at])),
         (_rank(before, at), _rank(after, at)),
         len(r.table.ids),
@@ -88,11 +93,22 @@ def _rank(scores: Floats, at: int) -> int:
     return int((scores > scores[at]).sum()) + 1
 
 
-def _maps(before: Floats, after: Floats) -> tuple[str, str]:
-    """(h, w) each, on one scale."""
+def _maps(before: Floats, after: Floats, mask: Floats | None) -> tuple[str, str]:
+    """(h, w) each, on one scale; mask: (H, W)."""
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     scale = high - low or 1
-    return _picture(_cividis((before - low) / scale)), _picture(_cividis((after - low) / scale))
+    edge = _outline(mask, before.shape) if mask is not None else None
+    first, second = (_picture(_cividis((one - low) / scale), edge) for one in (before, after))
+    return first, second
+
+
+def _outline(mask: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Pixels of a map of this shape just outside the mask."""
+    from scipy import ndimage
+
+    rows, columns = (np.arange(size) * full // size for size, full in zip(shape, mask.shape, strict=True))
+    inside = mask[np.ix_(rows, columns)] > 0
+    return np.asarray(ndimage.binary_dilation(inside) & ~inside)
 
 
 def _cividis(values: Floats) -> Floats:
@@ -102,8 +118,10 @@ def _cividis(values: Floats) -> Floats:
     return np.asarray(matplotlib.colormaps["cividis"](values)[..., :3]).transpose(2, 0, 1)
 
 
-def _picture(image: Floats) -> str:
-    """(3, H, W) in [0, 1] -> data:image/png."""
+def _picture(image: Floats, edge: npt.NDArray[np.bool_] | None = None) -> str:
+    """(3, H, W) in [0, 1] -> data:image/png; edge: (H, W), drawn in a colour that is on no map."""
+    if edge is not None:
+        image = np.where(edge, np.array(EDGE)[:, None, None], image)
     pixels = (np.clip(image, 0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
     picture = Image.fromarray(pixels)
     times = -(-LEAST // max(picture.size))

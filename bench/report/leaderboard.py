@@ -15,7 +15,7 @@ from ..analysis.submitted import SHOWN, TITLES, claims
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
 from ..cells.result import Result
 from .text import markdown_text as _plain
-from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SEEDS, SUBMITTED
+from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SCORE_SHOWN, SEEDS, SUBMITTED
 
 WIDTH = 120  # of lines of prose
 CELLS_WITH_EVERY_CHECK = 60
@@ -94,8 +94,8 @@ def _seeds(results: Sequence[Result]) -> list[str]:
 
 
 def _by_category(board: Board) -> list[str]:
-    what = board.ranked_by.rpartition("_")[2]
-    what = f"{what.upper() if what == 'auroc' else what.capitalize()} per category, clean → {board.claim}"
+    what = board.score_name
+    what = f"{SCORE_SHOWN[what]} per category, clean → {board.claim}"
     rows = [
         [_plain(name), *(" → ".join(value.text for value in values) for values in by_category.values())]
         for name, by_category in by_category(board).items()

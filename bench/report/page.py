@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..analysis import bracket_table
-from ..analysis.boards import boards
+from ..analysis.boards import Board, boards
 from ..analysis.overview import overviews
 from ..analysis.remarks import differing, over_seeds, thresholds, wrong_ways
 from ..analysis.submitted import SHOWN, TITLES, claims
-from ..analysis.table import COSTS_SHOWN
+from ..analysis.table import COSTS_SHOWN, Line, columns_of, table
 from ..cells.bracket import broken_brackets
 from ..cells.reader import Results
 from ..cells.result import Result
@@ -75,6 +75,7 @@ def page(found: Results, sort: str = "") -> str:
         bracket_titles=bracket_table.TITLES,
         violations=broken_brackets(found.results),
         overviews=overviews(found.results, sort),
+        others=contents.others,
         costs=COSTS_SHOWN,
         differing=[*differing(found.results), *wrong_ways(found.results)],
         seeds=over_seeds(found.results),
@@ -117,7 +118,15 @@ class Contents:
 
     @cached_property
     def rows(self) -> list[list[Any]]:
-        return [row for board in boards(self.results, self.sort) for row in rows(board, self.cells, self.numbers)]
+        """Of scores; of all else see `others`."""
+        scores = [r for r in self.results if r.of_scores]
+        return [row for board in boards(scores, self.sort) for row in rows(board, self.cells, self.numbers)]
+
+    @property
+    def others(self) -> list[Other]:
+        """Boards that are not about scores."""
+        found = boards([r for r in self.results if not r.of_scores], self.sort)
+        return [Other.of(board, self.numbers) for board in found]
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -135,7 +144,7 @@ class Contents:
     def data(self) -> dict[str, Any]:
         """What page.js reads."""
         balls = balls_of(self.results)
-        curves = [of_detector(cells) for cells in self.detectors.values()]
+        curves = [of_detector([r for r in cells if r.of_scores]) for cells in self.detectors.values()]
         return {
             "rows": self.rows,
             "kinds": [column.kind for column in COLUMNS],
@@ -144,9 +153,33 @@ class Contents:
                 _detector(name, cells, self.cells, len(own), balls)
                 for (name, cells), own in zip(self.detectors.items(), curves, strict=True)
             ],
-            "figures": {"cell": [[Distributions(r).spec()] for r in self.results], "detector": curves},
+            "figures": {
+                "cell": [[Distributions(r).spec()] if r.of_scores else [] for r in self.results],
+                "detector": curves,
+            },
             "plots": [figure.spec() for figure in self.figures],
         }
+
+
+class Other(NamedTuple):
+    """A board as a table that is read, not filtered."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Line]
+    links: Sequence[int]
+    """The number of each line's detector."""
+    notes: Sequence[str]
+
+    @classmethod
+    def of(cls, board: Board, numbers: Mapping[str, int]) -> Other:
+        columns = columns_of(board)
+        count = len(board.categories)
+        scope = f"mean of {count} categories" if count > 1 else board.categories[0]
+        notes = [why.replace("*", "") for metric, why in FOOTNOTES.items() if metric in columns.values()]
+        notes += [f"not ranked: {name}: {'; '.join(why)}" for name, why in board.unranked.items()]
+        links = [numbers[name] for name, _ in board.entries]
+        return cls(f"{board.title}: {scope}", list(columns), table(board, columns), links, notes)
 
 
 class Entry(NamedTuple):

@@ -12,6 +12,7 @@ from ..analysis.table import Cost, Value, columns_of, table, value_of
 from ..cells.metrics import METRICS, Metric
 from ..cells.result import Result
 from ..core.names import shown
+from .wording import SCORE_SHOWN
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -35,7 +36,10 @@ def rich_table(board: Board) -> Table:
 
 
 def _fits(metric: Metric, board: Board) -> bool:
-    """Whether there is room for it: of scores what has an interval, of decisions what is about them."""
+    """Whether there is room for it: of scores what has an interval, of decisions what is about them, of maps what all
+    else follows."""
+    if board.of_maps:
+        return metric.headline or metric.name == "transfer_pixel_auroc"
     if board.stops_at_threshold:
         return not metric.measure.ranks and not metric.interval
     return metric.interval
@@ -87,14 +91,14 @@ def run_table(cells: Sequence[Result]) -> Group:
 
 
 def _runs(board: Board) -> Iterator[Run]:
-    spec, score = board.cells[0].spec, board.ranked_by.rpartition("_")[2]
+    spec, score = board.cells[0].spec, board.score_name
     for name, cells in board.entries:
         setting = {
             "data": f"{spec.bed}, {spec.image_size} px",
             "attack": board.cells[0].attack,
             "eps": f"{spec.norm} {spec.eps}",
             "on": cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",
-            "metric": "AUROC" if score == "auroc" else "acc.",
+            "metric": "acc." if score == "accuracy" else SCORE_SHOWN[score],
         }
         clean, worst = value_of(cells, f"clean_{score}"), value_of(cells, board.ranked_by)
         yield Run(name, setting, clean, worst, Cost.of(cells).passes, "; ".join(board.unranked.get(name, ())))

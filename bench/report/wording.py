@@ -16,6 +16,9 @@ the attack. M weights: millions of numbers that the detector holds. A row withou
 An attack bounds robustness from above: a better one can only lower it.
 """
 
+SCORE_SHOWN = {"auroc": "AUROC", "accuracy": "Accuracy", "pixel_auroc": "Pixel AUROC"}
+"""What `Result.score_name` is called."""
+
 BETWEEN = (
     "The true worst case of a detector lies between what is certified and what an attack reached at the same radius."
 )
@@ -47,6 +50,11 @@ FOOTNOTES = {
     "robust_normal_right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not "
     "the worst one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
     "share of that class still on its side of the threshold.",
+    "robust_pixel_auroc": "Of anomaly maps, all pixels of a category together, and attacks on the maps. An image is "
+    "judged by its own map: the pixel AUROC of an anomalous one, the 99.9 % quantile of a normal one. *score attack*: "
+    "images that the same attack makes when it is after the image score. *AUPRO*: up to a false positive rate of 0.30, "
+    "or 0.05, divided by it. *F1*, *background FPR*: of pixels above the level that 0.1 % of held-out normal pixels "
+    "exceed. Intervals are over images (docs/localisation.md).",
     "autoattack_accuracy": "*AutoAttack acc.*: share of images that AutoAttack did not break, which is its own figure.",
     "median_radius_normal": "*median radius*: how far the median image of the class must move, in the norm and in "
     "pixels in [0, 1], to be judged wrongly at the threshold, as far as the attack found; 0 where it is from the "
