@@ -23,6 +23,7 @@ from bench.cells.record import read_record
 from bench.cells.rows import Row
 from bench.checks import of_attack as beliefs
 from bench.checks import of_detector as checks
+from bench.checks.of_detector import STANDARD_ERRORS, at_least_usual
 from bench.core.check import Outcome
 from bench.core.score import Passes
 from bench.engine.warm_starts import WarmStarts
@@ -180,3 +181,16 @@ def test_the_probe_is_spread_over_the_ranks_and_small() -> None:
         assert [rank // 25 for rank in ranks] == [0, 1, 2, 3]  # one in each quarter
     assert probe != _probe(rows, [True] * 200, seed=1)[0]
     assert len(_probe(rows[:24], [True] * 24, seed=0)[0]) == 2
+
+
+def test_few_draws_accuse_no_honest_detector_by_luck() -> None:
+    """Means of 8 and of 32 draws of one distribution at 6 images: nobody differs by 6 standard errors in 20,000 cells,
+    and by an image's own variance some do."""
+    generator = torch.Generator().manual_seed(0)
+    few, many = (torch.randn(20_000, n, 6, generator=generator, dtype=torch.float64).exp() for n in (8, 32))
+    off = (few.mean(1) - many.mean(1)).abs()
+    scale = (1 / 8 + 1 / 32) ** 0.5
+    own = (off / (few.var(1).sqrt() * scale)).amax(1) > STANDARD_ERRORS
+    usual = torch.stack([at_least_usual(one.var(0)) for one in few])
+    accused = (off / (usual.sqrt() * scale)).amax(1) > STANDARD_ERRORS
+    assert own.double().mean() > 0.01 and accused.double().mean() < 1e-3

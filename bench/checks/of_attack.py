@@ -31,7 +31,7 @@ from ..engine.worker import SAME, Prepared
 from ..plugins import registry
 from ..stats.metrics import points
 from .of_calls import attack_was_told_the_truth
-from .of_detector import STANDARD_ERRORS, run_check, stopped, tie_sentence
+from .of_detector import STANDARD_ERRORS, at_least_usual, run_check, stopped, tie_sentence
 from .of_memory import a_fresh_twin_agrees
 from .of_steps import long_steps_reach_no_further
 from .reattack import ERRORS, MARGIN, POINT, Ahead, Reattack
@@ -130,7 +130,11 @@ def clean_is_the_plain_score(reattack: Reattack) -> tuple[bool, str]:
     reattack.passes.forwards += plain.numel()
     off = (plain.mean(0) - noted).abs()
     if detector.randomized:
-        error = (plain.var(0) * (1 / len(plain) + 1 / reattack.worker.draws)).sqrt().clamp_min(SAME * reattack.spread)
+        error = (
+            (at_least_usual(plain.var(0)) * (1 / len(plain) + 1 / reattack.worker.draws))
+            .sqrt()
+            .clamp_min(SAME * reattack.spread)
+        )
         errors = float((off / error).max())
         return errors <= STANDARD_ERRORS, (
             f"clean scores and detector.score differ by {errors:.1f} standard errors at most, on {len(off)} images"

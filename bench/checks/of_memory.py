@@ -10,7 +10,7 @@ from torch import Tensor
 from ..cells.rows import COLUMNS
 from ..core.rng import fresh_names
 from ..engine.worker import SAME
-from .of_detector import STANDARD_ERRORS
+from .of_detector import STANDARD_ERRORS, at_least_usual
 from .reattack import Reattack
 
 
@@ -57,7 +57,7 @@ def _standard_errors(scores: Tensor, off: Tensor, sign: Tensor, reattack: Reatta
     """The largest difference: of an image, or of a class in the mean, before or after the attack; in units of its
     error."""
     var = scores.var(0)
-    error = (var.maximum(var.mean()) * (1 / len(scores) + 1 / reattack.worker.draws)).sqrt()
+    error = (at_least_usual(var) * (1 / len(scores) + 1 / reattack.worker.draws)).sqrt()
     error = error.clamp_min(SAME * reattack.spread)
     attacked = torch.arange(len(off)) < len(reattack.attacked_images)
     means = [
