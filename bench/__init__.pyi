@@ -12,6 +12,7 @@ from .core.threat import ThreatModel
 from .errors import UserError
 from .harness.certify import certify
 from .harness.evaluate import evaluate
+from .harness.shift import shift
 from .plugins.lookup import categories, fit_or_load, load_data
 from .stats.intervals import Estimate
 from .stats.metrics import auroc
@@ -49,4 +50,5 @@ __all__ = [
     "load_results",
     "plot",
     "read_results",
+    "shift",
 ]

@@ -64,7 +64,7 @@ def _figures(kind: str, results: Source) -> Sequence[Figure]:
         raise unknown("kind of plot", kind, kinds())
     if isinstance(results, (str, Path)):
         results = read_results(results)
-    return kinds()[kind].of(results.results if isinstance(results, Results) else results)
+    return kinds()[kind].made_of(results.results if isinstance(results, Results) else results)
 
 
 def _chosen(kind: str, found: Sequence[Figure], title: str | None) -> Figure:

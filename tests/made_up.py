@@ -24,7 +24,7 @@ from bench.stats.pixels import BINS
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from report import write_cells
 
-__all__ = ["area", "many", "moved", "random_scores", "scored", "unpacked", "with_maps", "write_cells"]
+__all__ = ["area", "many", "moved", "random_scores", "scored", "shifted", "unpacked", "with_maps", "write_cells"]
 
 
 def random_scores(seed: int, gap: float = 1.0, n: int = 60) -> np.ndarray:
@@ -81,6 +81,13 @@ def with_maps(name: str = "a", **changes: Any) -> Result:
         for anomalous in found.table.anomalous
     )
     return replace(found, table=found.table._replace(pixels=dict.fromkeys(MAP_COLUMNS, texts)))
+
+
+def shifted(name: str, settings: dict[str, Any], **columns: Any) -> Result:
+    """A cell of shifts; columns are its conditions."""
+    found = moved(name, kind="shift", attack="shift", parts=list(columns), eps="1", **columns)
+    found.record.attack.parameters.update(settings)
+    return found
 
 
 def unpacked(text: str) -> dict[str, Any]:

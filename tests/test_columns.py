@@ -48,5 +48,6 @@ def test_every_column_is_documented_and_no_other(tmp_path: Path) -> None:
         moved("a", radius=np.abs(scores)),
         moved("a", kind="certificate", low_0=scores, high_0=scores, certified_radius=np.abs(scores)),
         with_maps(),
+        moved("a", kind="shift", parts=["apgd"], apgd=scores),
     ]
     assert set(real.columns) | set(tidy(kinds).columns) == documented()

@@ -11,7 +11,7 @@ from planted import Run
 from bench.cells import bracket
 from bench.checks import of_attack as beliefs
 from bench.checks import of_detector as checks
-from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, MAPS, markdown
+from bench.checks.explanations import CELL, CERTIFICATE, DETECTOR, EXPLAINED, MAPS, SHIFTS, markdown
 from bench.checks.of_certificate import CHECKS as CERTIFICATE_CHECKS
 from bench.checks.of_map import CHECKS as MAP_CHECKS
 
@@ -23,9 +23,9 @@ def test_every_check_is_explained_once_and_in_the_docs() -> None:
     assert list(beliefs.CHECKS) == list(CELL)
     assert [*CERTIFICATE_CHECKS, bracket.CHECK] == list(CERTIFICATE)
     assert list(MAP_CHECKS) == list(MAPS)
-    assert len(EXPLAINED) == len(DETECTOR) + len(CELL) + len(CERTIFICATE) + len(MAPS)
+    assert len(EXPLAINED) == len(DETECTOR) + len(CELL) + len(CERTIFICATE) + len(MAPS) + len(SHIFTS)
     assert re.findall(r"^### (.+)$", DOCS, re.M) == list(EXPLAINED)
-    assert all(markdown(part) in DOCS for part in (DETECTOR, CELL, CERTIFICATE, MAPS))
+    assert all(markdown(part) in DOCS for part in (DETECTOR, CELL, CERTIFICATE, MAPS, SHIFTS))
     assert all(part.strip() for explained in EXPLAINED.values() for part in explained)
 
 

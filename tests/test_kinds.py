@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pytest
 from conftest import Linear, small_data
-from made_up import moved, random_scores, unpacked, write_cells
+from made_up import moved, random_scores, shifted, unpacked, write_cells
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -171,12 +171,14 @@ def every_kind() -> list[Result]:
             moved("smoothed+a", eps=eps, norm="l2", kind="certificate", attack="certificate", more=noise,
                    low_0=scores, high_0=scores)
         )  # fmt: skip
+    settings = {"kinds": ["gamma"], "severities": [1, 2]}
+    cells += [shifted(name, settings, gamma_1=scores, gamma_2=scores) for name in "ab"]
     return cells
 
 
 @pytest.mark.parametrize("name", kinds())
 def test_every_kind_has_both_forms(name: str, tmp_path: Path) -> None:
-    found = kinds()[name].of(every_kind())
+    found = kinds()[name].made_of(every_kind())
     assert found and len({figure.title for figure in found}) == len(found)
     assert not any("\n" in figure.title for figure in found)
     path = found[0].write_below(tmp_path)

@@ -64,12 +64,11 @@ def test_a_metric_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_entries_agree_with_their_names() -> None:
     assert all(name == metric.name for name, metric in METRICS.items())
-    for kind in ("attack", "certificate", "localisation"):
-        shared = () if kind == "localisation" else (None,)
-        titles = [metric.title for metric in METRICS.values() if metric.kind in (*shared, kind)]
+    for kind in ("attack", "certificate", "localisation", "shift"):
+        titles = [metric.title for metric in METRICS.values() if metric._is_of(kind)]
         assert len(set(titles)) == len(titles)  # on one board
     assert {name for name in METRICS if better(name) < 0} == {
-        name for name in METRICS if name.endswith(("fpr95", "noise", "background_fpr"))
+        name for name in METRICS if name.endswith(("fpr95", "noise", "background_fpr", "false_alarms", "misses"))
     }
     assert better("apgd_auroc") == better("") == 1  # of the parts of an attack
     assert [metric.name for metric in by_column()][:4] == ["clean_auroc", "clean_ap", "clean_fpr95", "clean_accuracy"]

@@ -54,6 +54,11 @@ class Board:
         return self.cells[0].score_name
 
     @property
+    def of_shifts(self) -> bool:
+        """Its cells are about shifts."""
+        return self.cells[0].of_shifts
+
+    @property
     def of_maps(self) -> bool:
         """Its cells are about anomaly maps."""
         return self.cells[0].of_maps
@@ -91,7 +96,8 @@ def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
     for key, entries in sorted(groups.items()):
         bed, size, attack, norm, _, targets, seed = key
         spec = next(iter(entries.values()))[0].spec
-        title = f"{bed}, {size} px: {attack}, {norm} {spec.eps}"
+        first = next(iter(entries.values()))[0]
+        title = f"{bed}, {size} px: {attack}" + f", {norm} {spec.eps}" * (not first.of_shifts)
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from ..cells.metrics import METRICS
@@ -178,9 +180,35 @@ def by_category(board: Board) -> dict[str, dict[str, list[Value]]]:
 
 
 def by_part(board: Board) -> Parts | None:
-    """None of an attack that is one."""
+    """None of an attack that is one, and of shifts, see `by_kind`."""
     parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
-    if not parts:
+    if not parts or board.of_shifts:
         return None
     metrics = [*(f"{part}_auroc" for part in parts), "robust_auroc"]
     return Parts(parts, {name: [value_of(cells, metric) for metric in metrics] for name, cells in board.entries})
+
+
+class Kinds(NamedTuple):
+    """Kinds of shift, each as the mean over its severities and the categories."""
+
+    kinds: Sequence[str]
+    lines: Mapping[str, Sequence[float]]
+    """Detector -> a number for every kind; nan where a cell lacks it."""
+
+
+def by_kind(board: Board, metric: str) -> Kinds | None:
+    """`auroc`, `false_alarms` or `misses` of a board of shifts; None of any other."""
+    if not board.of_shifts:
+        return None
+    parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
+    kinds = list(dict.fromkeys(part.rpartition("_")[0] for part in parts))
+    lines = {}
+    for name, cells in board.entries:
+        of = {kind: [f"{p}_{metric}" for p in parts if p.rpartition("_")[0] == kind] for kind in kinds}
+        lines[name] = [fmean(_point(cells, one) for one in names) for names in of.values()]
+    return Kinds(kinds, lines)
+
+
+def _point(results: Sequence[Result], metric: str) -> float:
+    found = value_of(results, metric).estimate
+    return math.nan if found is None else found.value

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ..cells.measures import Kind
 from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
@@ -15,6 +16,7 @@ from ..checks.of_attack import checks_of_cell
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run, probe_of
 from ..checks.of_map import checks_of_maps
+from ..checks.of_shift import checks_of_shift
 from ..core.attack import Attack
 from ..core.check import Check
 from ..core.data import Data
@@ -24,6 +26,7 @@ from ..engine.bounder import Bounder
 from ..engine.certificates import Settings, worker_of
 from ..engine.certifier import Certifier
 from ..engine.localiser import Localiser, MapScale
+from ..engine.shifter import Shift, Shifter
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Worker
 from ..errors import UserError
@@ -89,8 +92,7 @@ def checks_again(rebuilt: Rebuilt, rows: Sequence[Row], data: Data | None = None
 
     data: that of the rows, where they are not all.
     """
-    of = _of_maps if rebuilt.record.map_scale else _of_certificate if rebuilt.certified else _of_attack
-    return of(rebuilt, rows, data or rebuilt.data)
+    return OF_KIND[rebuilt.record.kind](rebuilt, rows, data or rebuilt.data)
 
 
 def _of_certificate(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
@@ -139,6 +141,23 @@ def bounds_are_made_again(certifier: Certifier | Bounder, rows: Sequence[Row]) -
     return Check(ROWS, off <= SAME * spread, said)
 
 
+def _of_shift(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
+    shift, prepared = rebuilt.method, rebuilt.prepared()
+    assert isinstance(shift, Shift)
+    worker = Shifter(rebuilt.record.spec, data, prepared, shift)
+    yield rows_are_rescored(worker, rows)
+    yield from checks_of_run(probe_of(prepared.detector, rebuilt.data), OF_A_CERTIFICATE)
+    yield from checks_of_shift(worker, rows).checks
+
+
+OF_KIND: dict[Kind, Callable[[Rebuilt, Sequence[Row], Data], Iterator[Check]]] = {
+    "attack": _of_attack,
+    "certificate": _of_certificate,
+    "localisation": _of_maps,
+    "shift": _of_shift,
+}
+
+
 def maps_are_judged_again(worker: Localiser, rows: Sequence[Row]) -> Check:
     """The scale of the maps, and the clean map of every image."""
     own = worker.maps.scale(worker.data, worker.spec.seed)
@@ -164,7 +183,7 @@ def clean_scores(score: Score, data: Data, spec: RunSpec) -> list[float]:
     return found
 
 
-def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
+def rows_are_rescored(worker: Worker | Shifter, rows: Sequence[Row]) -> Check:
     """All clean scores once more, and the AUROC that follows from samples.csv."""
     found = clean_scores(worker.score, worker.data, worker.spec)
     labels = np.array([row.label for row in rows]) == 1
@@ -175,5 +194,5 @@ def rows_are_rescored(worker: Worker, rows: Sequence[Row]) -> Check:
         ROWS,
         off <= SAME * float(np.ptp(clean)),
         f"{len(rows)} clean scores, scored again, differ by {off:.1e} at most; clean AUROC {again:.4f} "
-        f"({noted:.4f} from the rows), robust {robust:.4f}",
+        f"({noted:.4f} from the rows), worst {robust:.4f}",
     )

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ..cells.schema import DataRecord, FinishedRecord
+from ..cells.spec import SHIFT
 from ..checks.of_detector import probe_of
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import Data
 from ..core.progress import Tell
+from ..engine import shifter
 from ..engine.certificates import SETTINGS, Settings, code_of
+from ..engine.shifter import Shift
 from ..engine.worker import Prepared
 from ..errors import UserError
 from ..harness.afresh import FreshTwin
@@ -87,6 +90,8 @@ class Rebuilt:
     def method(self) -> Method:
         """The attack, or the settings of the certificate, with the parameters of the cell."""
         values = self.record.spec.attack_parameters
+        if self.record.kind == "shift":
+            return cast(Shift, parameters.build(Shift, values, SHIFT))
         if self.certified:
             kind = SETTINGS[self.record.spec.attack]
             return cast(Settings, parameters.build(kind, values, self.record.spec.attack))
@@ -94,6 +99,8 @@ class Rebuilt:
 
     @property
     def attack_code(self) -> str:
+        if self.record.kind == "shift":
+            return shifter.own_code()
         return (
             code_of(self.record.spec.attack) if self.certified else registry.load("attacks", self._attack_name).sha256
         )
@@ -123,7 +130,8 @@ class Rebuilt:
         """The fitted detector with its threshold; nothing of it has been checked."""
         detector = self.detector.fitted(self.data)
         assert detector.origin is not None
-        spec, twin = self.record.spec, None if self.certified else FreshTwin(detector, self.detector)
+        spec, attacked = self.record.spec, self.record.kind == "attack"
+        twin = FreshTwin(detector, self.detector) if attacked else None
         threshold = self.detector.threshold(self.data, spec.threshold_folds, spec.protocol)
         gradient = probe_of(detector, self.data).differentiable
         return Prepared(detector, detector.origin, threshold, (), detector.device, gradient, twin)

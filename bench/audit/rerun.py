@@ -98,9 +98,9 @@ def rerun(place: Place, given: Overrides, how: Rerun) -> Reran:
     before = [test for test in files if test.status in ("pass", "FAIL") and (test.name, test.status) not in LATER]
     if any(test.status == "FAIL" for test in before):
         return Reran(before, [], {})
-    if read_finished(place.folder).map_scale is not None:
+    if (kind := read_finished(place.folder).kind) not in ("attack", "certificate"):
         return Reran(
-            [*before, Verified("FAIL", "maps", "anomaly maps are not attacked again: it stays submitted")], [], {}
+            [*before, Verified("FAIL", kind, "cells of this kind are not run again: it stays submitted")], [], {}
         )
     found = _Rerun(place, given, how)
     tests = [*before, *found.tests()]

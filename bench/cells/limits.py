@@ -13,7 +13,7 @@ from typing import Any
 from ..core.names import is_plain, shown
 from ..errors import UserError
 from .result import Result
-from .spec import CERTIFICATES, SMOOTHING
+from .spec import CERTIFICATES, SHIFT, SMOOTHING
 
 CELLS = 2000
 ROWS = 50_000
@@ -84,7 +84,9 @@ def _refuse_numbers(result: Result) -> None:
     record = result.record
     if abs(record.threshold.value) > LARGEST_SCORE:
         raise UserError(f"the threshold is {record.threshold.value:.3g}")
-    if (record.kind == "certificate") != (record.spec.attack in CERTIFICATES):
+    if (record.kind == "certificate") != (record.spec.attack in CERTIFICATES) or (
+        (record.kind == "shift") != (record.spec.attack == SHIFT)
+    ):
         raise UserError(f"{record.spec.attack} is not what a cell of kind {record.kind} holds")
     if record.spec.attack != SMOOTHING:
         return

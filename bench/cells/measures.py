@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.threat import Targets
-from ..stats.measured import Floats, Measured
+from ..stats.measured import Floats, Measured, Share, together
 from ..stats.metrics import accuracy, auroc_of, average_precision_of, conservative, fpr95_of, median
 from ..stats.noise import auroc_noise
 from ..stats.pixels import Pixels
 from .pixels import SUFFIX, from_texts
 from .rows import Table
 
-Kind = Literal["attack", "certificate", "localisation"]
+Kind = Literal["attack", "certificate", "localisation", "shift"]
+CONDITIONS = "conditions"
+"""Of a cell of shifts: all its parts, each a column."""
 SHARE = "0 to 1"
 """The unit of most metrics."""
 
@@ -54,6 +56,8 @@ class Scored:
         known = self.table.columns.get(column)
         if column == "clean":  # of a verdict as many draws as it took: too few for a score
             return None if self.kind == "certificate" and self.stops_at_threshold else known
+        if column == CONDITIONS:
+            return self.table.columns["worst"] if self.kind == "shift" else None
         if column in ("normal_only", "anomalous_only"):
             return self._one_sided(column)
         if column == "unbroken":
@@ -200,6 +204,26 @@ def _map(name: str, cell: Scored, column: str) -> Measured:
     return cell.pixels(column).measure(name)
 
 
+def _wrong(label: int, cell: Scored, column: str) -> Share:
+    """Share of a class on the wrong side of the threshold."""
+    one = _class(label, cell)
+    return accuracy(cell.needed(column)[one], ~cell.anomalous[one], cell.threshold)
+
+
+def _over_conditions(of: Callable[[Scored, str], Share], cell: Scored, column: str) -> Measured:
+    """The mean."""
+    return together([of(cell, part) for part in cell.parts])
+
+
+def _area(cell: Scored, column: str) -> Share:
+    return auroc_of(cell.needed(column), cell.anomalous)
+
+
+FALSE_ALARMS, MISSES = (Measure(partial(_wrong, label), better=-1) for label in (0, 1))
+MEAN_AUROC = Measure(partial(_over_conditions, _area), ranks=True)
+MEAN_FALSE_ALARMS, MEAN_MISSES = (
+    Measure(partial(_over_conditions, partial(_wrong, label)), better=-1) for label in (0, 1)
+)
 PIXEL_AUROC, PIXEL_AP, AUPRO, AUPRO_05, SEG_F1 = (
     Measure(partial(_map, name), ranks=True) for name in ("pixel_auroc", "pixel_ap", "aupro", "aupro_05", "seg_f1")
 )

@@ -21,7 +21,13 @@ from .measures import (
     BACKGROUND_FPR,
     BOUND_ANOMALOUS,
     BOUND_NORMAL,
+    CONDITIONS,
+    FALSE_ALARMS,
     FPR95,
+    MEAN_AUROC,
+    MEAN_FALSE_ALARMS,
+    MEAN_MISSES,
+    MISSES,
     NORMAL_RIGHT,
     PIXEL_AP,
     PIXEL_AUROC,
@@ -60,15 +66,22 @@ class Metric:
     """Its best values are in bold, and a line about one cell names it."""
     interval: bool = False
     """Boards show its interval."""
+    shifts: bool = False
+    """Cells of shifts have it as well."""
 
     def of_cell(self, cell: Scored) -> bool:
         """Whether the cell has it."""
-        if self.kind != cell.kind and (self.kind is not None or cell.kind == "localisation"):
+        if not self._is_of(cell.kind):
             return False
         if self.measure.ranks and self.column != "clean" and cell.stops_at_threshold:
             return False
         scores = cell.scores(self.column)
         return scores is not None and self.measure.has(cell, scores)
+
+    def _is_of(self, kind: Kind) -> bool:
+        if self.kind is None:
+            return kind in ("attack", "certificate") or (kind == "shift" and self.shifts)
+        return self.kind == kind or (kind == "shift" and self.shifts)
 
     def named(self, part: str) -> Metric:
         """That of a part of the attack."""
@@ -89,7 +102,7 @@ _TABLE = (
     Metric(
         "clean_auroc", "clean AUROC", AUROC, "clean",
         "chance that an anomalous image scores above a normal one, before the attack; a tie counts half",
-        headline=True, interval=True,
+        headline=True, interval=True, shifts=True,
     ),
     Metric(
         "robust_auroc", "robust AUROC", AUROC, "worst", "AUROC of the scores after the attack",
@@ -178,8 +191,9 @@ _TABLE = (
         "robust_auroc_noise", "noise, robust", AUROC_NOISE, "worst_se", "the same of the robust AUROC", kind="attack",
     ),
     Metric(
-        f"{PART}_auroc", PART, AUROC, PART, "AUROC that this part of the attack reaches alone", kind="attack",
-        boards="none",
+        f"{PART}_auroc", PART, AUROC, PART,
+        "AUROC that this part of the attack reaches alone; of a shift, under this condition", kind="attack",
+        boards="none", shifts=True,
     ),
     Metric(
         "autoattack_accuracy", "AutoAttack acc.", UNBROKEN, "unbroken",
@@ -262,6 +276,47 @@ _TABLE = (
         "robust_background_fpr", "robust background FPR", BACKGROUND_FPR, "worst_pixels", "after the attack",
         kind="localisation",
     ),
+    Metric(
+        "shifted_auroc", "shifted AUROC", MEAN_AUROC, CONDITIONS,
+        "AUROC under shifts of light and lens, the mean over the conditions", kind="shift", headline=True,
+        interval=True,
+    ),
+    Metric(
+        "worst_shift_auroc", "worst per image", AUROC, "worst",
+        "AUROC where every image meets the condition that is worst for it, or none", kind="shift", interval=True,
+    ),
+    Metric(
+        "clean_false_alarms", "clean false alarms", FALSE_ALARMS, "clean",
+        "share of normal images above the threshold", kind="shift", interval=True,
+    ),
+    Metric(
+        "shifted_false_alarms", "shifted false alarms", MEAN_FALSE_ALARMS, CONDITIONS,
+        "the same under shifts, the mean over the conditions", kind="shift", interval=True,
+    ),
+    Metric(
+        "worst_shift_false_alarms", "worst false alarms", FALSE_ALARMS, "worst",
+        "share of normal images that some condition puts above the threshold", kind="shift",
+    ),
+    Metric(
+        "clean_misses", "clean misses", MISSES, "clean", "share of anomalous images not above the threshold",
+        kind="shift", interval=True,
+    ),
+    Metric(
+        "shifted_misses", "shifted misses", MEAN_MISSES, CONDITIONS,
+        "the same under shifts, the mean over the conditions", kind="shift", interval=True,
+    ),
+    Metric(
+        "worst_shift_misses", "worst misses", MISSES, "worst",
+        "share of anomalous images that some condition hides", kind="shift",
+    ),
+    Metric(
+        f"{PART}_false_alarms", f"{PART} false alarms", FALSE_ALARMS, PART,
+        "share of normal images above the threshold under this condition", kind="shift", boards="none",
+    ),
+    Metric(
+        f"{PART}_misses", f"{PART} misses", MISSES, PART,
+        "share of anomalous images not above the threshold under this condition", kind="shift", boards="none",
+    ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _TABLE}
 """By name, in the order in which a board shows them."""
@@ -291,4 +346,8 @@ def _of_parts(parts: Sequence[str]) -> Iterator[Metric]:
 
 def better(name: str) -> int:
     """1 where more of a metric with such a name is better, as of the parts of an attack; -1 where less is."""
-    return METRICS[name].measure.better if name in METRICS else 1
+    if name not in METRICS:
+        parts = (metric for metric in METRICS.values() if PART in metric.name)
+        found = [metric for metric in parts if name.endswith(metric.name.removeprefix(PART))]
+        return found[0].measure.better if found else 1
+    return METRICS[name].measure.better

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..core.detector import RANDOM_WEIGHTS
 from ..core.protocol import STANDARD
+from ..core.shifts import label
 from ..stats.measured import Metrics
 from .measures import Scored
 from .metrics import METRICS, measured
@@ -59,7 +60,8 @@ class Result:
         spec = self.spec
         sides = f", {spec.targets} images attacked" * (spec.targets != "both") + f", seed {spec.seed}" * bool(spec.seed)
         bed = f"{spec.bed} {spec.category}, {spec.image_size} px"
-        return f"{self.detector} on {bed}: {self.attack}, {spec.norm} {spec.eps}{sides}"
+        ball = f", {spec.norm} {spec.eps}" * (not self.of_shifts)
+        return f"{self.detector} on {bed}: {self.attack}{ball}{sides}"
 
     @property
     def spec(self) -> RunSpec:
@@ -84,6 +86,10 @@ class Result:
         spec = self.spec
         further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
         further |= {"threshold_folds": spec.threshold_folds}
+        if self.of_shifts:
+            own = self.record.attack.parameters
+            name = f"{spec.attack} {label(own['kinds'], own['severities'])}"
+            return with_settings(name, {k: v for k, v in further.items() if v is not None})
         settings = {**spec.attack_parameters, **{k: v for k, v in further.items() if v is not None}}
         return with_settings(self.evaluation or spec.attack, settings)
 
@@ -104,14 +110,20 @@ class Result:
         return self.record.kind == "localisation"
 
     @property
+    def of_shifts(self) -> bool:
+        """Nobody attacks: light and lens are others."""
+        return self.record.kind == "shift"
+
+    @property
     def of_scores(self) -> bool:
         """It is about image scores: an attack, or a certificate."""
         return self.record.kind in ("attack", "certificate")
 
     @property
     def claim(self) -> str:
-        """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`."""
-        return "certified" if self.certificate else "robust"
+        """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`; `shifted` where
+        nobody attacks."""
+        return "certified" if self.certificate else "shifted" if self.of_shifts else "robust"
 
     @property
     def stops_at_threshold(self) -> bool:

@@ -171,8 +171,9 @@ class Record(Part):
 
     version: Literal[3] = Field(alias="schema")
     """Of this format; another one is refused, never guessed at."""
-    kind: Literal["attack", "certificate", "localisation"]
-    """Whether scores after the attack were found, or are bounded; or whether anomaly maps were attacked."""
+    kind: Literal["attack", "certificate", "localisation", "shift"]
+    """Whether scores after the attack were found, or are bounded; whether anomaly maps were attacked; or whether nobody
+    attacked, and light and lens were others."""
     status: Literal["running", "finished"]
     spec: RunSpec
     detector: DetectorRecord
@@ -336,4 +337,4 @@ def _further_columns(record: Record) -> tuple[str, ...]:
         return RANKED_BOUNDS if record.spec.goal == "rank" else ("draws",)
     if record.kind == "localisation":
         return ("transfer",)
-    return (*record.attack.parts, *["worst_draw"] * record.detector.randomized)
+    return (*record.attack.parts, *["worst_draw"] * (record.detector.randomized and record.kind == "attack"))

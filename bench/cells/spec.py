@@ -20,6 +20,8 @@ from .base import Category, Name, NormName, Parameters, Part
 LARGEST_SEED = 10**18
 SMOOTHING = "certificate"
 DETERMINISTIC = "deterministic"
+SHIFT = "shift"
+"""What `attack` is of a cell of shifts, where there is none; its parameters are kinds and severities."""
 CERTIFICATES = (SMOOTHING, DETERMINISTIC)
 """What `attack` is of a certificate: by randomized smoothing, or by bounds that the detector itself proves."""
 

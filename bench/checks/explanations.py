@@ -330,7 +330,17 @@ MAPS = {
 }
 """Of cells whose anomaly maps are attacked."""
 
-EXPLAINED = DETECTOR | CELL | CERTIFICATE | MAPS
+SHIFTS = {
+    "shift repeat": Explained(
+        "two images of each class, shifted and scored again one by one, have scores that differ by more than 1e-4 of "
+        "the spread of the clean ones.",
+        "The score depends on more than the image, or drifts.",
+        "See `rows` and `state`.",
+    ),
+}
+"""Of cells where nobody attacks."""
+
+EXPLAINED = DETECTOR | CELL | CERTIFICATE | MAPS | SHIFTS
 
 
 def markdown(explained: dict[str, Explained]) -> str:

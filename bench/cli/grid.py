@@ -127,15 +127,18 @@ def _share(_: click.Context, __: click.Parameter, text: str | None) -> float | N
     return float(share)
 
 
-images_and_place = together(
+# fmt: off
+_images = (
     option("--dataset", default="textures", show_default=True, metavar="NAME", shell_complete=known("datasets"),
            help="a name (`bench list datasets`) or path/to/mine.py"),
     option("--category", "categories", default=ALL, show_default=True, callback=names, metavar="C[,C2..]"),
     option("--data-root", type=click.Path(), callback=place, metavar="DIR",
            help="folder of the images; nothing is downloaded"),
     option("--image-size", callback=whole(), metavar="N", help="side in pixels  [default: the data set's]"),
-    option("--targets", type=click.Choice(("both", "normal", "anomalous")), default="both", show_default=True,
-           help="test images the adversary controls"),
+)
+_targets = option("--targets", type=click.Choice(("both", "normal", "anomalous")), default="both", show_default=True,
+                  help="test images the adversary controls")
+_rest = (
     option("--param", "params", multiple=True, callback=assignments, metavar="K=V",
            help="of the detectors that have it; DETECTOR.K=V, or OUTER.K=V, for one (repeatable)"),
     option("--seed", default="0", show_default=True, callback=whole(), metavar="S"),
@@ -164,7 +167,11 @@ images_and_place = together(
            help="a cell that takes longer, its fit included, is stopped and fails  [default: none]"),
     click.option("--in-process", is_flag=True,
                  help="no process per detector: for a debugger; a detector that ends its process ends the run"),
-)  # fmt: skip
+)
+# fmt: on
+images_and_place = together(*_images, _targets, *_rest)
+grid_options = together(*_images, *_rest)
+"""Where nobody attacks."""
 
 
 class _Known(NamedTuple):

@@ -12,7 +12,7 @@ from ..analysis.bracket_table import BracketLine
 from ..analysis.overview import Overview, overviews
 from ..analysis.remarks import differing, over_seeds, thresholds
 from ..analysis.submitted import SHOWN, TITLES, claims
-from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_part, columns_of, table
+from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_kind, by_part, columns_of, table
 from ..cells.result import Result
 from .text import markdown_text as _plain
 from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SCORE_SHOWN, SEEDS, SUBMITTED
@@ -80,6 +80,7 @@ def _board(board: Board, every_check: bool) -> list[str]:
     footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns.values()]
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
     lines += _by_part(board)
+    lines += _by_kind(board)
     warnings = sorted({f"{name}: {w}" for name, cells in board.entries for r in cells for w in r.warnings})
     lines += [f"- {_plain(warning)}" for warning in warnings] + [""] * bool(warnings)
     lines += [f"- {_plain(sentence)}" for sentence in [*thresholds(board.cells), *differing(board.cells)]]
@@ -110,6 +111,16 @@ def _by_part(board: Board) -> list[str]:
         return []
     rows = [[_plain(name), *(value.text for value in values)] for name, values in found.lines.items()]
     return ["Robust AUROC by part of the attack:", "", _table(["detector", *found.parts, "worst of all"], rows), ""]
+
+
+def _by_kind(board: Board) -> list[str]:
+    """Empty unless it is of shifts."""
+    lines = []
+    for metric, title in (("auroc", "AUROC"), ("false_alarms", "False alarms"), ("misses", "Misses")):
+        if (found := by_kind(board, metric)) is not None:
+            rows = [[_plain(name), *(f"{value:.3f}" for value in values)] for name, values in found.lines.items()]
+            lines += [f"{title} by kind, mean over severities:", "", _table(["detector", *found.kinds], rows), ""]
+    return lines
 
 
 def _folded(what: str, content: str) -> list[str]:

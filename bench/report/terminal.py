@@ -38,6 +38,8 @@ def rich_table(board: Board) -> Table:
 def _fits(metric: Metric, board: Board) -> bool:
     """Whether there is room for it: of scores what has an interval, of decisions what is about them, of maps what all
     else follows."""
+    if board.of_shifts:
+        return metric.interval and metric.name not in ("clean_misses", "shifted_misses")
     if board.of_maps:
         return metric.headline or metric.name == "transfer_pixel_auroc"
     if board.stops_at_threshold:
@@ -84,7 +86,7 @@ def run_table(cells: Sequence[Result]) -> Group:
         found.add_column(title, justify="right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
         found.add_row(*map(_text, (*row, run.clean.text, run.worst.text, f"{run.passes:.0f}")))
-    above = _text(", ".join(runs[0].setting[column] for column in shared), "table.title")
+    above = _text(", ".join(filter(None, (runs[0].setting[column] for column in shared))), "table.title")
     below = [*(f"{mark} not ranked: {why}" for why, mark in marks.items()), *wrong_ways(cells)]
     below += thresholds(cells) if cells[0].stops_at_threshold else []
     return Group(above, found, *map(_text, below))
@@ -96,7 +98,7 @@ def _runs(board: Board) -> Iterator[Run]:
         setting = {
             "data": f"{spec.bed}, {spec.image_size} px",
             "attack": board.cells[0].attack,
-            "eps": f"{spec.norm} {spec.eps}",
+            "eps": "" if board.of_shifts else f"{spec.norm} {spec.eps}",
             "on": cells[0].category if len(cells) == 1 else f"mean of {len(cells)}",
             "metric": "acc." if score == "accuracy" else SCORE_SHOWN[score],
         }

@@ -50,6 +50,10 @@ FOOTNOTES = {
     "robust_normal_right": "This attack leaves an image alone as soon as the decision is wrong, so its score is not "
     "the worst one, and nothing ranks by it; the order is that of robust acc. *normal right*, *anomalous right*: "
     "share of that class still on its side of the threshold.",
+    "shifted_auroc": "Nobody attacks here: light, lens or camera are others. *shifted*: mean over the conditions. "
+    "*worst per image*: each image under the condition that is worst for it, or none. *false alarms*, *misses*: normal "
+    "images above, and anomalous ones not above, the threshold that was set on held-out normal images as they are. "
+    "Never ranked among attacks (docs/shift.md).",
     "robust_pixel_auroc": "Of anomaly maps, all pixels of a category together, and attacks on the maps. An image is "
     "judged by its own map: the pixel AUROC of an anomalous one, the 99.9 % quantile of a normal one. *score attack*: "
     "images that the same attack makes when it is after the image score. *AUPRO*: up to a false positive rate of 0.30, "

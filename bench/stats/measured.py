@@ -122,6 +122,21 @@ def mean(parts: Sequence[Measured]) -> Measured:
     return parts[0] if len(parts) == 1 else parts[0].averaged(parts)
 
 
+def together(shares: Sequence[Share]) -> Share:
+    """The mean of several metrics of the same images."""
+    if len(shares) == 1:
+        return shares[0]
+
+    def classes() -> list[Class]:
+        parts = [share.classes() for share in shares]
+        return [Class(np.mean([one.each for one in own], axis=0), own[0].weight) for own in zip(*parts, strict=True)]
+
+    value = float(np.mean([share.value for share in shares]))
+    first = shares[0].spread
+    spread = spread_of(classes())._replace(typical=first.typical, most=first.most) if math.isfinite(value) else first
+    return Share(value, spread, np.concatenate([share.scores for share in shares]), classes)
+
+
 def spread_of_mean(spreads: Sequence[Spread]) -> Spread:
     """Of independent metrics."""
     return Spread(*(sum(numbers) / len(spreads) ** 2 for numbers in zip(*spreads, strict=True)))

@@ -66,9 +66,8 @@ def write_figures(results: Sequence[Result], folder: Path) -> Written:
 
 
 def figures_of(results: Sequence[Result]) -> dict[str, Sequence[Figure]]:
-    """Kind -> every figure that these results have something for, but not those of cells; figures are of scores."""
-    scores = [r for r in results if r.of_scores]
-    return {name: kind.of(scores) for name, kind in kinds().items() if not kind.of_cells}
+    """Kind -> every figure that these results have something for, but not those of cells."""
+    return {name: kind.made_of(results) for name, kind in kinds().items() if not kind.of_cells}
 
 
 def _bounded(found: Mapping[str, Sequence[Figure]]) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...cells.result import Result
 from ._plotly import Spec
@@ -60,6 +60,8 @@ class Figure(Drawing):
     """What the results must hold for there to be any, as an error says it."""
     place: ClassVar[int] = 100
     """Kinds come by it, those of one place by name."""
+    about: ClassVar[Literal["scores", "shifts"]] = "scores"
+    """Of which cells: attacks and certificates, or shifts."""
     of_cells: ClassVar[bool] = False
     """There is one per cell, too many for a report: the page has it beside the cell."""
 
@@ -67,6 +69,11 @@ class Figure(Drawing):
     @abstractmethod
     def of(cls, results: Sequence[Result]) -> Sequence[Figure]:
         """Every one that these results have something for; no two of them have the same title."""
+
+    @classmethod
+    def made_of(cls, results: Sequence[Result]) -> Sequence[Figure]:
+        """`of` those that the kind is about."""
+        return cls.of([r for r in results if (r.of_shifts if cls.about == "shifts" else r.of_scores)])
 
     @property
     def title(self) -> str:
