@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 from ..cells.metrics import METRICS
 from ..cells.result import Result
+from ..cells.schema import ScoringRecord
 from ..stats.intervals import Estimate
 from .boards import Board, estimate_of
 from .compare import not_worse
@@ -70,10 +71,15 @@ class Cost(NamedTuple):
     """MiB at the peak; None where no cell knows it, as that of a CPU without a counter."""
     weights: int | None
     """Numbers that the detector holds; None where a cell does not say."""
+    milliseconds: tuple[float, float] | None = None
+    """Of a score, an image alone and in a batch of 32: the median over categories; None where a cell does not say."""
+    disk: float | None = None
+    """MiB of all that the detector holds; None where a cell does not say."""
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Cost:
         weights = [r.record.detector.weights for r in results]
+        known = [cost for r in results if (cost := r.record.detector.scoring) is not None]
         return cls(
             images=sum(len(r.table.ids) for r in results),
             forwards=sum(r.record.forwards for r in results),
@@ -82,6 +88,8 @@ class Cost(NamedTuple):
             seconds=sum(r.record.seconds for r in results),
             memory=max((r.record.peak_memory for r in results if r.record.peak_memory), default=None),
             weights=None if None in weights else max(count for count in weights if count is not None),
+            milliseconds=_milliseconds(known) if len(known) == len(results) else None,
+            disk=max(cost.disk for cost in known) / 2**20 if len(known) == len(results) else None,
         )
 
     @property
@@ -95,11 +103,24 @@ class Cost(NamedTuple):
         return {title: text(self) for title, text in COSTS_SHOWN.items()}
 
 
+def _milliseconds(costs: Sequence[ScoringRecord]) -> tuple[float, float]:
+    together = [cost.ms_32 for cost in costs if cost.ms_32 is not None]
+    return median(cost.ms_1 for cost in costs), median(together) if len(together) == len(costs) else math.nan
+
+
+def _shown_milliseconds(cost: Cost) -> str:
+    if cost.milliseconds is None:
+        return UNKNOWN
+    return ", ".join(UNKNOWN if math.isnan(ms) else f"{ms:.3g}" for ms in cost.milliseconds)
+
+
 COSTS_SHOWN: Mapping[str, Callable[[Cost], str]] = {
     "passes per image": lambda cost: f"{cost.forwards / cost.images:.0f} + {cost.backwards / cost.images:.0f}",
     "fit seconds": lambda cost: f"{cost.fit_seconds:.0f}",
     "attack seconds": lambda cost: f"{cost.seconds:.0f}",
     "peak GiB": lambda cost: UNKNOWN if cost.memory is None else f"{cost.memory / 1024:.2f}",
+    "ms a score (1, 32)": _shown_milliseconds,
+    "MiB on disk": lambda cost: UNKNOWN if cost.disk is None else f"{cost.disk:.3g}",
     "M weights": lambda cost: UNKNOWN if cost.weights is None else f"{cost.weights / 1e6:.2f}",
 }
 """Title of a column -> its text."""

@@ -20,7 +20,7 @@ from .record import folders_of_cells, read_record, unchanged_samples
 from .reproduction import Reproduction, reproduction_of
 from .result import Result
 from .rows import Table
-from .schema import FinishedRecord, Record, beyond_budget, wrong_rows
+from .schema import FinishedRecord, Record, ScoringRecord, beyond_budget, wrong_rows
 from .submission import CellLocation, cells_of_submission, submissions_below
 from .text_table import TextTable, html, rich_table
 
@@ -280,6 +280,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "checks_seconds": record.checks_seconds,
         "peak_memory_mib": record.peak_memory,
         "weights": record.detector.weights,
+        **_scoring(record.detector.scoring),
         "checks_failed": "; ".join(check.sentence for check in record.failed),
         "unranked": "; ".join(result.unranked),
         "device": record.device,
@@ -288,6 +289,15 @@ def _tidy(result: Result) -> dict[str, Any]:
         "dirty": record.git.dirty,
         "warnings": "; ".join(result.warnings),
         "folder": str(result.folder),
+    }
+
+
+def _scoring(cost: ScoringRecord | None) -> dict[str, Any]:
+    return {
+        "ms_1": None if cost is None else cost.ms_1,
+        "ms_32": None if cost is None else cost.ms_32,
+        "score_memory_mib": None if cost is None else cost.memory,
+        "disk_mib": None if cost is None else cost.disk / 2**20,
     }
 
 

@@ -62,6 +62,19 @@ class FitRecord(Part):
         return None if fit is None else cls.model_validate(fit)
 
 
+class ScoringRecord(Part):
+    """What a score costs, on the device and with the threads of the run; of a randomized detector, one draw."""
+
+    ms_1: Amount
+    """Milliseconds of one image alone, warm."""
+    ms_32: Amount | None
+    """Milliseconds an image in a batch of 32; null where one image alone took 2 seconds."""
+    memory: Amount | None
+    """MiB at the peak of these calls above what was held before; null where the system does not say."""
+    disk: Count
+    """Bytes of all that it holds."""
+
+
 class DetectorRecord(Part):
     """The detector with everything that its scores depend on."""
 
@@ -83,6 +96,8 @@ class DetectorRecord(Part):
     recorded."""
     weights: Count | None = None
     """How many numbers it holds; null in cells that were finished before that was recorded."""
+    scoring: ScoringRecord | None = None
+    """What a score costs; null in cells that were finished before that was recorded."""
 
 
 class AttackRecord(Part):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cells.rows import Row
+from ..cells.schema import ScoringRecord
 from ..cells.spec import RunSpec
 from ..core.attack import Attack, Attacked, Context, Trace, Tried
 from ..core.check import Check
@@ -67,6 +68,9 @@ class Prepared(NamedTuple):
     clean: MutableMapping[Hashable, Tensor] | None = None
     """What cells of this detector have found of the test images as they are, for the next ones: `CleanScores`, and
     certified radii; None: nobody shares them."""
+
+    scoring: MutableMapping[int, ScoringRecord] | None = None
+    """What a score costs, by the side of an image, as far as another cell has measured it; None: nobody shares it."""
 
     @property
     def differentiable(self) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -43,6 +43,7 @@ from ..core.rng import Rng
 from ..core.score import Passes, Score
 from ..engine.localiser import Localiser
 from ..engine.saved_images import save, what_is_missing
+from ..engine.scoring_cost import scoring_cost
 from ..engine.warm_starts import WarmStarts
 from ..engine.worker import SAME, Prepared, Work, Worker, refuse_constant
 from ..errors import UserError
@@ -250,7 +251,7 @@ class Cell:
             kind=self.kind,
             status="running",
             spec=self.spec,
-            detector=detector_record(prepared, self.detector_code, self.built),
+            detector=self._detector_record(prepared),
             attack=attack_record(attack, self.attack_code),
             data=DataRecord.of(data),
             checks=list(map(CheckRecord.of, prepared.checks)),
@@ -271,6 +272,14 @@ class Cell:
             begin_samples(self.folder)
             write_record(self.folder, record)
         return record
+
+    def _detector_record(self, prepared: Prepared) -> DetectorRecord:
+        """With what a score costs, which is measured once for all cells of the detector."""
+        record, size = detector_record(prepared, self.detector_code, self.built), self.spec.image_size
+        known = {} if prepared.scoring is None else prepared.scoring
+        if size not in known:
+            known[size] = scoring_cost(prepared.detector, self.spec.detector, size)
+        return record.model_copy(update={"scoring": known[size]})
 
     def _continue(self, data: Data) -> tuple[list[Row], Record | None]:
         """Rows and record on the disk; none where there are none. Rows that the record does not count were
@@ -380,8 +389,9 @@ def warnings_before(data: Data, prepared: Prepared) -> list[str]:
 def detector_record(prepared: Prepared, code: str, built: Built | None = None) -> DetectorRecord:
     """What a record says of a fitted detector; code: its hash."""
     detector, origin = prepared.detector, prepared.origin
+    state: dict[str, Any] = {"state": built.state} if built else {}
     return DetectorRecord(
-        **({"state": built.state} if built else {}),
+        **state,
         code=code,
         parameters=origin.parameters,
         randomized=detector.randomized,

@@ -162,7 +162,8 @@ class DetectorUnderTest:
         twin = FreshTwin(fitted, spec, self.in_process, self.environment) if afresh else None
         found = checks_of_run(probe, checks)
         clean = spec.clean if spec else None  # an object may be another one by the next call
-        return Prepared(fitted, origin, threshold, found, device, probe.differentiable, twin, clean)
+        scoring = spec.scoring if spec else None
+        return Prepared(fitted, origin, threshold, found, device, probe.differentiable, twin, clean, scoring)
 
 
 def batch_size_for(image_size: int, asked: int | None = None) -> int:

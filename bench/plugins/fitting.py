@@ -83,6 +83,8 @@ class DetectorSpec:
     """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
     clean: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     """What cells have found of the test images as they are, kept for the next one by who makes it."""
+    scoring: dict[int, Any] = field(default_factory=dict)
+    """What a score costs, by the side of an image; cells measure it once."""
     _fitted: dict[str, Detector] = field(default_factory=dict)
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
     _kept: list[Kept] = field(default_factory=list)

@@ -12,7 +12,8 @@ they hold. *robust*: after the attack. *normal only*, *anomalous only*: only the
 worst of them, *known noise* an adversary who knows the draw, *noise* the standard error of an AUROC by the draws alone.
 AP: average precision. FPR95: share of normal images flagged when 95 % of the anomalous ones are. acc.: accuracy at the
 threshold that 5 % of held-out normal training images exceed. Passes per image: forward + backward. Peak: memory during
-the attack. M weights: millions of numbers that the detector holds. A row without a rank: the reason is below the table.
+the attack. ms a score: milliseconds, one image alone and an image of 32. M weights: millions of numbers that the
+detector holds. A row without a rank: the reason is below the table.
 An attack bounds robustness from above: a better one can only lower it.
 """
 
