@@ -131,7 +131,7 @@ def test_mvtec_loco_is_read(tmp_path: Path) -> None:
     assert "pushpins: --dataset folder" in refusal(tree.parent, "mvtec", "bottle")
 
 
-def test_mvtec_ad_2_is_told_what_to_rename(tmp_path: Path) -> None:
+def test_mvtec_ad_2_is_told_its_reader(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "ad2" / "can")
     (tree / "test/dent").rename(tree / "test/bad")
     (tree / "ground_truth/dent").rename(tree / "ground_truth/bad")
@@ -139,7 +139,7 @@ def test_mvtec_ad_2_is_told_what_to_rename(tmp_path: Path) -> None:
     (tree / "ground_truth").rename(tree / "test_public/ground_truth")
     for root in (tree, tree.parent, tmp_path):
         for name, category in (("folder", None), ("mvtec", "bottle")):
-            assert "MVTec AD 2: rename its test_public to test, move the ground_truth" in refusal(root, name, category)
+            assert "MVTec AD 2: --dataset mvtec-ad-2 --data-root" in refusal(root, name, category)
     (tree / "test_public").rename(tree / "test")  # the half of it
     assert "masks belong beside test" in refusal(tree)
     (tree / "test/ground_truth").rename(tree / "ground_truth")

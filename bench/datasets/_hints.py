@@ -42,8 +42,8 @@ def hint(root: Path) -> str:
     for folder in (here, *_below(here)):
         if child(folder, "test_public"):
             return (
-                f"{printable(folder)} is laid out as MVTec AD 2: rename its test_public to test, move the ground_truth "
-                "in there beside it, and --dataset folder reads it"
+                f"{printable(folder)} is laid out as MVTec AD 2: --dataset mvtec-ad-2 --data-root "
+                f"{printable(folder.parent)}"
             )
         if (folder / VISA_TABLE).is_file():
             return f"this is VisA as it is downloaded: --dataset visa --data-root {printable(folder)}"

@@ -23,7 +23,9 @@ def choose(category: str, known: Sequence[str], dataset: str) -> str:
     return category
 
 
-def official_category(name: str, category: str, known: tuple[str, ...], root: Path, image_size: int) -> Data:
+def official_category(
+    name: str, category: str, known: tuple[str, ...], root: Path, image_size: int, validation: bool = False
+) -> Data:
     """One of the categories that a published data set has, below the root."""
     folder = root / category
     if category not in known:
@@ -41,7 +43,7 @@ def official_category(name: str, category: str, known: tuple[str, ...], root: Pa
         raise UserError(
             f"{printable(folder)} is not laid out as expected: {hint(root) or _others(root) or MVTEC_LAYOUT}"
         )
-    return mvtec_category(name, category, folder, image_size)
+    return mvtec_category(name, category, folder, image_size, validation)
 
 
 def _others(root: Path) -> str:
@@ -49,8 +51,10 @@ def _others(root: Path) -> str:
     return f"for what is in there, {', '.join(held[:5])}: --dataset folder" if held else ""
 
 
-def mvtec_category(name: str, category: str, folder: Path, image_size: int) -> Data:
-    """One category in the MVTec layout; its test has one folder of normal images, and one per kind of defect."""
+def mvtec_category(name: str, category: str, folder: Path, image_size: int, validation: bool = False) -> Data:
+    """One category in the MVTec layout; its test has one folder of normal images, and one per kind of defect.
+
+    validation: the normal images of that folder are learned from as well."""
     folders_in(folder)  # if it may not be listed, that is what is wrong
     train, test = child(folder, "train"), child(folder, "test")
     if train is None or test is None:
@@ -64,12 +68,16 @@ def mvtec_category(name: str, category: str, folder: Path, image_size: int) -> D
         strangers += masks.strangers
         label = int(kind != passed)
         records += [Record(_id(kind, p), FileSource(p), label, masks.of.get(p)) for p in images]
-    remarks = _not_read(folder, train, good)
+    more = child(folder, "validation") if validation else None
+    remarks = _not_read(folder, train, good, more)
     if ground_truth:
         kinds = {kind.name.lower() for kind in folders_in(test)}
         strangers += [f for f in folders_in(ground_truth) if f.name.lower() not in kinds]
         remarks += on_masks(records, strangers)
     learned = [Record(f"train/{_id(good, p)}", FileSource(p)) for p in images_in(good)]
+    if more is not None:
+        also = normal_folder(more)
+        learned += [Record(f"validation/{_id(also, p)}", FileSource(p)) for p in images_in(also)]
     _refuse_one_stem_twice([*learned, *records])
     return Data(name, category, image_size, TrainSet(learned, image_size), TestSet(records, image_size), tuple(remarks))
 
@@ -89,10 +97,10 @@ def _refuse_one_stem_twice(records: Sequence[Record]) -> None:
             raise UserError(f"there are two images with the id {record.id!r}, {names}; rename one, or keep one")
 
 
-def _not_read(folder: Path, train: Path, good: Path) -> list[str]:
+def _not_read(folder: Path, train: Path, good: Path, validation: Path | None) -> list[str]:
     """Remarks on folders of images that a person may think are used."""
     unread = [f for f in folders_in(train) if f != good]
-    unread += [f for f in (child(folder, "validation"), child(folder, "val")) if f]
+    unread += [f for f in (child(folder, "validation"), child(folder, "val")) if f and f != validation]
     if not unread:
         return []
     names = ", ".join(printable(f.relative_to(folder)) for f in unread)
