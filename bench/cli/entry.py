@@ -17,7 +17,7 @@ from ..system.waiting import wait_asleep
 from .common import Request, complain
 
 COMMANDS = (
-    "run", "certify", "shift", "status", "report", "compare",
+    "run", "certify", "shift", "status", "report", "compare", "compare-scores",
     "list", "describe", "check-detector", "check-run", "verify", "submit",
 )  # fmt: skip
 """In the order of `bench --help`; `check-run` is `command` of check_run.py."""

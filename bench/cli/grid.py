@@ -261,7 +261,7 @@ def _every(typed: Sequence[str], device: str, bars: Bars, outer: str) -> list[st
     from ..system.provenance import choose_device
 
     gpu = choose_device(device).type != "cpu"
-    every = [row for row in registry.listing("detectors") if not row.wraps]
+    every = [row for row in registry.listing("detectors") if not row.wraps and "file" not in row.needs]
     fit = [outer + row.name for row in every if gpu or "GPU" not in row.needs]
     chosen = list(dict.fromkeys([*fit, *(name for name in typed if name != ALL)]))
     if left := [row.name for row in every if outer + row.name not in chosen]:

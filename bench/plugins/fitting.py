@@ -89,6 +89,11 @@ class DetectorSpec:
     _thresholds: dict[str, Threshold] = field(default_factory=dict)
     _kept: list[Kept] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        name, given = spelled_out(self.name, self.given)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "given", given)
+
     @cached_property
     def plugin(self) -> registry.Plugin:
         """Of the outer part."""
@@ -365,6 +370,26 @@ class DetectorSpec:
 def _batch_size(images: int) -> int:
     """The largest that leaves no last batch of one image, of which BatchNorm can learn nothing."""
     return next((size for size in range(BATCH_SIZE, 1, -1) if images % size != 1), BATCH_SIZE)
+
+
+EXPORTED = "exported:"
+FORMATS = {".onnx": "onnx", ".xml": "openvino", ".pt": "torchscript", ".ts": "torchscript"}
+"""Of models in files, by suffix."""
+
+
+def spelled_out(name: str, given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """`exported:model.onnx` -> `exported:onnx` with its file as a parameter; any other name as it is."""
+    before, found, file = name.partition(EXPORTED)
+    if not found or (before and not before.endswith("+")) or file in FORMATS.values():
+        return name, given
+    member = FORMATS.get(Path(file).suffix.lower())
+    if member is None:
+        raise UserError(
+            f"{EXPORTED}{file}: expected a file whose name ends in {', '.join(FORMATS)}, or one of "
+            f"{', '.join(EXPORTED + known for known in dict.fromkeys(FORMATS.values()))}"
+        )
+    key = f"{EXPORTED}{member}.file" if before else "file"
+    return f"{before}{EXPORTED}{member}", {key: file, **given}
 
 
 def split(name: str) -> tuple[str, str | None]:
