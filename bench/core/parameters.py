@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, unknown
-from ..system.files import at_home, file_sha256
+from ..system.files import at_home, content_sha256
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -120,9 +120,9 @@ def changed(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, 
 
 
 def identity(value: Any) -> Any:
-    """What a parameter stands for, as JSON: a file is its content, wherever it lies."""
+    """What a parameter stands for, as JSON: a file or a folder is its content, wherever it lies."""
     if isinstance(value, Path):
-        return f"sha256:{file_sha256(value)}"
+        return f"sha256:{content_sha256(value)}"
     if isinstance(value, Mapping):
         return {str(name): identity(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

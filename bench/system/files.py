@@ -144,6 +144,16 @@ def _is_cached(path: Path) -> bool:
         return False
 
 
+def content_sha256(path: Path) -> str:
+    """Of a file, or of a folder: names and contents of all files in it."""
+    if not path.is_dir():
+        return file_sha256(path)
+    found = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        found.update(f"{file.relative_to(path).as_posix()}\t{file_sha256(file)}\n".encode())
+    return found.hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Of a file of any size; UserError where it cannot be read."""
     found = hashlib.sha256()
