@@ -8,8 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from made_up import moved
 
 from bench import UserError
+from bench.analysis import published
+from bench.analysis.overview import overviews
 from bench.analysis.reported import WHOLE, beside, published_metrics, reported
 from bench.cells.metrics import METRICS
 from bench.plugins import registry
@@ -130,3 +133,24 @@ def test_a_folder_is_only_what_its_name_says(tmp_path: Path) -> None:
     for unsaid in ("bottle", "mvtec_bottles", "mvtec_like", "brain-mri-2"):
         assert beside("folder", unsaid, "linf", "2/255", table).empty
     assert beside("folder", "mvtec", "linf", "2/255", table).category.tolist() == [WHOLE]
+
+
+def test_a_clean_figure_far_below_the_published_one_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = reported().iloc[:1].copy()
+    figures.loc[:, ["detector", "dataset", "category", "metric", "norm", "eps"]] = [
+        "a", "MVTec AD", "bottle", "clean_auroc", "", "",
+    ]  # fmt: skip
+    figures["image_size"], figures["value"], figures["source"] = 8, 0.99, "somebody"
+    monkeypatch.setattr(published, "reported", lambda: figures)
+    ours = moved("a", "bottle", dataset="mvtec", gap=1.0)
+    assert ours.metrics["clean_auroc"].value < 0.98
+    (said,) = published.below_published([ours])
+    assert said.startswith("a on bottle: clean AUROC 0.") and said.endswith(", published 0.990 at 8 px (somebody)")
+    others = [
+        moved("a", "bottle", dataset="mvtec", gap=9.0),  # as good
+        moved("a", "bottle", dataset="mvtec", image_size=16),  # another size
+        moved("a", "cable", dataset="mvtec"), moved("b", "bottle", dataset="mvtec"),
+        moved("a", "bottle", dataset="mvtec", limit=60),  # a part of the images
+    ]  # fmt: skip
+    assert published.below_published(others) == []
+    assert said in overviews([ours])[0].notes

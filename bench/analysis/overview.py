@@ -15,6 +15,7 @@ from . import reported
 from .boards import ANOTHER_MEAN, lacking, mean_of, order
 from .compare import not_worse
 from .counting import Cells, Counting, Threat
+from .published import below_published
 from .remarks import differing, footnotes
 from .table import NO_COSTS, Cost, Line, Value, value_of
 
@@ -156,7 +157,7 @@ def _overview(key: tuple[Any, ...], results: Sequence[Result], sort: str) -> Ove
         unranked,
         letters,
         {(_title("robust_auroc", threat), name): letter for (threat, name), letter in marks.items()},
-        differing(results),
+        [*differing(results), *below_published(results)],
         counting.threats,
         categories,
         results[0].spec.dataset,
