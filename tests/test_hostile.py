@@ -93,6 +93,8 @@ LEFT_OUT: dict[str, tuple[Callable[[Forged], object], str]] = {
     "samples that are text": (certificate(samples="all"), "samples"),
     "alpha of a mapping": (certificate(alpha={"a": 1}), "alpha"),
     "kind": (put("kind", "certificate"), "samples.csv has no column"),
+    "kind of maps": (put("kind", "localisation"), "cells of kind localisation are not part of submissions"),
+    "kind of shifts": (put("kind", "shift"), "cells of kind shift are not part of submissions"),
     "count of many digits": (put("forwards", 10**4000), "forwards"),
     "long text": (put("warnings", ["x" * 10**6]), "characters"),
     "many values": (put("attack.parameters", dict.fromkeys(map(str, range(30_000)), 1)), "values"),
@@ -171,9 +173,9 @@ def test_a_submission_costs_no_more_than_it_may(
             code, text = reported(results, run_cli)
             assert code == 1 and "left out: large.zip" in text
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "PAIRS", 34)  # 12 images: 4 normal, 8 anomalous
+        patch.setattr(limits, "IMAGES", 12)
         assert reported(results, run_cli)[0] == 0
-        patch.setattr(limits, "PAIRS", 31)
+        patch.setattr(limits, "IMAGES", 11)
         assert reported(results, run_cli)[0] == 1
 
 

@@ -129,6 +129,8 @@ def _read(place: CellLocation, reproduction: Reproduction | None) -> Result | st
     folder, record = place.folder, read_record(place.folder)
     if not isinstance(record, FinishedRecord):
         return _unfinished(place, record)
+    if place.source and record.kind not in ("attack", "certificate"):
+        raise UserError(f"{folder}: cells of kind {record.kind} are not part of submissions")
     table = Table.from_csv(unchanged_samples(folder, record), folder / "samples.csv")
     if wrong := wrong_rows(table, record) or beyond_budget(table, record):
         raise UserError(f"{folder}: {wrong}")
