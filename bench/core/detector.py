@@ -18,6 +18,7 @@ from .progress import Progress
 from .rng import Rng
 
 if TYPE_CHECKING:
+    from .data import Data
     from .threat import ThreatModel
 
 RANDOM_WEIGHTS = "random weights"
@@ -183,6 +184,11 @@ class Wrapper(Detector):
 
     def fit(self, normal: DataLoader[Tensor]) -> None:
         """Nothing to learn, unless a subclass says otherwise."""
+
+    @classmethod
+    def inner_data(cls, data: Data, values: Mapping[str, Any]) -> Data:
+        """What the inner detector is fitted on, where the parameters of this part have these values."""
+        return data
 
     def train(self, mode: bool = True) -> Wrapper:
         """The inner detector is fitted, and stays in eval mode."""

@@ -204,10 +204,16 @@ class DetectorSpec:
         if key not in self._fitted:
             # inside out: a part is built around those that are ready
             ready: list[Detector] = []
-            for part in reversed(self.parts):
-                ready = [part._fitted_part(data, self.values, ready)]
+            for place in range(len(self.parts) - 1, -1, -1):
+                ready = [self.parts[place]._fitted_part(self._data_of(place, data), self.values, ready)]
             self._fitted[key] = ready[0]
         return self._fitted[key]
+
+    def _data_of(self, place: int, data: Data) -> Data:
+        """What that part is fitted on: the parts around it may want it to learn from something else."""
+        for outer in self.parts[:place]:
+            data = outer.plugin.target.inner_data(data, self.values[outer.plugin.name])
+        return data
 
     @property
     def kept(self) -> list[Kept | None]:
