@@ -4,8 +4,8 @@ Pixels are compared on one scale, z = (map - mean) / deviation of held-out norma
 99.9 % quantile, a pixel counts as anomalous. One loss fits no metric of segmentation, and the strongest attacks on
 dense prediction are ensembles of losses (Croce, Singh & Hein 2024, https://arxiv.org/abs/2306.12941): so the attack
 is run with each of LOSSES, and an image is judged by what a metric is made of, the pixel AUROC of its own map where it
-is anomalous, and the 99.9 % quantile of its map where it is normal. What the adversary does to one image never depends
-on the others.
+is anomalous, and the mean of its map where it is normal. What the adversary does to one image never depends on the
+others.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..stats.pixels import BINS
 from .warm_starts import WarmStarts
 from .worker import PROBE_IMAGES, SMALLER, Prepared, verified
 
-QUANTILE = 0.999  # of held-out normal pixels: the alarm level; of a normal image's map: what it is judged by
+QUANTILE = 0.999  # of held-out normal pixels: the alarm level
 REACH = 8.0  # of asinh(z - alarm), beyond which pixels lie in the outermost bins
 SMALLEST_DEVIATION = 1e-12
 SOFT, SHARP = 1.0, 0.1  # temperatures, in deviations of normal pixels
@@ -238,14 +238,15 @@ class MapScore(Score):
 
 
 def judge(z: Tensor, truths: Sequence[Truth], scale: MapScale) -> Tensor:
-    """(B,) in double precision: of an anomalous image the pixel AUROC of its own map, of a normal one the 99.9 %
-    quantile of its map; higher is further from what the adversary wants of the first, and nearer of the second."""
+    """(B,) in double precision: of an anomalous image the pixel AUROC of its own map, of a normal one the mean of its
+    map; the adversary wants the first low, and the second high. (Normal images judged by the 99.9 % quantile of their
+    maps moved pooled pixel AUROC and AUPRO less: docs/localisation.md.)"""
     counts = histograms(z, [(~truth.mask, truth.mask) for truth in truths], scale)
     background, inside = counts[:, 0], counts[:, 1]
     below = background.cumsum(1) - background / 2
     auroc = (inside * below).sum(1) / (inside.sum(1) * background.sum(1)).clamp_min(1)
-    highest = z.flatten(1).double().quantile(QUANTILE, dim=1)
-    return torch.where(torch.tensor([truth.label == 1 for truth in truths], device=z.device), auroc, highest)
+    mean = z.flatten(1).double().mean(1)
+    return torch.where(torch.tensor([truth.label == 1 for truth in truths], device=z.device), auroc, mean)
 
 
 def histograms(z: Tensor, weights: Sequence[Sequence[Tensor]], scale: MapScale) -> Tensor:

@@ -69,8 +69,8 @@ def evaluate(
     line; of a composition `part.k` is of one part, `k` of every part that has it.
     goal: `rank` moves every score as far as it goes; `threshold` stops at an image as soon as the decision at the
     threshold is wrong, which is cheaper and gives robust accuracy, not AUROC. `map` attacks the anomaly map instead:
-    clean and worst are then, of an anomalous image, the pixel AUROC of its own map, and of a normal one the 99.9 %
-    quantile of its map, in standard deviations of held-out normal pixels; `.metrics` has pixel AUROC, AUPRO and more.
+    clean and worst are then, of an anomalous image, the pixel AUROC of its own map, and of a normal one the mean
+    of its map, in standard deviations of held-out normal pixels; `.metrics` has pixel AUROC, AUPRO and more.
     threshold_folds: so many fits, each with other normal images held out, whose scores of those the threshold rests on;
     without it, the held-out images of the detector itself.
     smaller: smaller balls of the same sweep, run before with `keep_images`: the attack also starts from the largest

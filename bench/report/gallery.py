@@ -82,7 +82,7 @@ def _shot(r: Result, entry: ImageRecord) -> Shot | str:
         round(factor, 1),
         _picture(content["attacked"]),
         _maps(content["map_clean"], content["map_attacked"], content.get("mask")) if "map_clean" in content else None,
-        ("99.9 % quantile of the map", "Pixel AUROC of the map")[entry.label] if r.of_maps else "Score",
+        ("Mean of the map", "Pixel AUROC of the map")[entry.label] if r.of_maps else "Score",
         (float(before[at]), float(after[at])),
         (_rank(before, at), _rank(after, at)),
         len(r.table.ids),

@@ -56,7 +56,7 @@ FOOTNOTES = {
     "images above, and anomalous ones not above, the threshold that was set on held-out normal images as they are. "
     "Never ranked among attacks (docs/shift.md).",
     "robust_pixel_auroc": "Of anomaly maps, all pixels of a category together, and attacks on the maps. An image is "
-    "judged by its own map: the pixel AUROC of an anomalous one, the 99.9 % quantile of a normal one. *score attack*: "
+    "judged by its own map: the pixel AUROC of an anomalous one, the mean of a normal one. *score attack*: "
     "images that the same attack makes when it is after the image score. *AUPRO*: up to a false positive rate of 0.30, "
     "or 0.05, divided by it. *F1*, *background FPR*: of pixels above the level that 0.1 % of held-out normal pixels "
     "exceed. Intervals are over images (docs/localisation.md).",
