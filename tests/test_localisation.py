@@ -407,7 +407,7 @@ def test_from_the_command_to_the_report(typed: list[str], tmp_path: Path, run_cl
     code, out, err = run_cli("check-run", str(cell), *found)
     assert code == 0 and "pass    map gradient" in out and "FAIL" not in out, (out, err)
     code, out, err = run_cli("submit", str(results), "--out", str(tmp_path / "mine.zip"))
-    assert code == 2 and "of anomaly maps" in out and "no finished cell" in err
+    assert code == 2 and "of kind localisation" in out and "no finished cell" in err
     code, out, err = run_cli("report", "--results", str(results))
     assert code == 0 and "robust" in out
     board = (results / "LEADERBOARD.md").read_text(encoding="utf-8")
