@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from command_line import Run, process, rows_of, suite_on_two
 
+from bench.cells.journal import FOLDER, KEPT
+
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.slow]
 
 KILLS = 50
@@ -75,7 +77,10 @@ def test_kills_at_random_moments_cost_no_row(
     code, out, err = run_cli("run", "--suite", suite, "--results", results, *one)
     assert code == 0 and "16 finished cells" in out, err
     assert rows_of(results) == expected
-    left = [path for path in results.rglob("*") if path.is_file() and path.name not in ("run.json", "samples.csv")]
+    files = [path.relative_to(results) for path in results.rglob("*") if path.is_file()]
+    journals = [path for path in files if path.parts[0] == FOLDER]
+    assert len(journals) <= KEPT and all(path.suffix == ".json" for path in journals)  # and no lock
+    left = [path for path in files if path.name not in ("run.json", "samples.csv") and path not in journals]
     assert not left, left
 
 
