@@ -227,3 +227,16 @@ def test_the_documented_suite_is_one(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.S)
     (tmp_path / "example.toml").write_text(example)
     assert read_suite(str(tmp_path / "example.toml")).detectors[1].params["diffpure.t"] == "50"
+
+
+def test_a_suite_of_shifts(run_cli: Run, tmp_path: Path) -> None:
+    text = SUITE[: SUITE.index("[[attacks]]")] + '[[shifts]]\nkinds = ["gamma"]\nseverities = [1, 2]\n'
+    suite = suite_on_two(tmp_path, text + '\n[[exclude]]\ncategory = "bolt"\nattack = "shift"\n')
+    code, out, err = run_cli("run", "--suite", suite, "--results", tmp_path / "results")
+    assert code == 0 and "4 finished cells" in out, (out, err)
+    assert {cell[3] for cell in cells_of(tmp_path / "results")} == {"shift"}
+    assert {cell[1] for cell in cells_of(tmp_path / "results")} == {"nut"}
+    suite.write_text(suite.read_text().replace('"gamma"', '"fog"'))
+    assert "no kind of shift named 'fog'" in one_line(
+        run_cli("run", "--suite", suite, "--results", tmp_path / "other")[2]
+    )

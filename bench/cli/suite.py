@@ -26,6 +26,7 @@ from .attacks import Planned, RunRequest
 from .certify import CertifyRequest
 from .grid import ALL, GridRequest, categories_of, detectors_of
 from .jobs import Chosen, Job
+from .shift import PUBLISHED, Asked, ShiftRequest
 from .work import WorkRequest
 
 if sys.version_info >= (3, 11):
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from ..harness.process import Failure
     from .progress import Bars
 
-CERTIFICATE = "certificate"
-"""What `include` and `exclude` call one in place of an attack."""
+CERTIFICATE, SHIFT = "certificate", "shift"
+"""What `include` and `exclude` call them in place of an attack."""
 
 
 def _text(value: Any) -> Any:
@@ -102,6 +103,13 @@ class Certifying(_Table):
     params: Params = {}
 
 
+class Shifting(_Table):
+    """Shifts of light and lens, where nobody attacks."""
+
+    kinds: Several = [PUBLISHED]
+    severities: Annotated[list[int], Field(min_length=1)] | None = None
+
+
 class Which(_Table):
     """Cells by name; `*` stands for anything. What is not said is every one."""
 
@@ -129,6 +137,7 @@ class Suite(_Table):
     detectors: Annotated[list[Tested], Field(min_length=1)]
     attacks: list[Attacking] = []
     certificates: list[Certifying] = []
+    shifts: list[Shifting] = []
     include: list[Which] = []
     """Where there are any: only cells that meet one of them."""
     exclude: list[Which] = []
@@ -152,8 +161,8 @@ def read(name: str) -> Suite:
         raise UserError(f"{path}: {first_problem(error)}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    if not suite.attacks and not suite.certificates:
-        raise UserError(f"{path} asks for nothing: give it [[attacks]] or [[certificates]]")
+    if not suite.attacks and not suite.certificates and not suite.shifts:
+        raise UserError(f"{path} asks for nothing: give it [[attacks]], [[certificates]] or [[shifts]]")
     return suite
 
 
@@ -240,7 +249,7 @@ class SuiteRequest(WorkRequest):
         return found, list(known.failures.values())
 
     def _parts(self, images: Images, tested: Tested, seed: int) -> Iterator[Part]:
-        """Of one detector on one data set: its attacks together, then its certificates."""
+        """Of one detector on one data set: its attacks together, then its certificates and shifts."""
         common = self._common(images, tested, seed)
         if self.suite.attacks:
             yield Part(tested, seed, self._attacked(self.suite.attacks[0], tested, common), self._planned)
@@ -259,6 +268,16 @@ class SuiteRequest(WorkRequest):
             )
             if bounded.are_there:
                 yield Part(tested, seed, bounded, bounded.planned())
+        for shift in self.suite.shifts:
+            levels = None if shift.severities is None else tuple(shift.severities)
+            shifted = ShiftRequest(
+                **{**common, "targets": "both", "goal": "rank"},
+                params=tested.params,
+                kinds=tuple(shift.kinds),
+                severities=levels,
+                draws=self.suite.draws,
+            )
+            yield Part(tested, seed, shifted, shifted.planned())
 
     @cached_property
     def _planned(self) -> list[Planned]:
@@ -304,7 +323,9 @@ class SuiteRequest(WorkRequest):
 
 
 def _attack_of(planned: Any) -> str:
-    return planned.name if isinstance(planned, Planned) else CERTIFICATE
+    if isinstance(planned, Planned):
+        return planned.name
+    return SHIFT if isinstance(planned, Asked) else CERTIFICATE
 
 
 KEPT = {"save_images", *(field.name for field in fields(WorkRequest))}
