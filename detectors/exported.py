@@ -8,7 +8,7 @@ are those of the file, with whatever normalisation it holds.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,19 +98,18 @@ class Exported(Detector):
     def _outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Every output by name, its first axis the images, in single precision on the device of x."""
         self._open()
-        size = self._size()
-        if size is not None and tuple(x.shape[2:]) != size:
+        batch, _, height, width = self._shape()
+        if height is not None and width is not None and tuple(x.shape[2:]) != (height, width):
             if not self.resize:
-                height, width = size
                 raise UserError(
                     f"{self.file.name} takes images of {height} x {width} pixels, and these have {x.shape[2]} x "
                     f"{x.shape[3]}: give --image-size {height}, or --param resize=true"
                 )
-            x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+            x = F.interpolate(x, (height, width), mode="bilinear", antialias=True, align_corners=False)
         if self.inputs == "imagenet":
             mean, deviation = (torch.tensor(values).view(3, 1, 1).to(x) for values in (MEAN, DEVIATION))
             x = (x - mean) / deviation
-        parts = [(len(some), self._run(some)) for some in x.split(self._batch() or len(x))]
+        parts = [(len(some), self._run(some)) for some in x.split(batch or len(x))]
         found = {
             name: torch.cat([_by_image(part[name]) for _, part in parts])
             for name in parts[0][1]
@@ -125,12 +124,8 @@ class Exported(Detector):
         """Once."""
 
     @abstractmethod
-    def _size(self) -> tuple[int, int] | None:
-        """(height, width) that the file takes; None: any."""
-
-    @abstractmethod
-    def _batch(self) -> int | None:
-        """Images that the file takes at once; None: any number."""
+    def _shape(self) -> Sequence[int | None]:
+        """(N, 3, H, W) that the file takes; None: any."""
 
     @abstractmethod
     def _run(self, x: Tensor) -> dict[str, Tensor]:
@@ -161,16 +156,9 @@ class Onnx(Exported):
             raise UserError(f"{self.file.name} takes {shapes}; expected one input of images (N, 3, H, W)")
         self._opened = session
 
-    def _shape(self) -> list[int | None]:
+    def _shape(self) -> Sequence[int | None]:
         shape = self._opened.get_inputs()[0].shape
         return [side if isinstance(side, int) and side > 0 else None for side in shape]
-
-    def _size(self) -> tuple[int, int] | None:
-        height, width = self._shape()[2:]
-        return None if height is None or width is None else (height, width)
-
-    def _batch(self) -> int | None:
-        return self._shape()[0]
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         names = [one.name for one in self._opened.get_outputs()]
@@ -193,16 +181,9 @@ class OpenVino(Exported):
         except Exception as error:
             raise UserError(f"{self.file} is no model that OpenVINO can open ({type(error).__name__})") from None
 
-    def _shape(self) -> list[int | None]:
+    def _shape(self) -> Sequence[int | None]:
         shape = self._opened.input(0).get_partial_shape()
         return [None if side.is_dynamic else int(side.get_length()) for side in shape]
-
-    def _size(self) -> tuple[int, int] | None:
-        height, width = self._shape()[2:]
-        return None if height is None or width is None else (height, width)
-
-    def _batch(self) -> int | None:
-        return self._shape()[0]
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         found = self._opened([x.detach().float().cpu().numpy()])
@@ -230,11 +211,8 @@ class TorchScript(Exported):
         else:
             nn.Module.__setattr__(self, name, value)
 
-    def _size(self) -> tuple[int, int] | None:
-        return None
-
-    def _batch(self) -> int | None:
-        return None
+    def _shape(self) -> Sequence[int | None]:
+        return (None, 3, None, None)
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         found = self._opened(x)
