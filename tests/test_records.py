@@ -20,7 +20,7 @@ from bench.core.data import Data
 ORDER = [
     "schema", "kind", "status", "spec", "detector", "attack", "data", "checks", "threshold", "versions", "git",
     "device", "batch_size", "started", "warnings", "rows", "forwards", "backwards", "seconds", "peak_memory",
-    "smaller_ball", "checks_seconds", "checks_passes", "finished", "samples_sha256", "metrics",
+    "scoring", "smaller_ball", "checks_seconds", "checks_passes", "finished", "samples_sha256", "metrics",
 ]  # fmt: skip
 """Of a finished attack without stored images."""
 Run = Any

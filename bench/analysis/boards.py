@@ -112,8 +112,8 @@ COSTS: dict[str, Callable[[Result], float | None]] = {
     "fit_seconds": lambda r: fit.seconds if (fit := r.record.detector.fit) else None,
     "passes": lambda r: r.record.forwards + r.record.backwards,
     "weights": lambda r: r.record.detector.weights,
-    "ms_1": lambda r: cost.ms_1 if (cost := r.record.detector.scoring) else None,
-    "ms_32": lambda r: cost.ms_32 if (cost := r.record.detector.scoring) else None,
+    "ms_1": lambda r: cost.ms_1 if (cost := r.record.scoring) else None,
+    "ms_32": lambda r: cost.ms_32 if (cost := r.record.scoring) else None,
     "peak_memory_mib": lambda r: r.record.peak_memory,
 }
 

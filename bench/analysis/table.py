@@ -79,7 +79,7 @@ class Cost(NamedTuple):
     @classmethod
     def of(cls, results: Sequence[Result]) -> Cost:
         weights = [r.record.detector.weights for r in results]
-        known = [cost for r in results if (cost := r.record.detector.scoring) is not None]
+        known = [cost for r in results if (cost := r.record.scoring) is not None]
         return cls(
             images=sum(len(r.table.ids) for r in results),
             forwards=sum(r.record.forwards for r in results),

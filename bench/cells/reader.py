@@ -282,7 +282,7 @@ def _tidy(result: Result) -> dict[str, Any]:
         "checks_seconds": record.checks_seconds,
         "peak_memory_mib": record.peak_memory,
         "weights": record.detector.weights,
-        **_scoring(record.detector.scoring),
+        **_scoring(record.scoring),
         "checks_failed": "; ".join(check.sentence for check in record.failed),
         "unranked": "; ".join(result.unranked),
         "device": record.device,

@@ -68,7 +68,7 @@ class ScoringRecord(Part):
     ms_1: Amount
     """Milliseconds of one image alone, warm."""
     ms_32: Amount | None
-    """Milliseconds an image in a batch of 32; null where one image alone took 2 seconds."""
+    """Milliseconds an image in a batch of 32; null where one image alone took 2 seconds, or memory was too little."""
     memory: Amount | None
     """MiB at the peak of these calls above what was held before; null where the system does not say."""
     disk: Count
@@ -96,8 +96,6 @@ class DetectorRecord(Part):
     recorded."""
     weights: Count | None = None
     """How many numbers it holds; null in cells that were finished before that was recorded."""
-    scoring: ScoringRecord | None = None
-    """What a score costs; null in cells that were finished before that was recorded."""
 
 
 class AttackRecord(Part):
@@ -216,6 +214,8 @@ class Record(Part):
     """Of the attack and its evaluation."""
     peak_memory: Annotated[int | float, Field(ge=0, le=10**9)] | None
     """MiB; null where the system does not say."""
+    scoring: ScoringRecord | None = None
+    """What a score of the detector costs; null in cells that were finished before that was recorded."""
     smaller_ball: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """Folder in the cache that holds the images of the smaller ball where the attack began."""
     checks_seconds: Amount | None = None

@@ -12,7 +12,7 @@ from ..cells.schema import ScoringRecord
 from ..core.detector import Detector
 from ..core.rng import Rng
 from ..core.score import Score
-from ..system.memory import PeakMemory
+from ..system.memory import PeakMemory, free_memory
 
 BATCHES = (1, 32)
 TIMED = 5  # calls, after one that is not
@@ -29,14 +29,23 @@ def scoring_cost(detector: Detector, name: str, image_size: int) -> ScoringRecor
     memory = PeakMemory(detector.device)
     before = memory.mebibytes()
     alone = _seconds(score, images[:1])
-    together = _seconds(score, images) / BATCHES[-1] if alone < TOO_LONG else None
+    together = _together(score, images) if alone < TOO_LONG else None
     peak = memory.mebibytes()
     return ScoringRecord(
-        ms_1=round(1000 * alone, 3),
-        ms_32=None if together is None else round(1000 * together, 3),
+        ms_1=float(f"{1000 * alone:.3g}"),
+        ms_32=None if together is None else float(f"{1000 * together:.3g}"),
         memory=None if peak is None or before is None else max(peak - before, 0),
         disk=sum(tensor.numel() * tensor.element_size() for tensor in detector.state_dict().values()),
     )
+
+
+def _together(score: Score, images: Tensor) -> float | None:
+    """Seconds an image; None where there is too little memory for all of them."""
+    try:
+        return _seconds(score, images) / len(images)
+    except torch.OutOfMemoryError:
+        free_memory()
+        return None
 
 
 def _seconds(score: Score, x: Tensor) -> float:

@@ -28,6 +28,7 @@ from ..cells.schema import (
     GitRecord,
     PurificationRecord,
     Record,
+    ScoringRecord,
     ThresholdRecord,
 )
 from ..cells.spec import RunSpec
@@ -251,7 +252,7 @@ class Cell:
             kind=self.kind,
             status="running",
             spec=self.spec,
-            detector=self._detector_record(prepared),
+            detector=detector_record(prepared, self.detector_code, self.built),
             attack=attack_record(attack, self.attack_code),
             data=DataRecord.of(data),
             checks=list(map(CheckRecord.of, prepared.checks)),
@@ -267,19 +268,19 @@ class Cell:
             backwards=0,
             seconds=0.0,
             peak_memory=None,
+            scoring=self._scoring(prepared),
         )
         if self.folder is not None:
             begin_samples(self.folder)
             write_record(self.folder, record)
         return record
 
-    def _detector_record(self, prepared: Prepared) -> DetectorRecord:
-        """With what a score costs, which is measured once for all cells of the detector."""
-        record, size = detector_record(prepared, self.detector_code, self.built), self.spec.image_size
-        known = {} if prepared.scoring is None else prepared.scoring
+    def _scoring(self, prepared: Prepared) -> ScoringRecord:
+        """What a score costs, measured once for all cells of the detector."""
+        known, size = {} if prepared.scoring is None else prepared.scoring, self.spec.image_size
         if size not in known:
             known[size] = scoring_cost(prepared.detector, self.spec.detector, size)
-        return record.model_copy(update={"scoring": known[size]})
+        return known[size]
 
     def _continue(self, data: Data) -> tuple[list[Row], Record | None]:
         """Rows and record on the disk; none where there are none. Rows that the record does not count were
