@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +80,11 @@ def gaussian_noise(x: Floats, deviation: float, rng: Rng) -> Floats:
     return np.clip(x + deviation * noise, 0, 1)
 
 
-PUBLISHED: dict[str, tuple[Callable[[Floats, object, Rng], Floats], Sequence[object]]] = {
-    "brightness": (brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),  # type: ignore[dict-item]
-    "contrast": (contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),  # type: ignore[dict-item]
-    "defocus_blur": (defocus_blur, ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),  # type: ignore[dict-item]
-    "gaussian_noise": (gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),  # type: ignore[dict-item]
+PUBLISHED: dict[str, tuple[Callable[[Floats, Any, Rng], Floats], Sequence[Any]]] = {
+    "brightness": (brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast": (contrast, (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "defocus_blur": (defocus_blur, ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))),
+    "gaussian_noise": (gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
 }
 
 
