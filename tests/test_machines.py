@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import Run, on_tree, one_line
 from conftest import MEAN, make_tree, small_data
 
@@ -17,6 +19,7 @@ from bench import ThreatModel, UserError
 from bench.core.exact import read_number
 from bench.core.threat import eps_text
 from bench.system.cache import cache_folder
+from bench.system.provenance import choose_device
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -84,6 +87,41 @@ def test_a_device_that_is_not_here(run_cli: Run, tree: Path, plugin: str, result
     assert code == 2 and "cannot be used here" in said and "expected auto, cpu" in said
     assert len(said) < 300
     assert not results.exists()
+
+
+class Asking(bench.Detector):
+    """Notes whether convolutions and matrix products may be rounded to TF32 while it is asked for a score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounded: set[bool] = set()
+
+    def fit(self, normal: Iterable[torch.Tensor]) -> None:
+        """There is nothing to learn."""
+
+    def score(self, x: torch.Tensor) -> torch.Tensor:
+        self.rounded |= {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
+        return x.flatten(1).mean(1)
+
+
+def test_float32_is_float32_on_a_gpu_too(tf32_is_allowed: None) -> None:
+    """AdvRAD failed the check `rows` on five of seven categories on an H200: cuDNN had taken TF32."""
+    detector = Asking()
+    bench.evaluate(detector, small_data(), "noise-linf", eps="2/255")
+    assert detector.rounded == {False}
+
+
+def test_so_it_is_for_whatever_is_put_on_a_device(tf32_is_allowed: None) -> None:
+    choose_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.fixture
+def tf32_is_allowed() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_a_report_under_the_settings_of_a_notebook(run_cli: Run, tree: Path, plugin: str, results: Path) -> None:

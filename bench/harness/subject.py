@@ -26,7 +26,7 @@ from ..engine.worker import Prepared
 from ..errors import UserError
 from ..plugins.fitting import DetectorSpec
 from ..plugins.origin import origin_of, weights_of
-from ..system.provenance import choose_device
+from ..system.provenance import choose_device, float32_throughout
 from .afresh import FreshTwin
 from .cell import Built
 
@@ -154,6 +154,7 @@ class DetectorUnderTest:
             threshold, origin = self.detector.threshold(data, threshold_folds), fitted.origin
             assert origin is not None
         else:
+            float32_throughout()
             fitted, device, origin = self.detector.eval().requires_grad_(False), self.detector.device, self.origin
             threshold = held_out_threshold(fitted, data, self.seed, self.label)
             checks = (*checks, *OF_AN_OBJECT)
