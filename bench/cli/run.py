@@ -80,7 +80,7 @@ examples:
 @option(
     "--suite",
     metavar="NAME",
-    help="smoke, paper, standard, or a file.toml that says detectors, images, attacks and certificates",
+    help="smoke, paper, standard, leaderboard, or a file.toml that says detectors, images, attacks and certificates",
 )
 @click.pass_context
 def command(context: click.Context, /, suite: str | None, **options: Any) -> Request:
