@@ -1,4 +1,5 @@
-"""Writes what the documentation has from the code: the metrics of results.md, schema.md and run.schema.json.
+"""Writes what the documentation has from the code, and from the published leaderboard: the metrics of results.md, schema.md
+and run.schema.json; the tables of README.md and results/README.md.
 
 python docs/generate.py
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from bench.cells.metrics import Metric, by_column
 from bench.cells.schema import FinishedRecord
+from published import ROOT, with_tables
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- begin: docs/generate.py writes this table -->\n", "<!-- end -->\n"
@@ -42,6 +44,10 @@ def documents() -> dict[Path, str]:
         results: with_metrics(results.read_text(encoding="utf-8")),
         DOCS / "schema.md": page(schema),
         DOCS / "run.schema.json": json.dumps(schema, indent=1) + "\n",
+        **{
+            page: with_tables(page.read_text(encoding="utf-8"))
+            for page in (ROOT / "README.md", ROOT / "results/README.md")
+        },
     }
 
 

@@ -11,6 +11,7 @@ from conftest import small_data
 from torch import Tensor, nn
 
 from bench import Data, UserError, evaluate, fit_or_load
+from bench.core.parameters import identity
 from bench.plugins.fitting import DetectorSpec
 
 Run = Callable[..., tuple[int, str, str]]
@@ -100,6 +101,23 @@ def test_an_output_is_named_where_it_is_not_plain(data: Data, tmp_path: Path) ->
         assert torch.allclose(found.score(images), expected.amax(1) if pool == "max" else expected.mean(1), rtol=1e-5)
     with pytest.raises(UserError, match="has no output 'score', but output"):
         evaluate(f"exported:{path}", data, "noise-linf", params={"output": "score"})
+
+
+@pytest.mark.parametrize(
+    ("graph", "weights"),
+    [("m.xml", "m.bin"), ("m.onnx", "m.onnx.data"), ("m.onnx", "m.onnx_data")],
+)
+def test_weights_beside_a_graph_belong_to_it(tmp_path: Path, graph: str, weights: str) -> None:
+    """A model that was trained again has the same graph: its finished cells must not be taken for those of the new one."""
+    (tmp_path / graph).write_bytes(b"graph")
+    alone = identity(tmp_path / graph)
+    (tmp_path / weights).write_bytes(b"weights")
+    first = identity(tmp_path / graph)
+    (tmp_path / weights).write_bytes(b"others")
+    assert len({alone, first, identity(tmp_path / graph)}) == 3
+    (tmp_path / "another.bin").write_bytes(b"")
+    (tmp_path / weights).write_bytes(b"weights")
+    assert identity(tmp_path / graph) == first
 
 
 def test_files_that_are_none(data: Data, tmp_path: Path) -> None:

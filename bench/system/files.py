@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +145,24 @@ def _is_cached(path: Path) -> bool:
 
 
 def content_sha256(path: Path) -> str:
-    """Of a file, or of a folder: names and contents of all files in it."""
-    if not path.is_dir():
-        return file_sha256(path)
+    """Of a file, with the weights that lie beside it; or of a folder: names and contents of all files in it."""
+    if path.is_dir():
+        return _of_all(sorted(p for p in path.rglob("*") if p.is_file()), path)
+    beside = _weights_beside(path)
+    return _of_all([path, *beside], path.parent) if beside else file_sha256(path)
+
+
+def _of_all(paths: Sequence[Path], root: Path) -> str:
     found = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        found.update(f"{file.relative_to(path).as_posix()}\t{file_sha256(file)}\n".encode())
+    for file in paths:
+        found.update(f"{file.relative_to(root).as_posix()}\t{file_sha256(file)}\n".encode())
     return found.hexdigest()
+
+
+def _weights_beside(path: Path) -> list[Path]:
+    """Of a model whose file holds the graph alone: OpenVINO's .bin, and what torch.onnx calls external data."""
+    names = {".xml": [path.stem + ".bin"], ".onnx": [path.name + ".data", path.name + "_data"]}
+    return [path.with_name(name) for name in names.get(path.suffix.lower(), ()) if path.with_name(name).is_file()]
 
 
 def file_sha256(path: Path) -> str:
