@@ -1,5 +1,5 @@
-"""Writes what the documentation has from the code, and from the published leaderboard: the metrics of results.md, schema.md
-and run.schema.json; the tables of README.md and results/README.md.
+"""Writes what the documentation has from the code: the metrics of results.md, schema.md and run.schema.json; and what it has
+from the published leaderboard: the tables of README.md and results/README.md.
 
 python docs/generate.py
 """
@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.cells.metrics import Metric, by_column
-from bench.cells.schema import FinishedRecord
 from published import ROOT, with_tables
 
+from bench.cells.metrics import Metric, by_column
+from bench.cells.schema import FinishedRecord
+
 DOCS = Path(__file__).resolve().parent
+WITH_TABLES = ROOT / "README.md", ROOT / "results/README.md"
 BEGIN, END = "<!-- begin: docs/generate.py writes this table -->\n", "<!-- end -->\n"
 Schema = Mapping[str, Any]
 HEAD = """\

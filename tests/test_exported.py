@@ -108,7 +108,7 @@ def test_an_output_is_named_where_it_is_not_plain(data: Data, tmp_path: Path) ->
     [("m.xml", "m.bin"), ("m.onnx", "m.onnx.data"), ("m.onnx", "m.onnx_data")],
 )
 def test_weights_beside_a_graph_belong_to_it(tmp_path: Path, graph: str, weights: str) -> None:
-    """A model that was trained again has the same graph: its finished cells must not be taken for those of the new one."""
+    """A model that was trained again has the same graph, and its cells are not those of the first."""
     (tmp_path / graph).write_bytes(b"graph")
     alone = identity(tmp_path / graph)
     (tmp_path / weights).write_bytes(b"weights")
