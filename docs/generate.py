@@ -1,5 +1,5 @@
-"""Writes what the documentation has from the code: the metrics of results.md, schema.md and run.schema.json; and what it has
-from the published leaderboard: the tables of README.md and results/README.md.
+"""Writes what the documentation has from the code: metrics of results.md, schema.md, run.schema.json; and from the
+published leaderboard: the tables of README.md and results/README.md.
 
 python docs/generate.py
 """

@@ -99,7 +99,7 @@ class Asking(bench.Detector):
     def fit(self, normal: Iterable[torch.Tensor]) -> None:
         """There is nothing to learn."""
 
-    def score(self, x: torch.Tensor) -> torch.Tensor:
+    def score(self, x: torch.Tensor, rng: bench.Rng | None = None) -> torch.Tensor:
         self.rounded |= {torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32}
         return x.flatten(1).mean(1)
 
