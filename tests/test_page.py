@@ -207,6 +207,13 @@ def sorted_as(head: Any, order: str) -> None:
     expect(head).to_have_attribute("aria-sort", order)
 
 
+def test_in_a_browser_the_trade_off_stands_before_its_table(browser: Any, index: Path) -> None:
+    opened = Opened(browser, index, 1280)
+    figure, table = (opened.page.locator(f"section[data-page=''] {what}").first for what in ("figure.front", "table"))
+    opened.page.wait_for_selector("figure.front .plot svg")
+    assert figure.bounding_box()["y"] < table.bounding_box()["y"] and not opened.complaints
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_the_table_sorts_and_filters_and_opens_a_cell(browser: Any, index: Path, width: int) -> None:
     opened = Opened(browser, index, width)

@@ -31,10 +31,12 @@ from ..cells.reader import Results
 from ..cells.result import Result
 from ..checks.explanations import EXPLAINED
 from ..system import files
+from .cards import Card, cards
 from .commands import balls_of, checking, command_of
 from .figures import Figure, figures_of
 from .figures.distributions import Distributions
 from .figures.robustness import of_detector
+from .figures.tradeoff import Tradeoff
 from .gallery import gallery
 from .page_table import COLUMNS, FILTERED, HIDDEN, choices, rows
 from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
@@ -75,6 +77,7 @@ def page(found: Results, sort: str = "") -> str:
         bracket_titles=bracket_table.TITLES,
         violations=broken_brackets(found.results),
         overviews=overviews(found.results, sort),
+        front=contents.front,
         others=contents.others,
         costs=COSTS_SHOWN,
         differing=[*differing(found.results), *wrong_ways(found.results)],
@@ -141,16 +144,25 @@ class Contents:
         return found
 
     @property
+    def front(self) -> dict[str, int]:
+        """Title of a board -> the number of the figure before it: clean against robust, certified beside."""
+        numbers = {figure.where: i for i, figure in enumerate(self.figures) if isinstance(figure, Tradeoff)}
+        found = overviews(self.results, self.sort)
+        mains = {board.title: Tradeoff.place_of(board.title, board.main) for board in found}
+        return {title: numbers[where] for title, where in mains.items() if where in numbers}
+
+    @property
     def data(self) -> dict[str, Any]:
         """What page.js reads."""
         balls = balls_of(self.results)
+        known = cards(overviews(self.results, self.sort))
         curves = [of_detector([r for r in cells if r.of_scores]) for cells in self.detectors.values()]
         return {
             "rows": self.rows,
             "kinds": [column.kind for column in COLUMNS],
             "cells": [_cell(r, self.numbers[r.detector], balls) for r in self.results],
             "detectors": [
-                _detector(name, cells, self.cells, len(own), balls)
+                _detector(name, cells, self.cells, len(own), balls, known.get(name, ()))
                 for (name, cells), own in zip(self.detectors.items(), curves, strict=True)
             ],
             "figures": {
@@ -204,11 +216,17 @@ def _cell(r: Result, detector: int, balls: Mapping[str, Result]) -> str:
 
 
 def _detector(
-    name: str, results: Sequence[Result], number: dict[Path, int], figures: int, balls: Mapping[str, Result]
+    name: str,
+    results: Sequence[Result],
+    number: dict[Path, int],
+    figures: int,
+    balls: Mapping[str, Result],
+    known: Sequence[Card],
 ) -> str:
     return _template("detector.html.j2").render(
         name=name,
         first=results[0],
+        known=known,
         figures=figures,
         cells=[(number[r.folder], r, str(r.metrics.estimate(r.ranked_by))) for r in results],
         commands=list(dict.fromkeys(command_of(r, "all", balls) for r in results)),

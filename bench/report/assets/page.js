@@ -39,7 +39,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, family: style.fontFamily, size: 13 },
       shapes: (spec.layout.shapes ?? []).map((shape) => ({ ...shape, line: { color: ink, ...shape.line } })),
-      margin: { t: 20, r: 16, b: 50, l: 60 }, legend: { orientation: "h", y: -0.25, ...spec.layout.legend },
+      margin: { t: 20, r: 16, b: 50, l: 60 }, legend: { ...legendOf(spec, figure), ...spec.layout.legend },
     };
     if (!figure.spec) {
       figure.innerHTML = '<div class="plot" role="group"></div><figcaption></figcaption><details><summary>The numbers</summary><div class="wide" tabindex="0" role="region" aria-label="The numbers of the figure"></div></details>';
@@ -51,6 +51,10 @@
     one(".wide", figure).replaceChildren(numbers(spec));
     const traces = JSON.parse(JSON.stringify(spec.data).replaceAll('"#000000"', JSON.stringify(ink)));
     Plotly.react(one(".plot", figure), traces, layout, { responsive: true, displayModeBar: false });
+  }
+  function legendOf(spec, figure) { // of many lines it stands beside the plot, where it does not take its height
+    const beside = spec.data.length > 6 && figure.clientWidth > 700;
+    return beside ? { orientation: "v", x: 1.02, y: 1, font: { size: 11 } } : { orientation: "h", y: -0.25 };
   }
   function numbers(spec) {
     const table = document.createElement("table");
@@ -152,7 +156,10 @@
       else a.removeAttribute("aria-current");
     });
     if (section.dataset.page === "plots") plot();
-    if (section.dataset.page === "") table.columns.adjust().responsive.recalc();
+    if (section.dataset.page === "") {
+      all("[data-plot]", section).forEach((f) => draw(f, data.plots[f.dataset.plot]));
+      table.columns.adjust().responsive.recalc();
+    }
     const heading = one("h1", section);
     document.title = `${heading.textContent} – adversarial anomaly detection`;
     const target = page === "help" && what ? document.getElementById(what) : null;

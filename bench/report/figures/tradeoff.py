@@ -21,6 +21,7 @@ from ._style import FAINT, arms, colour, marker
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ROBUST, CERTIFIED = "robust AUROC ", "certified AUROC "  # the board's titles, before the threat model
 LABELS_INSIDE = 8  # points; of more the names are beside the plot, by number, and of longer names below it
 LONGEST_LABEL = 24
 CHARACTER = (5.0, 10.0)  # width and height in points, small type
@@ -36,6 +37,8 @@ class Point(NamedTuple):
     ranked: bool
     scope: str = ""
     """`3 of 15 categories`, where it lacks some that others have."""
+    certified: Estimate | None = None
+    """Below that no attack in this ball can go; of as many categories as it was attacked on."""
 
     @property
     def label(self) -> str:
@@ -49,7 +52,8 @@ class Tradeoff(Figure):
     """Robust over clean AUROC, both with 95 % intervals, a point per detector of a data set and threat model; hollow
     ones are not ranked.
 
-    Under the attack that counts, as in the table of the data set. On the line, the attack costs nothing.
+    Under the attack that counts, as in the table of the data set. On the line, the attack costs nothing. A bar below a
+    point is what is certified in the same ball.
     """
 
     group = "Clean against robust"
@@ -65,13 +69,18 @@ class Tradeoff(Figure):
         """One per data set and threat model that two detectors or more have met."""
         return [
             cls(
-                f"{overview.title}, {title.removeprefix('robust AUROC ')}",
-                [_point(overview, name, column.cells[name]) for name in overview.detectors if name in column.cells],
+                cls.place_of(overview.title, title),
+                [_point(overview, name, title) for name in overview.detectors if name in column.cells],
             )
             for overview in overviews(results)
             for title, column in overview.columns.items()
             if column.metric == "robust_auroc" and len(column.cells) > 1
         ]
+
+    @staticmethod
+    def place_of(board: str, column: str) -> str:
+        """`where` of the figure of a board's column."""
+        return f"{board}, {column.removeprefix(ROBUST)}"
 
     @property
     def heading(self) -> str:
@@ -96,8 +105,13 @@ class Tradeoff(Figure):
         """Whether the names are beside or below the plot: they would not fit into it."""
         return len(self.points) > LABELS_INSIDE or max(len(p.label) for p in self.points) > LONGEST_LABEL
 
+    @property
+    def _left(self) -> float:
+        """Where the clean AUROCs begin."""
+        return max(min(p.clean.low for p in self.points) - 0.03, 0)
+
     def draw(self, axes: Axes) -> None:
-        left = max(min(p.clean.low for p in self.points) - 0.03, 0)
+        left = self._left
         axes.set(title=self.heading, xlabel="clean AUROC", ylabel="robust AUROC", xlim=(left, 1.01), ylim=(0, 1.02))
         axes.plot([left, 1], [left, 1], color=FAINT, linewidth=0.8, linestyle=":")
         axes.text(
@@ -110,6 +124,10 @@ class Tradeoff(Figure):
                 color=colour(i), markerfacecolor=colour(i) if p.ranked else "white", elinewidth=0.7, capsize=0,
                 clip_on=False, zorder=3, label=f"{i + 1}  {p.label}",
             )  # fmt: skip
+            if p.certified is not None:
+                x, low, high = p.clean.value, p.certified.value, p.robust.value
+                axes.plot([x, x], [low, high], color=colour(i), linewidth=2.5, alpha=0.5, solid_capstyle="butt")
+                axes.plot(x, low, marker="_", markersize=14, markeredgewidth=2, color=colour(i), clip_on=False)
         _label(axes, self.points, self.by_number)
         if len(self.points) > LABELS_INSIDE:
             axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
@@ -118,17 +136,45 @@ class Tradeoff(Figure):
 
     def spec(self) -> Spec:
         return plotly.chart(
-            "Clean against robust AUROC, each with its 95 % interval. On the diagonal an attack takes nothing.",
-            [_trace(p, i) for i, p in enumerate(self.points)],
-            plotly.auroc_axis("clean AUROC"),
+            "Clean against robust AUROC, each with its 95 % interval. On the diagonal an attack takes nothing. A bar "
+            "is what is certified: below it no attack can go.",
+            [trace for i, p in enumerate(self.points) for trace in _traces(p, i)],
+            plotly.axis("clean AUROC", range=[self._left, 1.01]),
             plotly.auroc_axis("robust AUROC"),
-            shapes=[{"type": "line", "x0": 0, "y0": 0, "x1": 1, "y1": 1, "line": {"dash": "dot", "width": 1}}],
+            shapes=[
+                {
+                    "type": "line",
+                    "x0": self._left,
+                    "y0": self._left,
+                    "x1": 1,
+                    "y1": 1,
+                    "line": {"dash": "dot", "width": 1},
+                }
+            ],
         )
 
 
-def _point(overview: Overview, name: str, cells: Sequence[Result]) -> Point:
+def _point(overview: Overview, name: str, title: str) -> Point:
+    cells = overview.columns[title].cells[name]
     clean, robust = (estimate_of(cells, metric) for metric in ("clean_auroc", "robust_auroc"))
-    return Point(name, clean, robust, name not in overview.unranked, lacking(cells, overview.categories))
+    bounded = overview.columns.get(title.replace(ROBUST, CERTIFIED))
+    proved = bounded.cells.get(name, ()) if bounded else ()
+    same = {r.category for r in proved} == {r.category for r in cells}
+    certified = estimate_of(proved, "certified_auroc") if same else None
+    return Point(name, clean, robust, name not in overview.unranked, lacking(cells, overview.categories), certified)
+
+
+def _traces(p: Point, i: int) -> list[Spec]:
+    """The point, and a bar at what is certified."""
+    if p.certified is None:
+        return [_trace(p, i)]
+    bar: Spec = {
+        "type": "scatter", "mode": "markers", "name": f"{p.detector}, certified",
+        "x": [round(p.clean.value, 4)], "y": [round(p.certified.value, 4)],
+        "error_y": plotly.error_bars([p.certified]),
+        "marker": {"size": 16, "color": colour(i), "symbol": "line-ew-open", "line": {"width": 3}},
+    }  # fmt: skip
+    return [_trace(p, i), bar]
 
 
 def _trace(p: Point, i: int) -> Spec:
