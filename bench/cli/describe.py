@@ -62,7 +62,7 @@ def _print(found: Description, screen: Console) -> None:
     screen.print(f"{found.name}, {found.kind[:-1].replace('set', ' set')}: {found.summary}", highlight=False)
     if found.about:
         screen.print(found.about, highlight=False)
-    screen.print("; ".join(f"{name}: {value}" for name, value in _facts(found.facts).items()), highlight=False)
+    screen.print("; ".join(f"{name}: {value}" for name, value in facts_in_words(found.facts).items()), highlight=False)
     screen.print(f"code: {found.file}", style="dim", highlight=False, soft_wrap=True)
     if found.parameters:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -74,7 +74,7 @@ def _print(found: Description, screen: Console) -> None:
     screen.print()
 
 
-def _facts(facts: Mapping[str, Any]) -> dict[str, str]:
+def facts_in_words(facts: Mapping[str, Any]) -> dict[str, str]:
     """In words; what it does not need is left out."""
     words = {True: "yes", False: "no", None: "as the detector inside"}
     return {

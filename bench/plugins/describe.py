@@ -11,6 +11,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Set
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +188,7 @@ def texts_of(target: type, accepted: Set[str]) -> dict[str, str]:
     for kind in target.__mro__[:-1]:
         for doc in (kind.__dict__.get("__doc__"), getattr(kind.__dict__.get("__init__"), "__doc__", None)):
             found = dict(_pairs(doc or "", accepted)) | found
-        found = dict(_below_fields(kind, accepted)) | found
+        found = {name: text for name, text in _below_fields(kind).items() if name in accepted} | found
     return found
 
 
@@ -210,17 +211,19 @@ def _before_parameters(paragraph: str, accepted: Set[str]) -> str:
     return paragraph[: next((start for names, start, _ in _marks(paragraph) if names & accepted), None)]
 
 
-def _below_fields(kind: type, accepted: Set[str]) -> Iterator[tuple[str, str]]:
-    """A text below an annotated attribute."""
+@lru_cache(maxsize=512)  # classes share their bases, torch's among them
+def _below_fields(kind: type) -> Mapping[str, str]:
+    """The texts below annotated attributes."""
     try:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except (OSError, TypeError, SyntaxError):  # made without a file
-        return
+        return {}
+    found = {}
     for field, below in pairwise(tree.body if isinstance(tree, ast.ClassDef) else []):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                if name in accepted:
-                    yield name, _flat(text)
+                found[name] = _flat(text)
+    return found
 
 
 def _flat(text: str) -> str:
