@@ -126,6 +126,8 @@ def front_page(published: Path, report: Report | None) -> str:
     parts = [*(f"![Robust over clean AUROC, a point for each detector]({BOARD}/{name})" for name in plots), ""]
     for overview in overviews(report.found.results):
         parts += [f"## {markdown_text(overview.title)}\n", _table(overview), ""]
+    if apart := len(report.found.submitted):
+        parts.append(f"Beside these, {apart} cells are submitted and not reproduced; they have no rank.\n")
     parts += [
         f"[The whole report]({BOARD}/report/index.html) has every threat model, attack, category, check, figure and "
         f"command; [leaderboard.csv]({BOARD}/leaderboard.csv) a row for each cell.",

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from made_up import write_cells
+from made_up import many, write_cells
 
 import bench
+from bench.cells.reader import Results
 from bench.cli import COMMANDS
 from bench.plugins import registry
 
@@ -122,6 +123,12 @@ def test_without_rows_the_front_page_says_so(website: ModuleType) -> None:
     nowhere = ROOT / "results/nowhere"
     assert website.written_report(nowhere) is None
     assert website.front_page(nowhere, None) == "No rows are published in this checkout: `results/nowhere` holds none."
+
+
+def test_what_is_only_submitted_is_said_and_has_no_table(website: ModuleType, tmp_path: Path) -> None:
+    found = Results([], [], [], many("ab", 2, {"a": 2.0, "b": 1.0}))
+    text = website.front_page(tmp_path, website.Report(found, []))
+    assert "4 cells are submitted and not reproduced" in text and "|" not in text
 
 
 def test_rows_that_cannot_be_read_end_the_build(website: ModuleType, published: Path, tmp_path: Path) -> None:
