@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files
 from bench.analysis.overview import Overview, overviews
 from bench.analysis.table import Line
 from bench.cells.bracket import broken_brackets
+from bench.cells.result import Result
 from bench.report.text import markdown_text
 from bench.report.write import Report, write_report
 
@@ -125,7 +126,7 @@ def front_page(published: Path, report: Report | None) -> str:
     plots = [path.name for path in report.written if path.name.startswith("tradeoff")]
     parts = [*(f"![Robust over clean AUROC, a point for each detector]({BOARD}/{name})" for name in plots), ""]
     for overview in overviews(report.found.results):
-        parts += [f"## {markdown_text(overview.title)}\n", _table(overview), ""]
+        parts += [f"## {markdown_text(overview.title)}\n", _table(overview, report.found.results), ""]
     if apart := len(report.found.submitted):
         parts.append(f"Beside these, {apart} cells are submitted and not reproduced; they have no rank.\n")
     parts += [
@@ -135,19 +136,19 @@ def front_page(published: Path, report: Report | None) -> str:
     return "\n".join(parts)
 
 
-def _table(overview: Overview) -> str:
+def _table(overview: Overview, results: Sequence[Result]) -> str:
     titles = [title for title, column in overview.columns.items() if column.metric in SHOWN]
     rows = [
         ["rank", "detector", *titles],
         ["---"] * (2 + len(titles)),
-        *(_row(line, titles) for line in overview.lines),
+        *(_row(line, titles, results) for line in overview.lines),
     ]
     notes = [f"- <sup>{letter}</sup> {markdown_text(text)}" for letter, text in overview.footnotes.items()]
     notes += [f"- {markdown_text(note)}" for note in overview.notes]
     return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", *notes])
 
 
-def _row(line: Line, titles: Sequence[str]) -> list[str]:
+def _row(line: Line, titles: Sequence[str], results: Sequence[Result]) -> list[str]:
     values = [line.values[title] for title in titles]
     numbers = [
         (f"**{value.text}**" if value.best else value.text)
@@ -155,4 +156,11 @@ def _row(line: Line, titles: Sequence[str]) -> list[str]:
         + (f"<br><small>{value.below}</small>" if value.below else "")
         for value in values
     ]
-    return [line.place, markdown_text(line.detector), *numbers]
+    return [line.place, markdown_text(_named(line.detector, results)), *numbers]
+
+
+def _named(detector: str, results: Sequence[Result]) -> str:
+    """A label of the boards, with the backbone where they have the hash of its file."""
+    given = [r.record.detector.parameters.items() for r in results if r.detector == detector]
+    found = {str(value) for items in given for name, value in items if name.rpartition(".")[2] == "backbone"}
+    return re.sub(r"weights=sha256:[0-9a-f]+", "".join(found), detector) if len(found) == 1 else detector
