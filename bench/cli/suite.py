@@ -269,7 +269,7 @@ class SuiteRequest(WorkRequest):
             if bounded.are_there:
                 yield Part(tested, seed, bounded, bounded.planned())
         for shift in self.suite.shifts:
-            levels = None if shift.severities is None else tuple(shift.severities)
+            levels = None if shift.severities is None else tuple(map(str, shift.severities))
             shifted = ShiftRequest(
                 **{**common, "targets": "both", "goal": "rank"},
                 params=tested.params,
