@@ -310,3 +310,19 @@ def test_a_data_root_that_no_data_set_takes(run_cli: Run, tmp_path: Path) -> Non
     suite.write_text(said.replace(f'"{tmp_path}/dots.py"', f'"folder"\nroot = "{tmp_path}/tree"'))
     code, _, err = run_cli(*command, "--data-root", tmp_path)
     assert code == 2 and "textures is built in, folder has its root in the file" in one_line(err)
+
+
+def test_a_kept_fit_is_timed_where_no_record_tells(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    """Passes of cells whose attack says what it spends; what is not fitted stays unknown."""
+    only = suite.read_text() + '\n[[exclude]]\ndetector = "*Mean"\n\n[[exclude]]\nattack = "noise-*"\n'
+    suite.write_text(only.replace("seeds = [0, 1]", "seeds = [0]"))
+    command = ("run", "--suite", suite, "--results")
+    code, out, err = run_cli(*command, tmp_path / "before", "--dry-run")
+    assert code == 0 and "4 to do" in out and "of 4 cells no record" in out and "no fit is kept" in out, err
+    assert run_cli(*command, tmp_path / "results")[0] == 0
+    records = [read(path) for path in (tmp_path / "results").rglob("run.json")]
+    spent = sum(record["forwards"] + record["backwards"] for record in records)
+    code, out, err = run_cli(*command, tmp_path / "other", "--dry-run")
+    assert code == 0 and "4 cells by a few timed passes" in out and "no record" not in out, (out, err)
+    told = sum(int(number.replace(",", "")) for number in re.findall(r" ([\d,]+) +[\d.]+ *$", out, re.M))
+    assert told == pytest.approx(spent, rel=0.5) and not (tmp_path / "other").exists()

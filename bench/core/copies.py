@@ -55,7 +55,7 @@ class Glances:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def grids(self, first: int, count: int = BLOCK) -> Tensor:
+    def grids(self, first: int, count: int) -> Tensor:
         """float (B, V): of as many images, fewer at the end."""
         size = 4 * self._numbers  # bytes of float32
         self._file.seek(first * size)
@@ -107,11 +107,11 @@ def _closest(test: Glances, others: Glances) -> Iterator[tuple[float, int]]:
     """Of each test image the distance to the closest of the others, and its place; in its own set, of those before it:
     by products of blocks, in double precision, which leaves distances as they are but for 1e-7."""
     for start in range(0, len(test), BLOCK):
-        own = test.grids(start).double()
+        own = test.grids(start, BLOCK).double()
         best = torch.full((len(own),), torch.inf, dtype=torch.float64)
         place = torch.zeros(len(own), dtype=torch.long)
         for first in range(0, start + 1 if others is test else len(others), BLOCK):
-            distances = _distances(own, others.grids(first).double(), "use_mm_for_euclid_dist")
+            distances = _distances(own, others.grids(first, BLOCK).double(), "use_mm_for_euclid_dist")
             if others is test and first == start:  # what is above the diagonal comes later, or is the image itself
                 distances = distances.masked_fill(torch.ones_like(distances, dtype=torch.bool).triu(), torch.inf)
             least, at = distances.min(1)

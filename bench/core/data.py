@@ -27,8 +27,9 @@ BATCH_SIZE = 32
 # Decoded images are kept up to this many bytes per set; beyond it every access decodes again, so the
 # memory of a run does not grow with the data set.
 CACHE_BYTES = 256 * 2**20  # of decoded images that a fit reads again and again
-TEST_CACHE_BYTES = 64 * 2**20  # of those that are read a few times: memory must not grow with their number
+TEST_CACHE_BYTES = 80 * 2**20  # of those that are read a few times: memory must not grow with their number
 
+TEST_CACHE_IMAGES = 1000  # of a larger set the images are small, or too many for the bytes above
 AT_ONCE = 64  # images that wait, decoded, to be looked at
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
@@ -49,10 +50,9 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.image(index)
 
-    @property
-    def _most(self) -> int:
-        """Bytes of decoded images that are kept."""
-        return CACHE_BYTES
+    def _most(self, size: int) -> int:
+        """Decoded images of so many bytes that are kept."""
+        return CACHE_BYTES // size
 
     @cached_property
     def ids(self) -> list[str]:
@@ -67,7 +67,7 @@ class ImageSet(Dataset[Tensor]):
         if index in self._cache:
             return self._cache[index]
         image = to_tensor(self.records[index].source.pixels(), self.image_size)
-        if (len(self._cache) + 1) * image.nbytes <= self._most:
+        if len(self._cache) < self._most(image.nbytes):
             self._cache[index] = image
         return image
 
@@ -159,9 +159,8 @@ class TestSet(ImageSet):
 
     __test__ = False  # not a pytest class
 
-    @property
-    def _most(self) -> int:
-        return TEST_CACHE_BYTES
+    def _most(self, size: int) -> int:
+        return min(TEST_CACHE_BYTES // size, TEST_CACHE_IMAGES)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, str]:  # type: ignore[override]
         record = self.records[index]
