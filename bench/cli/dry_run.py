@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..analysis.costs import Costs, Left, detector_key, fit_of
 from ..cells.record import finished_below
+from ..cells.spec import SMOOTHING
 from ..cells.state import State
 from ..harness.process import Failure
 from .common import complain, console
@@ -116,7 +117,8 @@ def _timed(cell: Listed, pace: Pace) -> Left | None:
     spent, rows = cell.spent[pace.randomized], _rows_left(cell)
     if spent is None:
         return None
-    seconds = rows * pace.seconds(spent.row) + pace.seconds(spent.checks)
+    certified = cell.spec.attack == SMOOTHING
+    seconds = rows * pace.seconds(spent.row, certified) + pace.seconds(spent.checks, certified)
     return Left(rows * (spent.row.forwards + spent.row.backwards), seconds + pace.afresh)
 
 

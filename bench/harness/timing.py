@@ -16,9 +16,10 @@ import torch
 from ..cells.spec import RunSpec
 from ..core.attack import Attack, Method
 from ..core.data import Data
+from ..core.detector import Wrapper
 from ..core.rng import Rng
 from ..core.score import Passes, Score
-from ..engine.certifier import Certificate
+from ..engine.certifier import Certificate, with_draws
 from ..engine.shifter import Shift
 from ..plugins.fitting import DetectorSpec, NotKept
 from .afresh import FreshTwin
@@ -45,12 +46,15 @@ class Pace(NamedTuple):
 
     forward: float
     backward: float
+    noisy: float
+    """Of one noisy image of a smoothed detector; of others as `forward`."""
     afresh: float
     """Of a process that has it loaded again."""
     randomized: bool
 
-    def seconds(self, passes: Passes) -> float:
-        return passes.forwards * self.forward + passes.backwards * self.backward
+    def seconds(self, passes: Passes, certified: bool = False) -> float:
+        """certified: passes are of single noisy images."""
+        return passes.forwards * (self.noisy if certified else self.forward) + passes.backwards * self.backward
 
 
 def spent(method: Method, spec: RunSpec, images: int, randomized: bool) -> Spent | None:
@@ -95,7 +99,7 @@ def pace_of(spec: DetectorSpec, data: Data, batch_size: int | None) -> Pace | No
     x = data.test.images(some).to(detector.device)
     score, names = Score(detector, spec.label), [data.test.ids[i] for i in some]
 
-    def forward() -> None:
+    def forward(score: Score = score) -> None:
         with torch.no_grad():
             score(x, Rng(0, names)).sum().item()  # waits for a GPU
 
@@ -105,10 +109,14 @@ def pace_of(spec: DetectorSpec, data: Data, batch_size: int | None) -> Pace | No
 
     alone = _seconds(forward) / len(x)
     twice = _seconds(both) / len(x) if detector.differentiable else alone
+    noisy = alone
+    if isinstance(detector, Wrapper) and spec.plugin.name == "smoothed":
+        single = Score(with_draws(detector, 1), spec.label)
+        noisy = _seconds(lambda: forward(single)) / len(x)
     started = time.perf_counter()
     FreshTwin(detector, kept)(x[:1], names[:1], 1)
     afresh = time.perf_counter() - started
-    return Pace(alone, max(twice - alone, 0.0), afresh, detector.randomized)
+    return Pace(alone, max(twice - alone, 0.0), noisy, afresh, detector.randomized)
 
 
 def _seconds(call: Callable[[], None]) -> float:
