@@ -295,9 +295,11 @@ class ReadsLabels(Honest):
     def score(self, x: Tensor, rng: Rng | None = None) -> Tensor:
         frame: Any = sys._getframe()
         while frame is not None:
-            labels = frame.f_locals.get("labels")
-            if isinstance(labels, Tensor) and len(labels) == len(x):
-                return self.raw(x) + 200 * labels.to(x)
+            test = getattr(getattr(frame.f_locals.get("self"), "data", None), "test", None)
+            for name in ("indices", "mine"):
+                some = frame.f_locals.get(name)
+                if test is not None and some is not None and len(some) == len(x):
+                    return self.raw(x) + 200 * torch.tensor([test.labels[i] for i in some]).to(x)
             frame = frame.f_back
         return self.raw(x)
 

@@ -45,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
         (("--attack", "pgd-l2", "--eps", "1/255,1000"), "longer than any change"),
         (("--save-images", "0"), "--save-images must be at least 1"),
         (("--results", ""), "expected a file or a folder, got nothing"),
+        (("--results", "s3://bucket/results"), "s3://bucket/results is no folder: cells need locks and renames"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(

@@ -11,6 +11,7 @@ from conftest import shared, small_data
 from PIL import Image
 
 from bench import ArraySource, Data, Record, TestSet, TrainSet, categories, load_data
+from bench.core import copies as copying
 from bench.core.images import FileSource, Source
 
 
@@ -77,6 +78,19 @@ def test_surfaces_that_are_all_alike_are_no_copies() -> None:
     ]
     assert made_of(plates[:20], plates[20:]).notes == ()
     assert small_data().notes == ()
+
+
+def test_many_images_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their grids lie in a file."""
+    moved = np.clip(photograph(2).astype(int) + 1, 0, 255).astype(np.uint8)
+    data = made_of(images(*range(9)), [*images(20, 21, 22, 5, 23, 24, 20, 25), ArraySource(moved)])
+    whole = data.notes
+    assert [note.split(":")[0] for note in whole] == ["1 of 9 test images"] * 3
+    assert "test/3, which is train/5" in whole[0] and "test/8, which is train/2" in whole[1]
+    assert "test/6, which is test/0" in whole[2]
+    monkeypatch.setattr(copying, "BLOCK", 2)
+    monkeypatch.setattr(copying, "IN_MEMORY", 1)
+    assert made_of(images(*range(9)), [r.source for r in data.test.records]).notes == whole
 
 
 def test_one_image_over_and_over() -> None:

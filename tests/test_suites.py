@@ -258,3 +258,71 @@ def test_a_suite_of_shifts(run_cli: Run, tmp_path: Path) -> None:
     assert "no kind of shift named 'fog'" in one_line(
         run_cli("run", "--suite", suite, "--results", tmp_path / "other")[2]
     )
+
+
+BESIDE_BUILT_IN = """
+limit = 4
+
+[[data]]
+name = "textures"
+categories = ["brick"]
+image-size = 16
+
+[[data]]
+name = "folder"
+image-size = 16
+
+[[detectors]]
+name = {plugin!r}
+
+[[attacks]]
+name = "noise-linf"
+eps = ["1/255"]
+"""
+
+
+@pytest.mark.parametrize("below", [".", "folder"])
+def test_a_data_root_is_of_the_data_sets_that_take_one(run_cli: Run, tmp_path: Path, below: str) -> None:
+    suite, results = suite_on_two(tmp_path, BESIDE_BUILT_IN), tmp_path / "results"
+    root = tmp_path / "images"
+    (root / below).parent.mkdir(exist_ok=True)
+    (tmp_path / "tree").rename(root / below)
+    code, out, err = run_cli("run", "--suite", suite, "--data-root", root, "--results", results, "--save-images", 1)
+    assert code == 0 and "3 finished cells" in out, err
+    assert {cell[1] for cell in cells_of(results)} == {"brick", "nut", "bolt"}
+    again = ("--data-root", root, "--detector", f"{tmp_path}/mine.py:Mean", "--no-scores")
+    code, out, err = run_cli("verify", results, *again)
+    assert code == 0 and out.count("pass    data:") == 3, (out, err)
+
+
+def test_a_data_root_that_no_data_set_takes(run_cli: Run, tmp_path: Path) -> None:
+    """A data set of a file says itself that it is built in; it is asked elsewhere."""
+    suite = suite_on_two(tmp_path, BESIDE_BUILT_IN)
+    (tmp_path / "dots.py").write_text(
+        "from bench.datasets.textures import IMAGE_SIZE, categories, load\nTAKES_ROOT = False\n"
+    )
+    said = suite.read_text().replace('name = "folder"', f'name = "{tmp_path}/dots.py"\ncategories = ["grass"]')
+    suite.write_text(said)
+    command = ("run", "--suite", suite, "--results", tmp_path / "results")
+    code, _, err = run_cli(*command, "--data-root", tmp_path)
+    assert code == 2 and "--data-root" in one_line(err) and "no data set of the suite" in one_line(err)
+    assert run_cli(*command, "--dry-run")[0] == 0
+    suite.write_text(said.replace(f'"{tmp_path}/dots.py"', f'"folder"\nroot = "{tmp_path}/tree"'))
+    code, _, err = run_cli(*command, "--data-root", tmp_path)
+    assert code == 2 and "textures is built in, folder has its root in the file" in one_line(err)
+
+
+def test_a_kept_fit_is_timed_where_no_record_tells(run_cli: Run, suite: Path, tmp_path: Path) -> None:
+    """Passes of cells whose attack says what it spends; what is not fitted stays unknown."""
+    only = suite.read_text() + '\n[[exclude]]\ndetector = "*Mean"\n\n[[exclude]]\nattack = "noise-*"\n'
+    suite.write_text(only.replace("seeds = [0, 1]", "seeds = [0]"))
+    command = ("run", "--suite", suite, "--results")
+    code, out, err = run_cli(*command, tmp_path / "before", "--dry-run")
+    assert code == 0 and "4 to do" in out and "of 4 cells no record" in out and "no fit is kept" in out, err
+    assert run_cli(*command, tmp_path / "results")[0] == 0
+    records = [read(path) for path in (tmp_path / "results").rglob("run.json")]
+    spent = sum(record["forwards"] + record["backwards"] for record in records)
+    code, out, err = run_cli(*command, tmp_path / "other", "--dry-run")
+    assert code == 0 and "4 cells by a few timed passes" in out and "no record" not in out, (out, err)
+    told = sum(int(number.replace(",", "")) for number in re.findall(r" ([\d,]+) +[\d.]+ *$", out, re.M))
+    assert told == pytest.approx(spent, rel=0.5) and not (tmp_path / "other").exists()

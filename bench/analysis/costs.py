@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -76,8 +76,13 @@ class Costs:
         return statistics.median(times) if times and fit_of(spec) not in self.fitted else 0.0
 
 
+def detector_key(label: str, changed: Mapping[str, Any], image_size: int) -> Hashable:
+    """What the time of a pass depends on."""
+    return label, repr(sorted(changed.items())), image_size
+
+
 def _detector(spec: RunSpec) -> Any:
-    return spec.detector, repr(sorted(spec.detector_parameters.items())), spec.image_size
+    return detector_key(spec.detector, spec.detector_parameters, spec.image_size)
 
 
 def _attack(spec: RunSpec) -> Any:

@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..harness.afresh import FreshTwin
 from ..plugins import registry
 from ..plugins.fitting import DetectorSpec
-from ..plugins.lookup import load_data, make_attack
+from ..plugins.lookup import load_data, make_attack, root_below, takes_root
 
 
 def quiet(sentence: str) -> None:
@@ -57,8 +57,9 @@ class Rebuilt:
     def data(self) -> Data:
         """Perhaps other images than those of the cell: see `same_images`."""
         spec = self.record.spec
-        name = self.given.dataset or spec.dataset
-        found = load_data(name, category=spec.category, root=self.given.data_root, image_size=spec.image_size)
+        name, root = self.given.dataset or spec.dataset, self.given.data_root
+        own = root_below(root, spec.dataset) if root is not None and takes_root(name) else None
+        found = load_data(name, category=spec.category, root=own, image_size=spec.image_size)
         return found.limited(spec.limit, spec.protocol)
 
     @property

@@ -176,7 +176,8 @@ CELL = {
         "of a small cell), is not what the score is outside of it: under the same noise another value, by more than "
         "1e-4 of the spread; or a gradient that disagrees with finite differences (steps from 1e-3 to 2.5e-5, along "
         "the gradient, along the same smoothed over 5 pixels, and along random signs) by more than 40 % in the median "
-        "over a class.",
+        "over a class. Differences are taken at 2 images of each class first, and where one of these is in doubt "
+        "(above 13 %) at all.",
         "The detector shows attacks another score, or another slope, than it is judged by: as soon as a gradient is "
         "asked for, for batches of another size, for some callers, or after some calls.",
         "As for `gradient`; let `score` depend on nothing but the image and the noise.",
@@ -236,22 +237,25 @@ CELL = {
     ),
     "noise": Explained(
         "the best of 16 random perturbations of the same size gains more than half of what the attack gains, or is "
-        "ahead on more than one image.",
+        "ahead on more than one image. 4 are tried first; where they gain less than an eighth of it at every image, no "
+        "more.",
         "The attack hardly uses the gradient.",
         "See `gradient` and `shattered`.",
     ),
     "black box": Explained(
         "`square`, which sees scores only, is ahead by more than 5 % of the median gain on more than one image (and "
-        "more than 2 % of them). Of `standard` the check says what its own survey has found before the first row.",
+        "more than 2 % of them). It is given the price of the attack, at least 100 queries; a quarter of them where "
+        "that gains less than half of what the attack gains at every image. Of `standard` the check says what its own "
+        "survey has found before the first row.",
         "Gradient masking: the gradient hides what the score shows.",
         "Report the black box; attack another objective, or through the masking block (`bpda`).",
     ),
     "estimated gradient": Explained(
         "an attack that estimates the gradient from 31 scores at the rim of the ball (along what makes an image "
         "smoother, towards other images, and along squares of random sign) is ahead at more than one of the images "
-        "tried, and in the mean over them adds more than 25 % to the median gain. Tried are 4 of each class (2 "
-        "of a small cell), and 12 more where it is ahead at one; ahead is more than 25 % of the gain. In linf and l2; "
-        "not of attacks that follow no gradient.",
+        "tried, and in the mean over them adds more than 25 % to the median gain. Tried are 2 of each class; where it "
+        "comes to 90 % of the gain at one of these 2 more (of a cell of 64 images or more), and where it is ahead at "
+        "one 12 more; ahead is more than 25 % of the gain. In linf and l2; not of attacks that follow no gradient.",
         "Gradient masking: the score is a staircase, or flat, with another slope than its gradient tells. Or the "
         "attack is weak: it is given the gradient, and does less with it.",
         "As for `black box`; more steps.",

@@ -6,7 +6,6 @@ sentence and whether it passed, as in `of_detector`. None of them changes a row,
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import Counter
@@ -28,28 +27,22 @@ from ..core.threat import TOLERANCE, ThreatModel
 from ..engine.warm_starts import WarmStarts
 from ..engine.witness import Witness
 from ..engine.worker import SAME, Prepared
-from ..plugins import registry
 from ..stats.metrics import points
 from .of_calls import attack_was_told_the_truth
 from .of_detector import STANDARD_ERRORS, at_least_usual, run_check, stopped, tie_sentence
 from .of_memory import a_fresh_twin_agrees
+from .of_rivals import black_box_is_weaker, noise_is_no_attack, one_step_is_weaker, some, transfer_is_weaker
 from .of_steps import long_steps_reach_no_further
-from .reattack import ERRORS, MARGIN, POINT, Ahead, Reattack
+from .reattack import ERRORS, POINT, Ahead, Reattack
 
-LUCKY_MARGIN = 0.25  # the same for columns of a randomized detector, whose standard error is not stored
-SHARE = 0.02  # of the images, and more than one: on how many another attack may be ahead
 EXTRA = 0.25  # of the gain: what more of the same attack may add
 LAST = 0.1  # of an attack's passes: the stretch in which it should have arrived
 ARRIVED = 0.05  # of the gain: what that stretch may add
-COMPARABLE = 0.5  # of the attack's gain: what random noise must stay below
-NOISE_TRIES = 16
 UNMOVED = 0.05  # share of images
 BROKEN = 0.05  # AUROC on the probe that an adversary without bounds should reach
 WIDER = (8, 32)  # times eps, before the whole pixel range
 SHORT = 0.25  # of the attack's steps, in a first round through these balls
 AGAIN = 0.1  # of the gain, in the mean: two runs of one attack, whose last digits depend on the batch
-QUERIES = (100, 500)  # of the black box, at least and at most
-BLIND = ("square", "transfer", "noise", "smaller")  # how parts without the detector's own gradient begin
 
 
 def checks_of_cell(
@@ -181,7 +174,7 @@ def best_is_returned(reattack: Reattack) -> tuple[bool, str]:
         return True, "not checked: the attack scores images without their sources"
     ahead = reattack.ahead(reattack.again.seen)
     count = reattack.counts(ahead)
-    allowed = _some(reattack.whole) if reattack.worker.score.randomized else 0  # noisy values hide which is the best
+    allowed = some(reattack.whole) if reattack.worker.score.randomized else 0  # noisy values hide which is the best
     return (
         count <= allowed,
         f"at {count} of {len(reattack.probe)} images the attack met a better point than it returned",
@@ -275,96 +268,6 @@ def _adds_little(reattack: Reattack, images: Tensor, what: str, best_of_both: bo
     )
     much = share > EXTRA and mean > ERRORS * error + reattack.floor and not reattack.at_threshold
     return fall <= reattack.interval and not (much and reattack.robust.value > POINT), said
-
-
-def noise_is_no_attack(reattack: Reattack) -> tuple[bool, str]:
-    """The best of a few random perturbations of the same size gains much less."""
-    positions = reattack.whole
-    images = reattack.attacked_by(registry.load("attacks", "noise").target(tries=NOISE_TRIES), positions)
-    if bool(reattack.settled.all()):
-        return True, "every image of the probe has lost every pair: the attack needs to go no further"
-    moved = reattack.ahead(images, of=reattack.clean)
-    mean, error = Ahead(moved.mean[~reattack.settled], moved.error[~reattack.settled]).overall
-    gain = float(reattack.gained.mean[~reattack.settled].mean())
-    ahead = reattack.counts(reattack.ahead(images))
-    said = f"the best of {NOISE_TRIES} random perturbations gains {mean:.3g}, the attack {gain:.3g}"
-    near = mean - ERRORS * error > max(COMPARABLE * gain, reattack.floor)
-    if reattack.at_threshold:
-        return ahead <= _some(reattack.whole), f"{said}; it is ahead at {ahead} of {len(reattack.probe)} images"
-    return not near and ahead <= _some(reattack.whole), said
-
-
-def one_step_is_weaker(reattack: Reattack) -> tuple[bool, str]:
-    """A single step must not reach further than many."""
-    steps = reattack.attack.parameters_record.get("steps")
-    single = reattack.altered(steps=1) if isinstance(steps, int) else None
-    if single is None:
-        return True, "not checked: the attack has no number of steps"
-    if steps == 1:
-        return True, "not checked: the attack takes one step"
-    count = reattack.counts(reattack.ahead(reattack.attacked_by(single, reattack.whole)))
-    return count <= _some(reattack.whole), f"one step is ahead of {steps} at {count} of {len(reattack.probe)} images"
-
-
-def black_box_is_weaker(reattack: Reattack) -> tuple[bool, str]:
-    """What sees scores only must not outdo what follows the gradient: if it does, the gradient is masked."""
-    if found := _columns(reattack, "square") or _surveyed(reattack):
-        return found
-    if not reattack.attack.needs_gradient:
-        return True, "the attack is a black box itself"
-    if "square" not in registry.names("attacks"):
-        return True, "not checked: the attack `square` is not installed"
-    square = registry.load("attacks", "square").target
-    if reattack.threat.norm not in square.norms:
-        return True, f"not checked: `square` has no norm {reattack.threat.norm}"
-    draws = min(reattack.worker.draws, reattack.draws)
-    cell = sum(len(h) for h in reattack.again.history) / len(reattack.probe) / draws
-    low, high = QUERIES
-    queries = int(min(max(3 * cell, low), high))  # a backward pass costs two forward ones
-    named = {"queries": queries} if "queries" in {f.name for f in dataclasses.fields(square)} else {}
-    few = reattack.few
-    count = reattack.counts(reattack.ahead(reattack.attacked_by(square(**named), few), few))
-    return count <= _some(few), f"square with {queries} queries is ahead at {count} of {len(few)} images"
-
-
-def transfer_is_weaker(reattack: Reattack) -> tuple[bool, str]:
-    """Images made for another detector must not outdo those made for this one."""
-    if found := _columns(reattack, "transfer") or _surveyed(reattack):
-        return found
-    return True, "not checked: the attack has no part that transfers"
-
-
-def _surveyed(reattack: Reattack) -> tuple[bool, str] | None:
-    """What the attack's own survey has found; None where it has tried nothing."""
-    if (tried := reattack.worker.tried) is None:
-        return None
-    said = f"{', '.join(tried.parts)} are ahead of what follows the gradient at {tried.ahead} of {tried.images} images"
-    return tried.ahead <= tried.allowed, f"tried before the first row, {said}"
-
-
-def _columns(reattack: Reattack, blind: str) -> tuple[bool, str] | None:
-    """Parts that see no gradient against those that do, over all rows; None where the rows do not hold both."""
-    parts = reattack.attack.parts
-    theirs = [part for part in parts if part.startswith(blind)]
-    ours = [part for part in parts if not part.startswith(BLIND)]
-    if not theirs or not ours:
-        return None
-    rows = [row for row, attacked in zip(reattack.rows, reattack.attacked_rows, strict=True) if attacked]
-    margin = (LUCKY_MARGIN if reattack.worker.score.randomized else MARGIN) * reattack.unit
-    ahead = [
-        row.id
-        for row in rows
-        if max((1 - 2 * row.label) * row.more[p] for p in theirs)
-        > max((1 - 2 * row.label) * row.more[p] for p in ours) + max(margin, reattack.floor)
-    ]
-    said = f"{', '.join(theirs)} is ahead of {', '.join(ours)} at {len(ahead)} of {len(rows)} images"
-    passed = len(ahead) <= max(1, SHARE * len(rows))
-    return passed, said if passed else f"{said} ({', '.join(ahead[:3])}{', ...' if len(ahead) > 3 else ''})"
-
-
-def _some(positions: Sequence[int]) -> int:
-    """On how many of these images another attack may be ahead."""
-    return max(1, int(SHARE * len(positions)))
 
 
 def large_eps_breaks_it(reattack: Reattack) -> tuple[bool, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,8 @@ from .of_steps import blocks
 from .reattack import Reattack
 
 AGREES = 0.4  # median relative disagreement of what an attack has followed with finite differences
+CLEAR = AGREES / 3  # below which an image leaves no doubt
+FIRST = 2  # images of each class, beyond which none is looked at where these leave no doubt
 STEPS = (1e-3, 1e-4, 2.5e-5)  # of the differences, in [0, 1] pixels
 LONG = 4e-3  # where rounding hides all of these
 BLOCK = 8  # pixels: the side of the coarse directions
@@ -46,21 +48,44 @@ def _off(score: Score, call: Call) -> float:
 
 def _slopes_agree(reattack: Reattack, calls: list[Call]) -> tuple[bool, str]:
     of_class: tuple[list[float], list[float]] = ([], [])
-    for call in calls:
-        least = torch.full((3, len(call.images)), torch.nan, dtype=torch.float64)
-        for step in STEPS:  # a wrong slope is wrong at every one
-            if bool((least < AGREES / 3).all()):
-                break
-            least = least.fmin(_disagreement(reattack.worker.score, call, step).cpu())
-        if bool(least.isnan().all(0).any()):
-            least = least.fmin(_disagreement(reattack.worker.score, call, LONG).cpu())
-        for label, off in zip(call.labels, least.nan_to_num(-1).amax(0).tolist(), strict=True):
-            of_class[label].extend([off] if off >= 0 else [])
+    for some in _in_two(calls):
+        for call in some:
+            least = _least_disagreement(reattack.worker.score, call)
+            for label, off in zip(call.labels, least.nan_to_num(-1).amax(0).tolist(), strict=True):
+                of_class[label].extend([off] if off >= 0 else [])
+        if all(of_class[y] and max(of_class[y]) < CLEAR for call in calls for y in call.labels):
+            break
     worst = max(float(torch.tensor(found).quantile(0.5)) if found else 0.0 for found in of_class)
     return worst <= AGREES, (
         f"the gradient that the attack followed disagrees with finite differences by {worst:.1%} at "
         f"{sum(map(len, of_class))} images"
     )
+
+
+def _in_two(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
+    """The first few images of each class, and the others, which are looked at where one of those is in doubt."""
+    parts: tuple[list[Call], list[Call]] = ([], [])
+    seen = [0, 0]
+    for call in calls:
+        rows: tuple[list[int], list[int]] = ([], [])
+        for i, label in enumerate(call.labels):
+            rows[seen[label] >= FIRST].append(i)
+            seen[label] += 1
+        for part, some in zip(parts, rows, strict=True):
+            part.extend([call.of(some)] if some else [])
+    return parts
+
+
+def _least_disagreement(score: Score, call: Call) -> Tensor:
+    """(3, N), as `_disagreement` with the step at which it is least: a wrong slope is wrong at every one."""
+    least = torch.full((3, len(call.images)), torch.nan, dtype=torch.float64)
+    for step in STEPS:
+        left = (~(least < CLEAR).all(0)).nonzero().flatten().tolist()
+        if left:
+            least[:, left] = least[:, left].fmin(_disagreement(score, call.of(left), step).cpu())
+    if hidden := least.isnan().all(0).nonzero().flatten().tolist():
+        least[:, hidden] = _disagreement(score, call.of(hidden), LONG).cpu()
+    return least
 
 
 class _Aim(NamedTuple):

@@ -18,6 +18,8 @@ from ..core.rng import probe_lot
 from ..engine.witness import looked_at
 from .reattack import Reattack
 
+FIRST = 2  # images of each class; the other first ones where it is about as far at one of these
+NEAR = 0.9  # of the attack's gain at an image: as far as the attack, or about
 MORE = 12  # images of each class, where it is ahead at one of the first
 SMOOTHED = (3, 7)  # pixels, over which an image is averaged
 BLOCKS, AGAIN = (1, 2, 4, 8, 16), (2, 4, 8)  # pixels: sides of squares of one random sign, twice
@@ -35,10 +37,12 @@ def long_steps_reach_no_further(reattack: Reattack) -> tuple[bool, str]:
     if not (reattack.attack.needs_gradient or reattack.attack.parts):
         return True, "not checked: the attack is a black box itself"
     first = looked_at(len(reattack.rows))
-    some = _chosen(reattack, 0, first)
-    gained = _gained(reattack, some)
+    some = _chosen(reattack, 0, min(FIRST, first))
+    gained, near = _gained(reattack, some)
+    if near and (others := _chosen(reattack, FIRST, first)):
+        some, gained = some + others, torch.cat([gained, _gained(reattack, others)[0]])
     if (gained > 0).sum() == 1 and (others := _chosen(reattack, first, first + MORE)):
-        some, gained = some + others, torch.cat([gained, _gained(reattack, others)])
+        some, gained = some + others, torch.cat([gained, _gained(reattack, others)[0]])
     count, mean = int((gained > 0).sum()), float(gained.mean())
     return count <= 1 or mean <= EXTRA * reattack.unit, (
         f"a gradient estimated from scores at the rim of the ball leads further than the attack at {count} of "
@@ -55,18 +59,24 @@ def _chosen(reattack: Reattack, first: int, last: int) -> list[int]:
     return found
 
 
-def _gained(reattack: Reattack, some: Sequence[int]) -> Tensor:
-    """(N,): how much further the estimate ends than the rows; 0 where it is not ahead by more than the margin."""
+def _gained(reattack: Reattack, some: Sequence[int]) -> tuple[Tensor, bool]:
+    """(N,): how much further the estimate ends than the rows; 0 where it is not ahead by more than the margin. And
+    whether it is near at any."""
     worker = reattack.worker
     x = reattack.data.test.images(some).to(reattack.prepared.device)
     labels = [reattack.rows[i].label for i in some]
     sign = torch.tensor([1.0 - 2 * label for label in labels]).to(x)
     images = _Estimate(reattack, x, sign, labels, some).run()
     scores = worker.score.mean(images, worker.rng(some).for_evaluation(), worker.draws).double().cpu()
-    reached = torch.tensor([reattack.rows[i].worst for i in some], dtype=torch.float64)
-    gained = sign.double().cpu() * (scores - reached)
-    settled = worker.score.done(sign.double().cpu() * reached, sign.double().cpu())
-    return torch.where((gained > max(AHEAD * reattack.unit, reattack.floor)) & ~settled, gained, 0)
+    clean, reached = (
+        sign.double().cpu() * torch.tensor([getattr(reattack.rows[i], name) for i in some], dtype=torch.float64)
+        for name in ("clean", "worst")
+    )
+    ends = sign.double().cpu() * scores
+    open_ = ~worker.score.done(reached, sign.double().cpu())
+    near = bool((open_ & (ends - clean >= NEAR * (reached - clean))).any())
+    ahead = (ends - reached > max(AHEAD * reattack.unit, reattack.floor)) & open_
+    return torch.where(ahead, ends - reached, 0), near
 
 
 class _Estimate:

@@ -284,10 +284,19 @@ class Reattack:
         return self.each(self.x, self.whole)
 
     def ahead(self, images: Tensor, positions: Sequence[int] | None = None, of: Tensor | None = None) -> Ahead:
-        """Of these images against the cell's own attack, or against `of` (draws, P). Nothing is ahead of an image that
-        the attack has left because it is settled."""
+        """Of these images against the cell's own attack, or against `of` (draws, P)."""
         where = list(self.whole if positions is None else positions)
-        difference = self.sign[where] * (self.each(images, where) - (self.base if of is None else of)[:, where])
+        return self.compared(self._each_once(images, where), where, of)
+
+    def _each_once(self, images: Tensor, where: list[int]) -> Tensor:
+        """What the attack has returned has been scored."""
+        return self.base if where == self.whole and torch.equal(images, self.again.images) else self.each(images, where)
+
+    def compared(self, scores: Tensor, positions: Sequence[int], of: Tensor | None = None) -> Ahead:
+        """Scores (draws, B) at these images against those after the cell's own attack, or against `of` (draws, P).
+        Nothing is ahead of an image that the attack has left because it is settled."""
+        where = list(positions)
+        difference = self.sign[where] * (scores - (self.base if of is None else of)[:, where])
         if of is None:
             difference = difference.where(~self.settled[where], 0)
         draws = len(difference)

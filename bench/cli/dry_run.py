@@ -6,14 +6,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..analysis.costs import Costs, fit_of
+from ..analysis.costs import Costs, Left, detector_key, fit_of
 from ..cells.record import finished_below
+from ..cells.spec import SMOOTHING
 from ..cells.state import State
 from ..harness.process import Failure
 from .common import complain, console
-from .look import Listed
+from .look import Listed, paces
+
+if TYPE_CHECKING:
+    from ..harness.timing import Pace
+    from .running import Seen
 
 
 @dataclass
@@ -28,11 +33,15 @@ class Expected:
     fits: dict[Any, float] = field(default_factory=dict)
     memory: float = 0.0
     """MiB, of the largest process."""
+    timed: int = 0
+    """Cells of which no record tells, and a few timed passes do."""
 
-    def add(self, cell: Listed, costs: Costs) -> list[str]:
+    def add(self, cell: Listed, costs: Costs, pace: Pace | None) -> list[str]:
         """The line of this cell."""
         word, state = _word(cell.state), cell.state
-        left = costs.left(cell.spec, 0 if state.finished else state.total - state.rows)
+        left = costs.left(cell.spec, _rows_left(cell))
+        if left.seconds is None and pace is not None and (found := _timed(cell, pace)) is not None:
+            left, self.timed = found, self.timed + 1
         self.counts[word] += 1
         if not state.finished:
             self.fits[fit_of(cell.spec)] = costs.fit(cell.spec)
@@ -50,29 +59,32 @@ class Expected:
             shared = f", {minutes / at_once:.1f} with {at_once} at once" if at_once > 1 else ""
             each = f"; up to {self.memory:,.0f} MiB in each process" if self.memory else ""
             yield f"about {minutes:.1f} minutes of work{shared}{each}, by the records in {results}"
+        if self.timed:
+            yield f"{_cells(self.timed)} by a few timed passes of detectors whose fits are kept"
         if self.unknown:
             yield (
-                f"of {_cells(self.unknown)} no record here tells the time: run one category, or all with a small "
-                "limit, first"
+                f"of {_cells(self.unknown)} no record here tells the time, and no fit is kept that could be timed: run "
+                "one category, or all with a small limit, first"
             )
 
 
-def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results: Path, at_once: int) -> int:
+def show(jobs: Sequence[Seen], failures: Sequence[Failure], results: Path, at_once: int, in_process: bool) -> int:
     """A table of the cells and one line of what is left; 2 where something could not be looked at."""
     from rich.table import Table
 
     costs = Costs()
     for _, record in finished_below(results):
         costs.add(record)
+    pace = _paces(jobs, costs, in_process)
     table = Table(box=None, header_style="bold")
     for title, justify in (("cell", "left"), ("state", "left"), ("passes left", "right"), ("minutes left", "right")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
     expected, failed = Expected(), list(failures)
-    for cell in cells:
+    for cell in (cell for job in jobs for cell in job.cells):
         if isinstance(cell, Failure):
             failed.append(cell)
         else:
-            table.add_row(*expected.add(cell, costs))
+            table.add_row(*expected.add(cell, costs, pace.get(fit_of(cell.spec))))
     screen = console()
     screen.print(table)
     for sentence in expected.sentences(at_once, results):
@@ -80,6 +92,34 @@ def show(cells: Sequence[Listed | Failure], failures: Sequence[Failure], results
     for failure in failed:
         complain(f"{failure.cell}: {failure.why}")
     return 2 if failed else 0
+
+
+def _rows_left(cell: Listed) -> int:
+    return 0 if cell.state.finished else cell.state.total - cell.state.rows
+
+
+def _paces(jobs: Sequence[Seen], costs: Costs, in_process: bool) -> dict[Any, Pace]:
+    """By the fit, of cells of which no record tells."""
+    unknown = [
+        job for job in jobs if any(costs.left(cell.spec, _rows_left(cell)).seconds is None for cell in job.known)
+    ]
+    found: dict[Any, Pace] = {}
+    for job, of_job in zip(unknown, paces([job.job for job in unknown], in_process, None), strict=True):
+        for cell in job.known:
+            spec = cell.spec
+            if pace := of_job.get(detector_key(spec.detector, spec.detector_parameters, spec.image_size)):
+                found[fit_of(spec)] = pace
+    return found
+
+
+def _timed(cell: Listed, pace: Pace) -> Left | None:
+    """Its checks and their process included."""
+    spent, rows = cell.spent[pace.randomized], _rows_left(cell)
+    if spent is None:
+        return None
+    certified = cell.spec.attack == SMOOTHING
+    seconds = rows * pace.seconds(spent.row, certified) + pace.seconds(spent.checks, certified)
+    return Left(rows * (spent.row.forwards + spent.row.backwards), seconds + pace.afresh)
 
 
 def _cells(count: int) -> str:

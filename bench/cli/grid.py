@@ -242,7 +242,7 @@ def _built(request: GridRequest, name: str) -> _Known:
     return known
 
 
-def elsewhere(request: GridRequest, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def elsewhere(request: WorkRequest, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns, in a process of its own unless one is not wanted.
 
     Raises UserError if it does, or if `what` is broken.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..analysis.costs import detector_key
 from ..cells.spec import RunSpec
 from ..cells.state import State
 from ..core.progress import Progress, to_log
@@ -16,6 +18,8 @@ from .jobs import Job
 
 if TYPE_CHECKING:
     from ..core.data import Data
+    from ..harness.asked import Asked
+    from ..harness.timing import Pace, Spent
 
 
 class Listed(NamedTuple):
@@ -25,6 +29,8 @@ class Listed(NamedTuple):
     spec: RunSpec
     folder: Path
     state: State
+    spent: tuple[Spent | None, Spent | None] = (None, None)
+    """What the attack says that it spends on a detector that draws no noise, and on one that does."""
 
 
 class Look:
@@ -40,9 +46,7 @@ class Look:
         try:
             for at, plan in job.plans(Progress(), to_log, self._bed_of(job)):
                 try:
-                    cell, data, *_ = plan()
-                    assert cell.folder is not None
-                    yield Listed(at, cell.spec, cell.folder, cell.state(data))
+                    yield _listed(at, plan())
                 except UserError as error:
                     yield Failure(at, str(error))
         except UserError as error:
@@ -53,6 +57,42 @@ class Look:
         if self._bed is None or images != self._images:
             self._images, self._bed = images, job.request.bed(job.category)
         return self._bed
+
+
+def _listed(label: str, asked: Asked) -> Listed:
+    from ..harness.timing import spent
+
+    cell, data, _, method = asked
+    assert cell.folder is not None
+    passes = [spent(method, cell.spec, len(data.test), randomized) for randomized in (False, True)]
+    return Listed(label, cell.spec, cell.folder, cell.state(data), (passes[0], passes[1]))
+
+
+def paces(jobs: Sequence[Job], in_process: bool, patience: float | None) -> list[dict[Hashable, Pace]]:
+    """Of the detectors of each job whose fits are kept, by `Costs.of_detector`; timed in a process of its own."""
+    if in_process:
+        return list(_paces(jobs))
+    found: list[dict[Hashable, Pace]] = []
+    while len(found) < len(jobs):
+        try:
+            for one in process.each(_paces, jobs[len(found) :], patience=patience):
+                found.append(one)
+        except UserError:
+            found.append({})  # what it takes is not known then
+    return found[: len(jobs)]
+
+
+def _paces(jobs: Sequence[Job]) -> Iterator[dict[Hashable, Pace]]:
+    from ..harness.timing import pace_of
+
+    for job in jobs:
+        found: dict[Hashable, Pace] = {}
+        bed = job.request.bed(job.category)
+        for spec in job.request.specs(job.chosen.name, job.chosen.given, Progress(), to_log):
+            with contextlib.suppress(UserError):
+                if pace := pace_of(spec, bed, job.request.batch_size):
+                    found[detector_key(spec.label, spec.changed, bed.image_size)] = pace
+        yield found
 
 
 def look_at(jobs: Sequence[Job], in_process: bool, patience: float | None) -> list[list[Listed | Failure]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import UserError
 from .common import known, names, option, whole
 from .grid import GridRequest, grid_options
 from .jobs import Plan
@@ -35,8 +34,8 @@ class ShiftRequest(GridRequest):
     """Shifts, and the detectors that meet them."""
 
     kinds: tuple[str, ...]
-    severities: tuple[int, ...] | None
-    """None: 3 of the published set alone, else all."""
+    severities: tuple[str, ...] | None
+    """As typed; None: 3 of the published set alone, else all."""
     draws: int | None
 
     @property
@@ -49,8 +48,10 @@ class ShiftRequest(GridRequest):
 
         kinds = kinds_of(self.kinds)
         published = set(kinds) <= set(SETS[PUBLISHED])
-        severities = self.severities or ((PUBLISHED_SEVERITY,) if published else SEVERITIES)
-        return [Asked(kinds, severities_of(severities))]
+        known = {str(severity): severity for severity in SEVERITIES}
+        typed = [known.get(text, text) for text in self.severities or ()]
+        severities = typed or ((PUBLISHED_SEVERITY,) if published else SEVERITIES)
+        return [Asked(kinds, severities_of(severities))]  # type: ignore[arg-type]  # what is no number is none
 
     def threats(self, planned: Sequence[Asked]) -> list[ThreatModel]:
         return []
@@ -79,17 +80,6 @@ class ShiftRequest(GridRequest):
                     threshold_folds=self.threshold_folds,
                 ),
             )
-
-
-def _severities(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    found = []
-    for part in names(context, parameter, text) or ():
-        if part not in ("1", "2", "3", "4", "5"):
-            raise UserError(f"--severity {part}: severities are 1 to 5 (separate several with commas)")
-        found.append(int(part))
-    return tuple(found)
 
 
 @click.command(
@@ -122,7 +112,7 @@ examples:
 @option(
     "--severity",
     "severities",
-    callback=_severities,
+    callback=names,
     metavar="S[,S2..]",
     help="1 to 5  [default: 3 of the published set alone, else all five]",
 )

@@ -24,7 +24,7 @@ from ..errors import UserError, unknown
 from ..system import files
 from .attacks import Planned, RunRequest
 from .certify import CertifyRequest
-from .grid import ALL, GridRequest, categories_of, detectors_of
+from .grid import ALL, GridRequest, categories_of, detectors_of, elsewhere
 from .jobs import Chosen, Job
 from .shift import PUBLISHED, Asked, ShiftRequest
 from .work import WorkRequest
@@ -269,7 +269,7 @@ class SuiteRequest(WorkRequest):
             if bounded.are_there:
                 yield Part(tested, seed, bounded, bounded.planned())
         for shift in self.suite.shifts:
-            levels = None if shift.severities is None else tuple(shift.severities)
+            levels = None if shift.severities is None else tuple(map(str, shift.severities))
             shifted = ShiftRequest(
                 **{**common, "targets": "both", "goal": "rank"},
                 params=tested.params,
@@ -316,10 +316,30 @@ class SuiteRequest(WorkRequest):
     def _root(self, images: Images) -> Path | None:
         if images.root is not None:
             return files.at_home(images.root)
+        return self._given.get(images.name)
+
+    @cached_property
+    def _given(self) -> dict[str, Path]:
+        """By data set, what `data_root` is to those that take one and whose root the suite does not say."""
+        from ..plugins import registry
+        from ..plugins.lookup import root_below, takes_root
+
+        found: dict[str, Path] = {}
         if self.data_root is None:
-            return None
-        own = self.data_root / images.name
-        return own if own.is_dir() else self.data_root
+            return found
+        others = {}
+        for images in self.suite.data:
+            name = images.name
+            if images.root is not None:
+                others[name] = "has its root in the file"
+            elif elsewhere(self, name, takes_root, name) if registry.is_foreign("datasets", name) else takes_root(name):
+                found[name] = root_below(self.data_root, name)
+            else:
+                others[name] = "is built in"
+        if not found:
+            why = ", ".join(f"{name} {what}" for name, what in others.items())
+            raise UserError(f"--data-root {self.data_root} is for no data set of the suite: {why}")
+        return found
 
 
 def _attack_of(planned: Any) -> str:

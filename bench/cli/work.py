@@ -77,7 +77,7 @@ class WorkRequest(Request):
         if self.dry_run:
             from .dry_run import show
 
-            return show([cell for job in seen for cell in job.cells], failures, self.results, workers.at_once)
+            return show(seen, failures, self.results, workers.at_once, self.in_process)
         return said_at_the_end([*failures, *ends], self.results)
 
     def _keeper(self, jobs: Sequence[Seen], failures: Sequence[Failure], at_once: int, tell: Tell) -> Keeper:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..errors import UserError
 from .choice import evenly_spread, stratified
-from .copies import Glance, copies, glance
+from .copies import Glance, Glances, copies, glance
 from .images import Record, to_mask, to_tensor
 from .protocol import PROTOCOL, Protocol
 from .rng import held_out_lot
@@ -28,6 +28,9 @@ BATCH_SIZE = 32
 # memory of a run does not grow with the data set.
 CACHE_BYTES = 256 * 2**20  # of decoded images that a fit reads again and again
 TEST_CACHE_BYTES = 80 * 2**20  # of those that are read a few times: memory must not grow with their number
+
+TEST_CACHE_IMAGES = 1000  # of a larger set the images are small, or too many for the bytes above
+AT_ONCE = 64  # images that wait, decoded, to be looked at
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
 MIN_HELD_OUT = 20
@@ -47,10 +50,9 @@ class ImageSet(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.image(index)
 
-    @property
-    def _most(self) -> int:
-        """Bytes of decoded images that are kept."""
-        return CACHE_BYTES
+    def _most(self, size: int) -> int:
+        """Decoded images of so many bytes that are kept."""
+        return CACHE_BYTES // size
 
     @cached_property
     def ids(self) -> list[str]:
@@ -65,7 +67,7 @@ class ImageSet(Dataset[Tensor]):
         if index in self._cache:
             return self._cache[index]
         image = to_tensor(self.records[index].source.pixels(), self.image_size)
-        if (len(self._cache) + 1) * image.nbytes <= self._most:
+        if len(self._cache) < self._most(image.nbytes):
             self._cache[index] = image
         return image
 
@@ -82,14 +84,19 @@ class ImageSet(Dataset[Tensor]):
         return None if source is None else to_mask(source.pixels(), self.image_size)
 
     @cached_property
-    def glances(self) -> list[Glance]:
+    def glances(self) -> Glances:
         """What tells copies, of every image."""
         return self.glance_at_all()
 
-    def glance_at_all(self) -> list[Glance]:
+    def glance_at_all(self) -> Glances:
         """As `glances`, for once; all images are decoded, and kept as far as `image` keeps them."""
+        return Glances(self._each_glance())
+
+    def _each_glance(self) -> Iterator[Glance]:
         with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-            return list(pool.map(lambda i: glance(self.records[i].id, self.image(i)), range(len(self))))
+            for start in range(0, len(self), AT_ONCE):
+                some = range(start, min(start + AT_ONCE, len(self)))
+                yield from pool.map(lambda i: glance(self.records[i].id, self.image(i)), some)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -152,9 +159,8 @@ class TestSet(ImageSet):
 
     __test__ = False  # not a pytest class
 
-    @property
-    def _most(self) -> int:
-        return TEST_CACHE_BYTES
+    def _most(self, size: int) -> int:
+        return min(TEST_CACHE_BYTES // size, TEST_CACHE_IMAGES)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, str]:  # type: ignore[override]
         record = self.records[index]

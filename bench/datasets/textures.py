@@ -29,6 +29,7 @@ LAYOUT = "none: the photographs are part of an installed package"
 CATEGORIES = ("brick", "grass", "gravel")
 FOREIGN = {"brick": "gravel", "grass": "brick", "gravel": "grass"}  # whose texture is the foreign patch
 
+TAKES_ROOT = False
 VERSION = 2
 SIDE = 512  # of a photograph
 ZOOM = 2

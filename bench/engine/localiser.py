@@ -34,7 +34,7 @@ from ..core.score import Passes, Score, where_it_failed
 from ..errors import UserError
 from ..stats.pixels import BINS
 from .warm_starts import WarmStarts
-from .worker import SMALLER, Prepared, verified
+from .worker import SMALLER, Attacker, Prepared, verified
 
 QUANTILE = 0.999  # of held-out normal pixels: the alarm level
 REACH = 8.0  # of asinh(z - alarm), beyond which pixels lie in the outermost bins
@@ -259,7 +259,7 @@ LOSSES: dict[str, Loss] = {"margin": margin, "cover": cover, "decisions": sharp_
 """By the name of their column. That of decisions is followed softly before."""
 
 
-class Localiser:
+class Localiser(Attacker):
     """Attacks the anomaly maps of batches of one cell, and makes rows of what they come to."""
 
     def __init__(
@@ -274,11 +274,9 @@ class Localiser:
         transfer: bool = True,
     ):
         """scale: if somebody knows it. transfer: False leaves out the attack on the image score."""
-        self.spec, self.data, self.prepared, self.attack = spec, data, prepared, attack
-        self.warm_starts = warm_starts or WarmStarts()
+        super().__init__(spec, data, prepared, attack, warm_starts)
         self.truths = truths_of(data.test)
         self.score = Score(prepared.detector, spec.detector, differentiable=prepared.differentiable)
-        self.draws = spec.score_draws if prepared.detector.randomized else 1
         self.maps = Maps(prepared.detector, spec.detector, self.draws)
         self.maps.passes = self.score.passes
         self.scale = self.maps.scale(data, spec.seed) if scale is None else scale
@@ -297,10 +295,6 @@ class Localiser:
                 "that need none: square-linf, noise-linf"
             )
 
-    def rng(self, indices: Sequence[int]) -> Rng:
-        """What the run draws for these test images."""
-        return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
-
     def batch(self, indices: Sequence[int]) -> list[Row]:
         """The rows of these test images: clean and worst are what each map is judged by."""
         self.maps.passes = self.score.passes  # the cell counts anew from its first batch on
@@ -314,7 +308,8 @@ class Localiser:
         numbers = {name: before.clone() for name in ("clean", "worst", "rounded", "transfer", *LOSSES)}
         chosen = self.spec.threat.controls(torch.tensor([truth.label for truth in truths])).nonzero().flatten().tolist()
         if chosen:
-            made = self._attack([indices[i] for i in chosen], x[chosen], sign[chosen].to(x.dtype), clean[chosen])
+            mine = [indices[i] for i in chosen]
+            made = self._attack(mine, x[chosen], sign[chosen].to(x.dtype), clean[chosen], before[chosen])
             for name, image in made.z.items():
                 worst[name][chosen] = image
             for name, values in made.numbers.items():
@@ -338,8 +333,9 @@ class Localiser:
         counts = histograms(z, [(~t.mask, t.mask, t.covered) for t in truths], self.scale).cpu().numpy()
         return [to_text(*(own if truth.label else own[:1])) for own, truth in zip(counts, truths, strict=True)]
 
-    def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, clean: Tensor) -> Made:
-        """Images that the adversary controls; clean: their maps as they are, z (B, H, W)."""
+    def _attack(self, mine: Sequence[int], x: Tensor, sign: Tensor, clean: Tensor, before: Tensor) -> Made:
+        """Images that the adversary controls; clean: their maps as they are, z (B, H, W), and what these are judged by
+        before (B,)."""
         rng = self.rng(mine)
         truths = [self.truths[name] for name in rng.ids]
         images = self._candidates(x, sign, rng)
@@ -347,21 +343,18 @@ class Localiser:
         judged = {name: judge(maps, truths, self.scale) for name, maps in z.items()}
         by = judged
         if self.prepared.detector.randomized:  # by draws of their own, so that none wins by luck
-            by = {
-                name: judge(self.scale.z(self.maps.of(image, rng.for_choice())), truths, self.scale)
-                for name, image in images.items()
-            }
-        before, rows = judge(clean, truths, self.scale), torch.arange(len(x), device=x.device)
+            by = {name: self.judged(image, rng.for_choice()) for name, image in images.items()}
+        rows = torch.arange(len(x), device=x.device)
         best = torch.stack([sign * values for values in by.values()]).argmax(0)
         value = torch.stack(list(judged.values()))[best, rows]
         better = sign * value > sign * before
         worst = torch.where(better[:, None, None], torch.stack(list(z.values()))[best, rows], clean)
         moved = torch.where(better[:, None, None, None], torch.stack(list(images.values()))[best, rows], x)
-        rounded = self.scale.z(self.maps.of((moved * 255).round() / 255, rng.for_evaluation()))
+        rounded = self.judged((moved * 255).round() / 255, rng.for_evaluation())
         numbers = {name: sign * torch.maximum(sign * judged[name], sign * before) for name in LOSSES}
         numbers |= {
             "worst": torch.where(better, value, before),
-            "rounded": judge(rounded, truths, self.scale),
+            "rounded": rounded,
             "transfer": judged.get("transfer", before),
         }
         return Made(moved, {"worst": worst, "transfer": z.get("transfer", clean)}, numbers)
@@ -403,20 +396,10 @@ class Localiser:
     def _images(self, score: Score, x: Tensor, sign: Tensor, rng: Rng, more: Mapping[str, Any] = NOTHING) -> Tensor:
         """The attack's, after the threat model has verified them."""
         name = self.spec.attack
-        try:
-            with left_as_it_was(f"attack {name}", "its call"):
-                found = self.attack(score, x.clone(), sign.clone(), self.spec.threat, rng, **more)
-        except (UserError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
-        return verified({name: found}, name, self.spec.threat, x)[name]
+        return verified({name: self.returned(score, x, sign, rng, more)}, name, self.spec.threat, x)[name]
 
-    def noted(self, index: int, image: Tensor) -> float:
-        """What the row of a test image says of this one (3, H, W), in its stead."""
-        rng = self.rng([index])
-        z = self.scale.z(self.maps.of(image[None], rng.for_evaluation()))
-        return float(judge(z, [self.truths[rng.ids[0]]], self.scale))
+    def judged(self, images: Tensor, rng: Rng) -> Tensor:
+        return judge(self.scale.z(self.maps.of(images, rng)), [self.truths[name] for name in rng.ids], self.scale)
 
 
 class Made(NamedTuple):

@@ -47,6 +47,19 @@ class Call(NamedTuple):
     local_weights: Tensor | None
     """(N, P): what came back to the local scores; None if nothing did."""
 
+    def of(self, rows: Sequence[int]) -> Call:
+        """Of some of its images."""
+        some, local = list(rows), self.local_weights
+        return Call(
+            [self.labels[i] for i in some],
+            self.images[some],
+            self.noise.again(some),
+            self.scores[some],
+            self.gradient[some],
+            self.weights[some],
+            None if local is None else local[some],
+        )
+
 
 class Witness:
     """Keeps one call of each batch, chosen among all of them, until there are enough images of each class; and a few of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -93,7 +94,44 @@ class Work(Protocol):
         """The rows of these test images."""
 
 
-class Worker:
+class Attacker(ABC):
+    """What they share who attack the images of a cell, its scores or its maps."""
+
+    def __init__(
+        self, spec: RunSpec, data: Data, prepared: Prepared, attack: Attack, warm_starts: WarmStarts | None = None
+    ):
+        self.spec, self.data, self.prepared, self.attack = spec, data, prepared, attack
+        self.warm_starts = warm_starts or WarmStarts()
+        self.draws = spec.score_draws if prepared.detector.randomized else 1
+
+    def rng(self, indices: Sequence[int]) -> Rng:
+        """What the run draws for these test images."""
+        return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
+
+    def noted(self, index: int, image: Tensor) -> float:
+        """What the row of a test image says of this one (3, H, W), in its stead."""
+        return float(self.judged(image[None], self.rng([index]).for_evaluation()))
+
+    @abstractmethod
+    def judged(self, images: Tensor, rng: Rng) -> Tensor:
+        """(B,): what a row says of each of the images (B, 3, H, W), in the stead of those that the source names."""
+
+    def returned(self, score: Score, x: Tensor, sign: Tensor, rng: Rng, more: Mapping[str, Any]) -> object:
+        """What the attack returns; nobody has verified it."""
+        try:
+            with left_as_it_was(f"attack {self.spec.attack}", "its call"):
+                return self.attack(score, x.clone(), sign.clone(), self.spec.threat, rng, **more)
+        except (UserError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise UserError(self._why(error, x, rng)) from error
+
+    def _why(self, error: Exception, x: Tensor, rng: Rng) -> str:
+        """What an attack that fails at these images tells."""
+        return f"attack {self.spec.attack} failed: {where_it_failed(error)}"
+
+
+class Worker(Attacker):
     """Scores and attacks batches of one cell."""
 
     def __init__(
@@ -108,16 +146,9 @@ class Worker:
         survey: bool = True,
     ):
         """clean: scores of all test images, if somebody has them. survey: False leaves out the attack's."""
-        self.spec, self.data, self.prepared, self.attack, self.warm_starts = (
-            spec,
-            data,
-            prepared,
-            attack,
-            warm_starts or WarmStarts(),
-        )
+        super().__init__(spec, data, prepared, attack, warm_starts)
         threshold = prepared.threshold.value if prepared.threshold.held_out else None
         self.score = Score(prepared.detector, spec.detector, threshold, spec.goal, prepared.differentiable)
-        self.draws = spec.score_draws if prepared.detector.randomized else 1
         if spec.goal == "threshold":
             self.score.needed_threshold("--goal threshold")
         wants_gradient = attack.needs_gradient if attack.knows_noise is None else attack.knows_noise
@@ -284,20 +315,17 @@ class Worker:
         name = self.spec.attack
         more: dict[str, Any] = {"starts": starts} if starts is not None and self.attack.takes_starts else {}
         more |= {"trace": trace} if trace is not None else {}
-        try:
-            with left_as_it_was(f"attack {name}", "its call"):
-                found = self.attack(score, x.clone(), sign.clone(), self.spec.threat, rng, **more)
-        except (UserError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if self._has_no_gradient(x, rng):
-                raise UserError(NO_GRADIENT.format(detector=self.spec.detector, attack=name)) from error
-            raise UserError(f"attack {name} failed: {where_it_failed(error)}") from error
-        images, columns = found if isinstance(found, Attacked) else Attacked({name: found})
-        images = verified(images, name, self.spec.threat, x)
+        found = self.returned(score, x, sign, rng, more)
+        parts: Mapping[str, object] = found.images if isinstance(found, Attacked) else {name: found}
+        images = verified(parts, name, self.spec.threat, x)
         if trace is not None and len(trace.best) < len(trace.passes):
             raise UserError(f"attack {name} takes a trace and does not keep it to its last pass")
-        return Attacked(images, columns)
+        return Attacked(images, found.columns if isinstance(found, Attacked) else {})
+
+    def _why(self, error: Exception, x: Tensor, rng: Rng) -> str:
+        if self._has_no_gradient(x, rng):
+            return NO_GRADIENT.format(detector=self.spec.detector, attack=self.spec.attack)
+        return super()._why(error, x, rng)
 
     def _has_no_gradient(self, x: Tensor, rng: Rng) -> bool:
         """The detector says that it is differentiable, and no gradient reaches the image."""
@@ -307,13 +335,8 @@ class Worker:
             found = self.score.with_evidence(x.detach().clone().requires_grad_(), rng)
         return not any(part is not None and part.requires_grad for part in found)
 
-    def noted(self, index: int, image: Tensor) -> float:
-        """What the row of a test image says of this one (3, H, W), in its stead."""
-        return float(self.score.mean(image[None], self.rng([index]).for_evaluation(), self.draws))
-
-    def rng(self, indices: Sequence[int]) -> Rng:
-        """What the run draws for these test images."""
-        return Rng.of_run(self.spec.seed, [self.data.test.records[i].id for i in indices])
+    def judged(self, images: Tensor, rng: Rng) -> Tensor:
+        return self.score.mean(images, rng, self.draws)
 
     def _finite(self, scores: Tensor, indices: Sequence[int], what: str) -> Tensor:
         return finite(scores, self.spec.detector, [self.data.test.ids[i] for i in indices], what)

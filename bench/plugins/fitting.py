@@ -57,6 +57,10 @@ class Kept(NamedTuple):
             kept_fits.load(detector, self.path)
 
 
+class NotKept(UserError):
+    """A fit would have to be made, and none was wanted."""
+
+
 @dataclass(frozen=True, eq=False)
 class DetectorSpec:
     """A detector by name and parameters: what is needed to know its results, before it is built or fitted.
@@ -81,6 +85,8 @@ class DetectorSpec:
     """Receives a sentence when something worth knowing happens (another process fits the same, a plug-in changed)."""
     weights: Mapping[str, Path] = field(default_factory=dict)
     """Part -> a file of tensors that it takes instead of a fit; "" or `outer+inner` is that part of it that learns."""
+    only_kept: bool = False
+    """True: a fit that is not kept is not made, and raises NotKept."""
     clean: dict[Hashable, torch.Tensor] = field(default_factory=dict)
     """What cells have found of the test images as they are, kept for the next one by who makes it."""
     scoring: dict[int, Any] = field(default_factory=dict)
@@ -117,7 +123,7 @@ class DetectorSpec:
         rest, outer = split(self.name)[1], self.plugin
         if rest is None:
             return None
-        inner = DetectorSpec(rest, {}, self.seed, self.device, self.progress, self.tell, self.weights)
+        inner = DetectorSpec(rest, {}, self.seed, self.device, self.progress, self.tell, self.weights, self.only_kept)
         for part in inner.parts:
             both = issubclass(outer.target, Purifier) and issubclass(part.plugin.target, Purifier)
             if both or part.plugin.name == outer.name:
@@ -309,6 +315,8 @@ class DetectorSpec:
             identity["fold"] = data.train.fold[0]
         folder = kept_fits.folder_of(self.plugin.name, data, identity)
         if not kept_fits.is_whole(folder):
+            if self.only_kept:
+                raise NotKept(f"no fit of {name} on {data.name}/{data.category} is kept")
             with locks.alone(folder, f"fits {self.plugin.name} on {data.name}/{data.category}", self.tell):
                 if not kept_fits.is_whole(folder):
                     if damage := kept_fits.remove_damaged(folder):

@@ -24,6 +24,17 @@ def categories(name: str, root: str | Path | None = None) -> tuple[str, ...]:
     return tuple(module.categories(None if root is None else at_home(root)))
 
 
+def takes_root(name: str) -> bool:
+    """Whether the images of a data set lie in a folder: a built-in one says `TAKES_ROOT = False`."""
+    return bool(getattr(registry.load("datasets", name).target, "TAKES_ROOT", True))
+
+
+def root_below(folder: Path, name: str) -> Path:
+    """Of one data set of several, where `folder` is given for all: FOLDER/NAME where that is a folder, else FOLDER."""
+    own = folder / name
+    return own if own.is_dir() else folder
+
+
 def load_data(
     name: str = "textures",
     *,

@@ -42,7 +42,13 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def at_home(path: str | Path) -> Path:
-    """The path, with the home folder for `~` in front; UserError where nobody knows it."""
+    """The path, with the home folder for `~` in front; UserError where nobody knows it, and of a URL: what lies there
+    has no locks, and no renames that are done at once."""
+    if isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        raise UserError(
+            f"{path} is no folder: cells need locks and renames, which object stores do not have; mount it as a file "
+            "system that has them, or work in a local folder and copy that there afterwards"
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError:

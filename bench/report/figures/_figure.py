@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...cells.result import Result
 from ._plotly import Spec
-from ._style import new, save, stem, style
+from ._style import new, save, size, stem, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,3 +88,24 @@ class Figure(Drawing):
     @abstractmethod
     def spec(self) -> Spec:
         """As the page draws it; see `chart`."""
+
+
+class Lines(Figure):
+    """A line per detector, and a legend that names them."""
+
+    called: ClassVar[str]
+    """How the names of its files begin."""
+
+    lines: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.called} {self.heading}"
+
+    @property
+    def shows(self) -> int:
+        return len(self.lines)
+
+    @property
+    def inches(self) -> tuple[float, float]:
+        return size(len(self.lines))

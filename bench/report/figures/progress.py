@@ -14,9 +14,9 @@ from ...analysis.boards import boards
 from ...cells.result import Result
 from ...stats.metrics import points
 from . import _plotly as plotly
-from ._figure import Figure
+from ._figure import Lines
 from ._plotly import Spec
-from ._style import auroc_axis, colour, legend, marker, size
+from ._style import auroc_axis, colour, legend, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ class Reached(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AttackProgress(Figure):
+class AttackProgress(Lines):
     """AUROC over the passes that the attack has had, a line per detector of a board: the mean over its categories.
 
     Of the attacks that keep a trace (`Trace`): pgd and apgd and their kin, on detectors that draw no noise. An image
@@ -42,6 +42,7 @@ class AttackProgress(Figure):
     group = "Progress of the attack"
     needs = "pgd or apgd alone on a detector that draws no noise"
     place = 4
+    called = "progress"
 
     board: str
     """Its title."""
@@ -62,18 +63,6 @@ class AttackProgress(Figure):
     @property
     def heading(self) -> str:
         return self.board
-
-    @property
-    def name(self) -> str:
-        return f"progress {self.board}"
-
-    @property
-    def shows(self) -> int:
-        return len(self.lines)
-
-    @property
-    def inches(self) -> tuple[float, float]:
-        return size(len(self.lines))
 
     def draw(self, axes: Axes) -> None:
         for i, (name, reached) in enumerate(self.lines.items()):

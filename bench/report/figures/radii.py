@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ...cells.result import Result
 from . import _plotly as plotly
-from ._figure import Figure
+from ._figure import Lines
 from ._plotly import Spec
-from ._style import COLOURS, colour, legend, size
+from ._style import COLOURS, colour, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Radii(Figure):
+class Radii(Lines):
     """Share of images still right at the threshold over the size of the perturbation, as a minimum-norm attack found
     it, a line per detector.
 
@@ -33,6 +33,7 @@ class Radii(Figure):
     group = "Radii"
     needs = "a minimum-norm attack, fab or ddn"
     place = 6
+    called = "radii"
 
     attack: str
     """With the data."""
@@ -55,18 +56,6 @@ class Radii(Figure):
     @property
     def heading(self) -> str:
         return self.attack
-
-    @property
-    def name(self) -> str:
-        return f"radii {self.attack}"
-
-    @property
-    def shows(self) -> int:
-        return len(self.lines)
-
-    @property
-    def inches(self) -> tuple[float, float]:
-        return size(len(self.lines))
 
     def draw(self, axes: Axes) -> None:
         end = max(float(found[np.isfinite(found)].max(initial=0)) for found in self.lines.values())

@@ -11,9 +11,9 @@ from ...analysis.boards import Board, boards
 from ...analysis.table import value_of
 from ...cells.result import Result
 from . import _plotly as plotly
-from ._figure import Figure
+from ._figure import Lines
 from ._plotly import Spec
-from ._style import auroc_axis, colour, legend, marker, size
+from ._style import auroc_axis, colour, legend, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ SHOWN = {"auroc": "AUROC", "false_alarms": "false alarms", "misses": "misses"}
 
 
 @dataclass(frozen=True)
-class Severity(Figure):
+class Severity(Lines):
     """AUROC, false alarms or misses over the severity of shifts, a line per detector: mean over kinds and categories.
 
     At severity 0 nothing is shifted.
@@ -56,14 +56,6 @@ class Severity(Figure):
     @property
     def name(self) -> str:
         return f"severity {self.metric} {self.board}"
-
-    @property
-    def shows(self) -> int:
-        return len(self.lines)
-
-    @property
-    def inches(self) -> tuple[float, float]:
-        return size(len(self.lines))
 
     def draw(self, axes: Axes) -> None:
         for i, (name, line) in enumerate(self.lines.items()):
