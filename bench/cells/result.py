@@ -120,6 +120,11 @@ class Result:
         return self.record.kind in ("attack", "certificate")
 
     @property
+    def of_both_classes(self) -> bool:
+        """It is about image scores, of normal and anomalous images: what an AUROC compares."""
+        return self.of_scores and not self.normal_only
+
+    @property
     def claim(self) -> str:
         """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`; `shifted` where
         nobody attacks."""
@@ -136,10 +141,18 @@ class Result:
         return f"{self.claim}_{self.score_name}"
 
     @property
+    def normal_only(self) -> bool:
+        """No test image is anomalous: there are false alarms to count, and nothing to rank."""
+        return self.table.normal_only
+
+    @property
     def score_name(self) -> str:
-        """What that metric is made of: `auroc`, `accuracy`, or `pixel_auroc` of maps."""
+        """What that metric is made of: `auroc`, `accuracy`, `pixel_auroc` of maps, or `false_alarms` where all images
+        are normal."""
         if self.of_maps:
             return "pixel_auroc"
+        if self.normal_only:
+            return "false_alarms"
         return "accuracy" if self.stops_at_threshold else "auroc"
 
     @cached_property

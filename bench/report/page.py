@@ -118,14 +118,14 @@ class Contents:
 
     @cached_property
     def rows(self) -> list[list[Any]]:
-        """Of scores; of all else see `others`."""
-        scores = [r for r in self.results if r.of_scores]
+        """Of scores of both classes; of all else see `others`."""
+        scores = [r for r in self.results if r.of_both_classes]
         return [row for board in boards(scores, self.sort) for row in rows(board, self.cells, self.numbers)]
 
     @property
     def others(self) -> list[Other]:
-        """Boards that are not about scores."""
-        found = boards([r for r in self.results if not r.of_scores], self.sort)
+        """Boards that are not about AUROC: of maps, of shifts, of normal images alone."""
+        found = boards([r for r in self.results if not r.of_both_classes], self.sort)
         return [Other.of(board, self.numbers) for board in found]
 
     @cached_property
@@ -144,7 +144,7 @@ class Contents:
     def data(self) -> dict[str, Any]:
         """What page.js reads."""
         balls = balls_of(self.results)
-        curves = [of_detector([r for r in cells if r.of_scores]) for cells in self.detectors.values()]
+        curves = [of_detector([r for r in cells if r.of_both_classes]) for cells in self.detectors.values()]
         return {
             "rows": self.rows,
             "kinds": [column.kind for column in COLUMNS],

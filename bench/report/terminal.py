@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.boards import Board, boards
-from ..analysis.remarks import thresholds, wrong_ways
+from ..analysis.remarks import thresholds, without_anomalies, wrong_ways
 from ..analysis.submitted import TITLES, claims
 from ..analysis.table import Cost, Value, columns_of, table, value_of
 from ..cells.metrics import METRICS, Metric
@@ -88,7 +88,8 @@ def run_table(cells: Sequence[Result]) -> Group:
         found.add_row(*map(_text, (*row, run.clean.text, run.worst.text, f"{run.passes:.0f}")))
     above = _text(", ".join(filter(None, (runs[0].setting[column] for column in shared))), "table.title")
     below = [*(f"{mark} not ranked: {why}" for why, mark in marks.items()), *wrong_ways(cells)]
-    below += thresholds(cells) if cells[0].stops_at_threshold else []
+    below += without_anomalies(cells)
+    below += thresholds(cells) if cells[0].stops_at_threshold or cells[0].normal_only else []
     return Group(above, found, *map(_text, below))
 
 
