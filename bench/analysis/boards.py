@@ -64,6 +64,11 @@ class Board:
         return self.cells[0].of_shifts
 
     @property
+    def of_box(self) -> bool:
+        """Its cells are about the worst of a box of light and pose."""
+        return self.cells[0].of_box
+
+    @property
     def of_maps(self) -> bool:
         """Its cells are about anomaly maps."""
         return self.cells[0].of_maps

@@ -38,6 +38,8 @@ class Scored:
     parts: Sequence[str]
     salt: str
     """Of the resamples of a median: the data set and its category."""
+    box: bool = False
+    """Of shifts: each image meets the worst of a box, and there are no conditions."""
 
     @property
     def anomalous(self) -> npt.NDArray[np.bool_]:
@@ -62,7 +64,7 @@ class Scored:
         if column == "clean":  # of a verdict as many draws as it took: too few for a score
             return None if self.kind == "certificate" and self.stops_at_threshold else known
         if column == CONDITIONS:
-            return self.table.columns["worst"] if self.kind == "shift" else None
+            return self.table.columns["worst"] if self.kind == "shift" and not self.box else None
         if column in ("normal_only", "anomalous_only"):
             return self._one_sided(column)
         if column == "unbroken":

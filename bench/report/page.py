@@ -37,7 +37,7 @@ from .figures.distributions import Distributions
 from .figures.robustness import of_detector
 from .gallery import gallery
 from .page_table import COLUMNS, FILTERED, HIDDEN, choices, rows
-from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
+from .wording import BETWEEN, BOX, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -177,6 +177,7 @@ class Other(NamedTuple):
         count = len(board.categories)
         scope = f"mean of {count} categories" if count > 1 else board.categories[0]
         notes = [why.replace("*", "") for metric, why in FOOTNOTES.items() if metric in columns.values()]
+        notes += [BOX.replace("*", "")] * board.of_box
         notes += [f"not ranked: {name}: {'; '.join(why)}" for name, why in board.unranked.items()]
         links = [numbers[name] for name, _ in board.entries]
         return cls(f"{board.title}: {scope}", list(columns), table(board, columns), links, notes)

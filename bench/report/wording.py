@@ -41,6 +41,12 @@ SUBMITTED = (
     "`bench verify FILE.zip --rerun` runs a submission again, and ranks it if it is what it says (docs/submissions.md)."
 )
 
+BOX = (
+    "Nobody touches a pixel here: exposure, gamma, hue, rotation and a shift of up to two pixels, all at once, are "
+    "chosen for each image so that its score is as wrong as a grid and the gradient could make it. *worst false "
+    "alarms*, *worst misses*: at the threshold that was set on held-out normal images as they are. Never ranked among "
+    "attacks (docs/shift.md)."
+)
 NORMAL_ONLY = (
     "All test images are normal: *false alarms* is the share of them above the threshold that was set on held-out "
     "normal images, before and after the attack (or as certified). AUROC, AP and FPR95 need anomalous images, and are "
