@@ -114,7 +114,7 @@ def spoil(tree: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "says"),
-    [("no anomalous", "no anomalous test image"), ("no normal", "no normal test image"),
+    [("no anomalous", "dent holds no image"), ("no normal", "no normal test image"),
      ("two with one id", "two images with the id 'dent/003'"),
      ("stranger", "notes.txt is not an image"), ("no training", "0 normal training images")],
 )  # fmt: skip

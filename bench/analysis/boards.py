@@ -54,9 +54,19 @@ class Board:
         return self.cells[0].score_name
 
     @property
+    def normal_only(self) -> bool:
+        """Its cells have no anomalous image: they count false alarms."""
+        return self.cells[0].normal_only
+
+    @property
     def of_shifts(self) -> bool:
         """Its cells are about shifts."""
         return self.cells[0].of_shifts
+
+    @property
+    def of_box(self) -> bool:
+        """Its cells are about the worst of a box of light and pose."""
+        return self.cells[0].of_box
 
     @property
     def of_maps(self) -> bool:
@@ -86,20 +96,23 @@ class Board:
 
 
 def boards(results: Sequence[Result], sort: str = "") -> list[Board]:
-    """Grouped by data set, size, attack, budget and seed; `sort` as in `order`, by default what the board ranks by."""
+    """Grouped by data set, size, attack, budget and seed, categories without an anomalous image apart.
+
+    sort: as in `order`, by default what the board ranks by."""
     groups: dict[tuple[Any, ...], dict[str, list[Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s.bed, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed)
+        key = (s.bed, s.image_size, r.attack, s.norm, float(r.eps), s.targets, s.seed, r.normal_only)
         groups.setdefault(key, {}).setdefault(r.detector, []).append(r)
     found = []
     for key, entries in sorted(groups.items()):
-        bed, size, attack, norm, _, targets, seed = key
+        bed, size, attack, norm, _, targets, seed, normal_only = key
         spec = next(iter(entries.values()))[0].spec
         first = next(iter(entries.values()))[0]
         title = f"{bed}, {size} px: {attack}" + f", {norm} {spec.eps}" * (not first.of_shifts)
         title += f", {targets} images attacked" if targets != "both" else ""
         title += f", seed {seed}" if seed else ""
+        title += ", normal images alone" if normal_only else ""
         board = Board(title, key, tuple((name, tuple(cells)) for name, cells in entries.items()))
         names = order(entries, sort or board.ranked_by, board.ranked_by)
         names.sort(key=lambda name: name in board.unranked and not sort)

@@ -181,7 +181,7 @@ def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str 
     blocks = np.array([np.mean(rows, axis=0) for rows in table.values()])
     if len(blocks) < FEWEST_BLOCKS:
         return None
-    ranks = dict(zip(names, stats.rankdata(-better(metric or "") * blocks, axis=1).mean(0).tolist(), strict=True))
+    ranks = dict(zip(names, stats.rankdata(-blocks, axis=1).mean(0).tolist(), strict=True))
     k, n = len(names), len(blocks)
     if k == 2:
         apart = minus(blocks[:, 0], blocks[:, 1])
@@ -195,15 +195,17 @@ def over_data_sets(names: Sequence[str], results: Sequence[Result], metric: str 
 def _shared(
     names: Sequence[str], results: Sequence[Result], metric: str | None
 ) -> Iterator[tuple[tuple[object, ...], list[float]]]:
-    """(data set, size, category) and the metric of every detector, once for each board where all of them have it."""
+    """(data set, size, category) and the metric of every detector, turned round where less is better, once for each
+    board where all of them have it."""
     cells = chosen(names, results)
     for board in boards([r for own in cells.values() for r in own]):
         found: dict[str, dict[str, float]] = {}
         for name in names:
             for r in _of_board(board, cells[name]):
-                value = r.metrics.get(metric or r.ranked_by)
+                by = metric or r.ranked_by
+                value = r.metrics.get(by)
                 if value is not None and not math.isnan(value.value):
-                    found.setdefault(r.category, {})[name] = value.value
+                    found.setdefault(r.category, {})[name] = better(by) * value.value
         for category, values in found.items():
             if len(values) == len(names):
                 dataset, size, *_ = board.key

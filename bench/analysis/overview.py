@@ -98,7 +98,7 @@ def overviews(results: Sequence[Result], sort: str = "") -> list[Overview]:
     and one-sided threat models have boards of their own."""
     groups: dict[tuple[Any, ...], dict[int, list[Result]]] = {}
     for r in results:
-        if r.of_scores and not r.stops_at_threshold and r.spec.targets == "both":
+        if r.of_both_classes and not r.stops_at_threshold and r.spec.targets == "both":
             s = r.spec
             groups.setdefault((s.bed, s.image_size, s.seed), {}).setdefault(s.limit or 0, []).append(r)
     return [

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cells.metrics import METRICS
 from ..cells.result import Result
+from ..core.data import NORMAL_ONLY
 from ..core.threshold import possible_false_alarms
 from ..stats.measured import mean
 from .counting import Cells, Threat, is_standard, threat_of
@@ -87,6 +88,12 @@ def wrong_ways(results: Sequence[Result]) -> list[str]:
     return sorted({f"{r.detector} on {r.category}: {r.wrong_way}" for r in results if r.wrong_way})
 
 
+def without_anomalies(results: Sequence[Result]) -> list[str]:
+    """A sentence for each category whose test images are all normal."""
+    found = {r.category: NORMAL_ONLY.format(count=len(r.table.ids)) for r in results if r.normal_only}
+    return [f"{category}: {sentence}" for category, sentence in sorted(found.items())]
+
+
 def thresholds(results: Sequence[Result]) -> list[str]:
     """A sentence for each number of images that a threshold was set on: how many false alarms it may have."""
     found = {(own.held_out, own.false_alarms) for r in results if r.of_scores and (own := r.record.threshold).held_out}
@@ -106,7 +113,7 @@ def over_seeds(results: Sequence[Result]) -> list[str]:
     groups: dict[tuple[object, ...], dict[int, dict[str, Result]]] = {}
     for r in results:
         s = r.spec
-        key = (s.bed, s.image_size, r.attack, s.norm, r.eps, s.targets, r.detector)
+        key = (s.bed, s.image_size, r.attack, s.norm, r.eps, s.targets, r.normal_only, r.detector)
         groups.setdefault(key, {}).setdefault(s.seed, {})[r.category] = r
     return [sentence for seeds in groups.values() if len(seeds) > 1 and (sentence := _over_seeds(seeds))]
 

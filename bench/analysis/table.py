@@ -218,8 +218,8 @@ class Kinds(NamedTuple):
 
 
 def by_kind(board: Board, metric: str) -> Kinds | None:
-    """`auroc`, `false_alarms` or `misses` of a board of shifts; None of any other."""
-    if not board.of_shifts:
+    """`auroc`, `false_alarms` or `misses` of a board of kinds of shift; None of any other."""
+    if not board.of_shifts or board.of_box:
         return None
     parts = list(dict.fromkeys(part for r in board.cells for part in r.parts))
     kinds = list(dict.fromkeys(part.rpartition("_")[0] for part in parts))

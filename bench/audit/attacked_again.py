@@ -116,11 +116,12 @@ def _batches(some: Sequence[int], image_size: int) -> Iterator[Sequence[int]]:
 
 
 def rows_are_no_better(
-    again: Again, rows: Sequence[Row], spread: float, stops_at: float | None
+    again: Again, rows: Sequence[Row], spread: float, decides_at: float | None, stops: bool
 ) -> tuple[Verified, dict[str, float]]:
     """The attack goes no further here than the rows say, with the weights of the run; and by how much it does.
 
-    stops_at: the threshold of an attack that stops there, of which only decisions are compared.
+    decides_at: the threshold, where the metric is of decisions. stops: the attack stops there, and only decisions are
+    compared.
     """
     eased, gain, unit = again.eased, again.gain, float(np.median(again.gain))
     floor = SAME * spread
@@ -128,33 +129,33 @@ def rows_are_no_better(
     mean = float(eased.mean())
     allowed = max(EASED * float(gain.mean()), floor) + float(np.sqrt((noise**2).sum())) / len(eased)
     alone = int((eased > np.maximum(EASED_ALONE * np.maximum(gain, unit), floor) + noise).sum())
-    fall = _fall(again, rows, stops_at)
-    allowed_fall = FALL + _noise_of_fall(again, rows, stops_at)
-    if stops_at is not None:  # one decision, of few images
+    fall = _fall(again, rows, decides_at)
+    allowed_fall = FALL + _noise_of_fall(again, rows, decides_at)
+    if decides_at is not None:  # one decision, of few images
         allowed_fall = max(allowed_fall, 1 / len(eased))
     said = (
         f"{len(eased)} images attacked again: the attack goes {mean:.3g} further than the rows say in the mean (it "
         f"gains {float(gain.mean()):.3g}, {allowed:.2g} is allowed), at {alone} of them by far, and the "
-        f"{'AUROC' if stops_at is None else 'accuracy'} falls by {max(fall, 0):.3f}"
+        f"{'AUROC' if decides_at is None else 'accuracy'} falls by {max(fall, 0):.3f}"
     )
     further = mean > allowed or alone > max(1, ALONE * len(eased))
-    passed = fall <= allowed_fall if stops_at is not None else not further and fall <= allowed_fall
+    passed = fall <= allowed_fall and (stops or not further)
     found = {"eased, mean": mean, "eased, largest": float(eased.max()), "gain, mean": float(gain.mean()), "fall": fall}
     return Verified("pass" if passed else "FAIL", "attack", said), found
 
 
-def _fall(again: Again, rows: Sequence[Row], stops_at: float | None, shift: float = 0.0) -> float:
+def _fall(again: Again, rows: Sequence[Row], decides_at: float | None, shift: float = 0.0) -> float:
     """By how much the metric falls if all rows moved as these did; shift: of the scores here, in standard errors."""
     then, now = again.column("worst")
     now = now + shift * again.sign * again.error
     moves = zip([row.label for row in again.now], then.tolist(), now.tolist(), strict=True)
-    return fall_of(moves, rows, stops_at)
+    return fall_of(moves, rows, decides_at)
 
 
-def _noise_of_fall(again: Again, rows: Sequence[Row], stops_at: float | None) -> float:
+def _noise_of_fall(again: Again, rows: Sequence[Row], decides_at: float | None) -> float:
     if not again.error.any():
         return 0.0
-    spread = abs(_fall(again, rows, stops_at, 1.0) - _fall(again, rows, stops_at, -1.0)) / 2
+    spread = abs(_fall(again, rows, decides_at, 1.0) - _fall(again, rows, decides_at, -1.0)) / 2
     return ERRORS * spread / len(again.now) ** 0.5
 
 

@@ -13,6 +13,7 @@ from ..cells.record import read_finished, read_rows
 from ..cells.rows import Row
 from ..cells.spec import RunSpec
 from ..checks.of_attack import checks_of_cell
+from ..checks.of_box import checks_of_box
 from ..checks.of_certificate import checks_of_certificate
 from ..checks.of_detector import OF_A_CERTIFICATE, checks_of_run, probe_of
 from ..checks.of_map import checks_of_maps
@@ -23,6 +24,7 @@ from ..core.data import Data
 from ..core.rng import Rng
 from ..core.score import Score
 from ..engine.bounder import Bounder
+from ..engine.box import Box, Searcher
 from ..engine.certificates import Settings, worker_of
 from ..engine.certifier import Certifier
 from ..engine.localiser import Localiser, MapScale
@@ -130,7 +132,7 @@ def _of_attack(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Ch
 
 def bounds_are_made_again(certifier: Certifier | Bounder, rows: Sequence[Row]) -> Check:
     """The rows of the first image of each class; those of smoothing from the same noise drawn once more."""
-    some = [next(i for i, row in enumerate(rows) if row.label == label) for label in (0, 1)]
+    some = [next(i for i, row in enumerate(rows) if row.label == label) for label in sorted({r.label for r in rows})]
     off = 0.0
     for row, stored in zip(certifier.batch(some), [rows[i] for i in some], strict=True):
         for new, old in zip((row.clean, row.worst), (stored.clean, stored.worst), strict=True):
@@ -142,12 +144,18 @@ def bounds_are_made_again(certifier: Certifier | Bounder, rows: Sequence[Row]) -
 
 
 def _of_shift(rebuilt: Rebuilt, rows: Sequence[Row], data: Data) -> Iterator[Check]:
-    shift, prepared = rebuilt.method, rebuilt.prepared()
-    assert isinstance(shift, Shift)
-    worker = Shifter(rebuilt.record.spec, data, prepared, shift)
+    method, prepared, spec = rebuilt.method, rebuilt.prepared(), rebuilt.record.spec
+    worker: Shifter | Searcher
+    if isinstance(method, Box):
+        worker = Searcher(spec, data, prepared, method)
+        after = checks_of_box(worker, rows)
+    else:
+        assert isinstance(method, Shift)
+        worker = Shifter(spec, data, prepared, method)
+        after = checks_of_shift(worker, rows)
     yield rows_are_rescored(worker, rows)
     yield from checks_of_run(probe_of(prepared.detector, rebuilt.data), OF_A_CERTIFICATE)
-    yield from checks_of_shift(worker, rows).checks
+    yield from after.checks
 
 
 OF_KIND: dict[Kind, Callable[[Rebuilt, Sequence[Row], Data], Iterator[Check]]] = {
@@ -183,16 +191,14 @@ def clean_scores(score: Score, data: Data, spec: RunSpec) -> list[float]:
     return found
 
 
-def rows_are_rescored(worker: Worker | Shifter, rows: Sequence[Row]) -> Check:
+def rows_are_rescored(worker: Worker | Shifter | Searcher, rows: Sequence[Row]) -> Check:
     """All clean scores once more, and the AUROC that follows from samples.csv."""
     found = clean_scores(worker.score, worker.data, worker.spec)
     labels = np.array([row.label for row in rows]) == 1
     clean, worst = np.array([row.clean for row in rows]), np.array([row.worst for row in rows])
     off = float(np.abs(np.array(found) - clean).max())
-    again, noted, robust = (points(scores, labels)["auroc"] for scores in (np.array(found), clean, worst))
-    return Check(
-        ROWS,
-        off <= SAME * float(np.ptp(clean)),
-        f"{len(rows)} clean scores, scored again, differ by {off:.1e} at most; clean AUROC {again:.4f} "
-        f"({noted:.4f} from the rows), worst {robust:.4f}",
-    )
+    said = f"{len(rows)} clean scores, scored again, differ by {off:.1e} at most"
+    if labels.any():
+        again, noted, robust = (points(scores, labels)["auroc"] for scores in (np.array(found), clean, worst))
+        said += f"; clean AUROC {again:.4f} ({noted:.4f} from the rows), worst {robust:.4f}"
+    return Check(ROWS, off <= SAME * float(np.ptp(clean)), said)

@@ -14,8 +14,10 @@ from ..checks.of_detector import probe_of
 from ..core import parameters
 from ..core.attack import Method
 from ..core.data import Data
+from ..core.norms import SEMANTIC
 from ..core.progress import Tell
-from ..engine import shifter
+from ..engine import box, shifter
+from ..engine.box import Box
 from ..engine.certificates import SETTINGS, Settings, code_of
 from ..engine.shifter import Shift
 from ..engine.worker import Prepared
@@ -92,16 +94,17 @@ class Rebuilt:
         """The attack, or the settings of the certificate, with the parameters of the cell."""
         values = self.record.spec.attack_parameters
         if self.record.kind == "shift":
-            return cast(Shift, parameters.build(Shift, values, SHIFT))
+            kind: type[Method] = Box if self.record.spec.norm == SEMANTIC else Shift
+            return cast(Method, parameters.build(kind, values, SHIFT))
         if self.certified:
-            kind = SETTINGS[self.record.spec.attack]
-            return cast(Settings, parameters.build(kind, values, self.record.spec.attack))
+            settings = SETTINGS[self.record.spec.attack]
+            return cast(Settings, parameters.build(settings, values, self.record.spec.attack))
         return make_attack(self._attack_name, with_files(values, self.given.attack_params, "--attack-param"))[2]
 
     @property
     def attack_code(self) -> str:
         if self.record.kind == "shift":
-            return shifter.own_code()
+            return box.own_code() if self.record.spec.norm == SEMANTIC else shifter.own_code()
         return (
             code_of(self.record.spec.attack) if self.certified else registry.load("attacks", self._attack_name).sha256
         )

@@ -240,9 +240,10 @@ class _Rerun:
     def _clean(self) -> Iterator[Verified]:
         again = self._scores_again()
         if not self.same_weights:
-            test, found = metric_is_no_better(again, "clean", "clean", None)
-            yield test
-            self.differences |= found
+            if not self.result.normal_only:
+                test, found = metric_is_no_better(again, "clean", "clean", None)
+                yield test
+                self.differences |= found
             if not np.isnan(self.record.threshold.value):
                 yield metric_is_no_better(again, "threshold", "clean", self._thresholds)[0]
             return
@@ -270,19 +271,20 @@ class _Rerun:
             yield Verified("FAIL", "attack", "no image was chosen, so nothing can be compared: more --images")
             return
         again = self.again = self._again(some)
-        stops_at = self.record.threshold.value if self.result.stops_at_threshold else None
+        stops = self.result.stops_at_threshold
+        decides_at = self.record.threshold.value if stops or self.result.normal_only else None
         if not self.same_weights:
-            both = None if stops_at is None else self._thresholds
+            both = None if decides_at is None else self._thresholds
             test, found = metric_is_no_better(again, "attack", "worst", both)
         elif self.record.kind == "certificate":
             test, found = bounds_are_those(again)
         else:
-            test, found = rows_are_no_better(again, self.rows, self.spread, stops_at)
+            test, found = rows_are_no_better(again, self.rows, self.spread, decides_at, stops)
         self.differences |= found
         yield test
         if self.same_weights and self.record.kind == "attack":
-            yield columns_are_those(again, self.spread, self.record.smaller_ball is not None, stops_at is not None)
-        if stops_at is None:
+            yield columns_are_those(again, self.spread, self.record.smaller_ball is not None, stops)
+        if not stops:
             yield cost_is_that(again, self.record.forwards, self.record.backwards, len(self.rows))
         if self.same_weights and self.record.images:
             yield from self._images()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, WithJsonSchema
 
-from ..core.norms import NORMS
+from ..core.norms import NORMS, SEMANTIC, budget_of
 from ..errors import unknown
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def _no_path(name: str) -> str:
 
 
 def _of_the_table(norm: str) -> str:
-    if norm not in NORMS:
+    if budget_of(norm) is None:
         raise ValueError(str(unknown("norm", norm, NORMS)))
     return norm
 
 
-NormName = Annotated[str, AfterValidator(_of_the_table), WithJsonSchema({"enum": list(NORMS)})]
+NormName = Annotated[str, AfterValidator(_of_the_table), WithJsonSchema({"enum": [*NORMS, SEMANTIC]})]
 Name = Annotated[str, AfterValidator(_no_path)]
 """Of what is installed: never a file that a stranger's record could have us import."""
 Category = Annotated[str, AfterValidator(_no_folder)]

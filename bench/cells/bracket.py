@@ -86,6 +86,7 @@ class Bracket(NamedTuple):
 
 def brackets(results: Sequence[Result]) -> list[Bracket]:
     """Every certificate with the attacks on the same detector, by radius."""
+    results = [r for r in results if not r.normal_only]  # brackets are about AUROC
     attacks_on = _attacks(results)
     groups: dict[tuple[Any, ...], dict[str, Result]] = {}
     for r in results:

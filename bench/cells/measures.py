@@ -38,11 +38,18 @@ class Scored:
     parts: Sequence[str]
     salt: str
     """Of the resamples of a median: the data set and its category."""
+    box: bool = False
+    """Of shifts: each image meets the worst of a box, and there are no conditions."""
 
     @property
     def anomalous(self) -> npt.NDArray[np.bool_]:
         """(N,)"""
         return self.table.anomalous
+
+    @property
+    def normal_only(self) -> bool:
+        """No image of it is anomalous: there are false alarms to count, and nothing to rank."""
+        return self.table.normal_only
 
     def scores(self, column: str) -> Floats | None:
         """(N,): a column of the rows or one that follows from them; None where the cell has none.
@@ -57,7 +64,7 @@ class Scored:
         if column == "clean":  # of a verdict as many draws as it took: too few for a score
             return None if self.kind == "certificate" and self.stops_at_threshold else known
         if column == CONDITIONS:
-            return self.table.columns["worst"] if self.kind == "shift" else None
+            return self.table.columns["worst"] if self.kind == "shift" and not self.box else None
         if column in ("normal_only", "anomalous_only"):
             return self._one_sided(column)
         if column == "unbroken":
@@ -147,6 +154,12 @@ class Measure:
     unit: str = SHARE
     has: Callable[[Scored, Floats], bool] = lambda cell, scores: True
     """Whether these scores are enough for it."""
+    classes: tuple[int, ...] = (0, 1)
+    """Labels of which it needs an image."""
+
+    def of_cell(self, cell: Scored, scores: Floats) -> bool:
+        """Whether the cell has it of a column with these scores."""
+        return all(_class(label, cell).any() for label in self.classes) and self.has(cell, scores)
 
 
 def _ranked(metric: Callable[[npt.ArrayLike, npt.ArrayLike], Measured], cell: Scored, column: str) -> Measured:
@@ -191,12 +204,13 @@ AP = Measure(partial(_ranked, average_precision_of), ranks=True)
 AUROC_NOISE = Measure(_noise, ranks=True, better=-1, has=_whole)
 FPR95 = Measure(partial(_ranked, fpr95_of), ranks=True, better=-1)
 ACCURACY = Measure(_accuracy)
-NORMAL_RIGHT, ANOMALOUS_RIGHT = (Measure(partial(_right, label)) for label in (0, 1))
+NORMAL_RIGHT, ANOMALOUS_RIGHT = (Measure(partial(_right, label), classes=(label,)) for label in (0, 1))
 RADIUS_NORMAL, RADIUS_ANOMALOUS = (
-    Measure(partial(_median, label), unit="the norm, pixels in [0, 1]") for label in (0, 1)
+    Measure(partial(_median, label), unit="the norm, pixels in [0, 1]", classes=(label,)) for label in (0, 1)
 )
 BOUND_NORMAL, BOUND_ANOMALOUS = (
-    Measure(partial(_median, label), unit="l2, pixels in [0, 1]", has=partial(_every, label)) for label in (0, 1)
+    Measure(partial(_median, label), unit="l2, pixels in [0, 1]", has=partial(_every, label), classes=(label,))
+    for label in (0, 1)
 )
 
 
@@ -219,10 +233,10 @@ def _area(cell: Scored, column: str) -> Share:
     return auroc_of(cell.needed(column), cell.anomalous)
 
 
-FALSE_ALARMS, MISSES = (Measure(partial(_wrong, label), better=-1) for label in (0, 1))
+FALSE_ALARMS, MISSES = (Measure(partial(_wrong, label), better=-1, classes=(label,)) for label in (0, 1))
 MEAN_AUROC = Measure(partial(_over_conditions, _area), ranks=True)
 MEAN_FALSE_ALARMS, MEAN_MISSES = (
-    Measure(partial(_over_conditions, partial(_wrong, label)), better=-1) for label in (0, 1)
+    Measure(partial(_over_conditions, partial(_wrong, label)), better=-1, classes=(label,)) for label in (0, 1)
 )
 PIXEL_AUROC, PIXEL_AP, AUPRO, AUPRO_05, SEG_F1 = (
     Measure(partial(_map, name), ranks=True) for name in ("pixel_auroc", "pixel_ap", "aupro", "aupro_05", "seg_f1")

@@ -68,15 +68,17 @@ class Metric:
     """Boards show its interval."""
     shifts: bool = False
     """Cells of shifts have it as well."""
+    normal_only: bool = False
+    """Of attacks and certificates, only cells without an anomalous image have it."""
 
     def of_cell(self, cell: Scored) -> bool:
         """Whether the cell has it."""
-        if not self._is_of(cell.kind):
+        if not self._is_of(cell.kind) or (self.normal_only and cell.kind != "shift" and not cell.normal_only):
             return False
         if self.measure.ranks and self.column != "clean" and cell.stops_at_threshold:
             return False
         scores = cell.scores(self.column)
-        return scores is not None and self.measure.has(cell, scores)
+        return scores is not None and self.measure.of_cell(cell, scores)
 
     def _is_of(self, kind: Kind) -> bool:
         if self.kind is None:
@@ -287,7 +289,17 @@ _TABLE = (
     ),
     Metric(
         "clean_false_alarms", "clean false alarms", FALSE_ALARMS, "clean",
-        "share of normal images above the threshold", kind="shift", interval=True,
+        "share of normal images above the threshold", interval=True, shifts=True, normal_only=True,
+    ),
+    Metric(
+        "robust_false_alarms", "robust false alarms", FALSE_ALARMS, "worst",
+        "share of normal images above the threshold after the attack, where no test image is anomalous",
+        kind="attack", headline=True, interval=True, normal_only=True,
+    ),
+    Metric(
+        "certified_false_alarms", "certified false alarms", FALSE_ALARMS, "worst",
+        "share of normal images that some perturbation of the ball may put above the threshold; where no test image is "
+        "anomalous", kind="certificate", headline=True, interval=True, normal_only=True,
     ),
     Metric(
         "shifted_false_alarms", "shifted false alarms", MEAN_FALSE_ALARMS, CONDITIONS,

@@ -325,7 +325,7 @@ def _shown(r: Result) -> dict[str, str]:
         "detector": f"{r.detector} (not ranked)" if r.unranked else r.detector,
         "attack": r.attack,
         "eps": f"{r.spec.norm} {r.spec.eps}",
-        "metric": "AUROC" if score == "auroc" else score.replace("_auroc", " AUROC"),
+        "metric": "AUROC" if score == "auroc" else score.replace("_auroc", " AUROC").replace("_", " "),
         "clean": "" if clean is None else f"{clean.value:.3f}",
         "worst": "" if worst is None else f"{worst.value:.3f}",
     }

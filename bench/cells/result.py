@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..core.detector import RANDOM_WEIGHTS
+from ..core.norms import SEMANTIC
 from ..core.protocol import STANDARD
 from ..core.shifts import label
 from ..stats.measured import Metrics
@@ -86,6 +87,9 @@ class Result:
         spec = self.spec
         further = {"limit": spec.limit, "draws": spec.draws, "goal": None if spec.goal == "rank" else spec.goal}
         further |= {"threshold_folds": spec.threshold_folds}
+        if self.of_box:
+            name = f"worst of {'the whole' if self.eps == 1 else spec.eps + ' of the'} box of light and pose"
+            return with_settings(name, spec.attack_parameters | {k: v for k, v in further.items() if v is not None})
         if self.of_shifts:
             own = self.record.attack.parameters
             name = f"{spec.attack} {label(own['kinds'], own['severities'])}"
@@ -120,9 +124,16 @@ class Result:
         return self.record.kind in ("attack", "certificate")
 
     @property
+    def of_both_classes(self) -> bool:
+        """It is about image scores, of normal and anomalous images: what an AUROC compares."""
+        return self.of_scores and not self.normal_only
+
+    @property
     def claim(self) -> str:
         """What metrics of `worst` are called: `robust`, as far as an attack knows, or `certified`; `shifted` where
-        nobody attacks."""
+        nobody attacks, `worst_shift` where an image meets the worst of a box."""
+        if self.of_box:
+            return "worst_shift"
         return "certified" if self.certificate else "shifted" if self.of_shifts else "robust"
 
     @property
@@ -136,10 +147,23 @@ class Result:
         return f"{self.claim}_{self.score_name}"
 
     @property
+    def of_box(self) -> bool:
+        """Of shifts: each image meets the worst of a box of light and pose."""
+        return self.of_shifts and self.spec.norm == SEMANTIC
+
+    @property
+    def normal_only(self) -> bool:
+        """No test image is anomalous: there are false alarms to count, and nothing to rank."""
+        return self.table.normal_only
+
+    @property
     def score_name(self) -> str:
-        """What that metric is made of: `auroc`, `accuracy`, or `pixel_auroc` of maps."""
+        """What that metric is made of: `auroc`, `accuracy`, `pixel_auroc` of maps, or `false_alarms` where all images
+        are normal."""
         if self.of_maps:
             return "pixel_auroc"
+        if self.normal_only:
+            return "false_alarms"
         return "accuracy" if self.stops_at_threshold else "auroc"
 
     @cached_property
@@ -216,6 +240,7 @@ class Result:
                 stops_at_threshold=self.stops_at_threshold,
                 parts=self.parts,
                 salt=f"{self.spec.dataset}/{self.category}",
+                box=self.of_box,
             )
         )
 

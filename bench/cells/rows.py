@@ -142,6 +142,11 @@ class Table(NamedTuple):
         return cls(ids, np.array([label == "1" for label in labels]), columns, pixels)
 
     @property
+    def normal_only(self) -> bool:
+        """There are images, and none is anomalous."""
+        return bool(self.ids) and not self.anomalous.any()
+
+    @property
     def rows(self) -> list[Row]:
         """One per image."""
         numbers = {name: values.tolist() for name, values in self.columns.items()}

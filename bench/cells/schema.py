@@ -12,6 +12,8 @@ from pydantic import Field
 
 from ..core.check import Check
 from ..core.data import Data
+from ..core.norms import SEMANTIC
+from ..core.semantic import NAMES, share_of
 from ..core.threat import TOLERANCE
 from .base import Amount, Count, Json, Parameters, Part, Sha256
 from .images import ImageRecord
@@ -267,14 +269,14 @@ def wrong_rows(table: Table, record: Record) -> str | None:
     anomalous = int(table.anomalous.sum())
     counted = (("normal", count - anomalous, record.data.normal), ("anomalous", anomalous, record.data.anomalous))
     for name, found, stored in counted:
-        if found != stored or not found:
+        if found != stored or (name == "normal" and not found):
             return f"samples.csv holds {found} {name} images, run.json counts {stored}"
     if len(set(table.ids)) < count:
         return f"samples.csv holds the image {Counter(table.ids).most_common(1)[0][0]} twice"
     missing = [name for name in _further_columns(record) if name not in table.columns]
     if missing:
         return f"samples.csv has no column {', '.join(missing)}"
-    return _wrong_number(table, record) or _wrong_pixels(table, record)
+    return _wrong_number(table, record) or _wrong_pixels(table, record) or _wrong_share(table, record)
 
 
 def radii_of(record: Record) -> tuple[float, float]:
@@ -338,6 +340,19 @@ def _wrong_pixels(table: Table, record: Record) -> str | None:
     return None
 
 
+def _wrong_share(table: Table, record: Record) -> str | None:
+    """Of the box of light and pose: the distance is the share of it that the numbers of a row need."""
+    if record.spec.norm != SEMANTIC:
+        return None
+    share = share_of(torch.tensor(np.stack([table.columns[name] for name in NAMES], 1))).numpy()
+    off = abs(share - table.columns["distance"]) > TOLERANCE
+    if not off.any():
+        return None
+    first = int(off.argmax())
+    said = f"{share[first]:.6g} of the box, and the distance says {table.columns['distance'][first]:.6g}"
+    return f"{table.ids[first]} needs {said}"
+
+
 def _promised(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Columns that are finite in every row, and those that may be infinite but are never nan: bounds."""
     if record.kind != "certificate":
@@ -352,4 +367,5 @@ def _further_columns(record: Record) -> tuple[str, ...]:
         return RANKED_BOUNDS if record.spec.goal == "rank" else ("draws",)
     if record.kind == "localisation":
         return ("transfer",)
-    return (*record.attack.parts, *["worst_draw"] * (record.detector.randomized and record.kind == "attack"))
+    box = NAMES if record.spec.norm == SEMANTIC else ()
+    return (*record.attack.parts, *box, *["worst_draw"] * (record.detector.randomized and record.kind == "attack"))

@@ -341,6 +341,18 @@ SHIFTS = {
         "The score depends on more than the image, or drifts.",
         "See `rows` and `state`.",
     ),
+    "box rows": Explained(
+        "of `--worst`: an image that is made again of the numbers of its row has another score than the row says, by "
+        "more than 1e-4 of the spread of the clean ones.",
+        "A row was changed, the images are others, or the score depends on more than the image.",
+        "See `rows` and `state`; run the cell again.",
+    ),
+    "box chance": Explained(
+        "of `--worst`: the best of 32 random points of the box adds more than a tenth of what the search gains, over "
+        "four images of each class.",
+        "The search has not arrived: the score has many hills in the box, or a gradient that leads nowhere.",
+        "A finer grid, more rounds or steps: `--search points=5`, `--search rounds=3`, `--search steps=50`.",
+    ),
 }
 """Of cells where nobody attacks."""
 

@@ -87,8 +87,10 @@ def eps_is_kept(reattack: Reattack) -> tuple[bool, str]:
 def rounding_adds_nothing(reattack: Reattack) -> tuple[bool, str]:
     """Rounding is no attack: it may undo one, not outdo it."""
     rounded = np.array([row.rounded for row in reattack.rows])
-    robust, after = (points(scores, reattack.labels == 1)["auroc"] for scores in (reattack.worst_rows, rounded))
-    return after >= robust - reattack.interval, f"AUROC {robust:.3f}, and {after:.3f} after rounding to 8 bits"
+    one_class = len(set(reattack.labels.tolist())) == 1
+    robust, after = (reattack.measured(scores, one_class).value for scores in (reattack.worst_rows, rounded))
+    what = "accuracy" if one_class else "AUROC"
+    return after >= robust - reattack.interval, f"{what} {robust:.3f}, and {after:.3f} after rounding to 8 bits"
 
 
 def images_are_moved(reattack: Reattack) -> tuple[bool, str]:

@@ -77,9 +77,11 @@ def rows_are_ordered(rows: Sequence[Row]) -> tuple[bool, str]:
     wrong = [row.id for row in rows if not row.more["low"] <= row.clean <= row.more["high"]]
     if wrong:
         return False, f"{len(wrong)} scores are outside their own bounds, {wrong[0]} first"
+    infinite = int(np.isinf(worst).sum())
+    if not labels.any():
+        return True, f"every score is inside its own bounds; {infinite} of {len(worst)} bounds are infinite"
     bound = points(conservative(worst, labels), labels)["auroc"]
     before = points(clean, labels)["auroc"]
-    infinite = int(np.isinf(worst).sum())
     sentence = f"certified AUROC {bound:.4f}, clean {before:.4f}; {infinite} of {len(worst)} bounds are infinite"
     return bound <= before + 1e-12, sentence
 

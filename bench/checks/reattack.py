@@ -176,6 +176,12 @@ class Reattack:
         return self.spec.goal == "threshold" or (self.attack.needs_threshold and not self.attack.parts)
 
     @property
+    def decides(self) -> bool:
+        """The metric is of decisions at the threshold: the attack aims at it, or all images are normal, which leaves
+        nothing to rank."""
+        return self.at_threshold or len(set(self.labels.tolist())) == 1
+
+    @property
     def calls(self) -> list[Call]:
         """Of the attack while it made the rows; else, of the same attack on the probe."""
         if self.witness is not None and self.witness.calls:
@@ -211,14 +217,18 @@ class Reattack:
 
     @cached_property
     def robust(self) -> Measured:
-        """AUROC after the attack; accuracy, where the attack aims at the threshold."""
-        if self.at_threshold:
-            return accuracy(self.worst_rows, self.labels, self.prepared.threshold.value)
-        return auroc_of(self.worst_rows, self.labels)
+        """AUROC after the attack; accuracy, where the metric is of decisions."""
+        return self.measured(self.worst_rows, self.decides)
+
+    def measured(self, scores: np.ndarray[Any, np.dtype[np.float64]], decides: bool) -> Measured:
+        """AUROC of such scores of all rows, or accuracy."""
+        if decides:
+            return accuracy(scores, self.labels, self.prepared.threshold.value)
+        return auroc_of(scores, self.labels)
 
     @property
     def metric(self) -> str:
-        return "accuracy" if self.at_threshold else "AUROC"
+        return "accuracy" if self.decides else "AUROC"
 
     @property
     def interval(self) -> float:
@@ -228,7 +238,7 @@ class Reattack:
     @property
     def _threshold(self) -> float | None:
         """At which the metric decides; None where it ranks."""
-        return self.prepared.threshold.value if self.at_threshold else None
+        return self.prepared.threshold.value if self.decides else None
 
     def standing(self, score: float, label: int) -> float:
         """An image's share in the metric."""
@@ -240,7 +250,7 @@ class Reattack:
         moves = [
             (r.label, r.worst, r.worst + (1 - 2 * r.label) * g) for r, g in zip(some, gained.tolist(), strict=True)
         ]
-        return fall_of(moves, self.rows, self.prepared.threshold.value if self.at_threshold else None)
+        return fall_of(moves, self.rows, self._threshold)
 
     def rng(self, positions: Sequence[int]) -> Rng:
         return Rng.of_run(self.spec.seed, [self.ids[p] for p in positions])

@@ -23,7 +23,8 @@ Stratum = TypeVar("Stratum", int, str)
 
 
 def stratified(labels: Mapping[str, int], limit: int) -> set[str]:
-    """`limit` of the ids, which have these labels; all of them if there are not so many. Both classes from 2 on."""
+    """`limit` of the ids, which have these labels; all of them if there are not so many. Both classes, if there
+    are two, from 2 on."""
     classes = {label: _Class(label, [name for name, own in labels.items() if own == label]) for label in (0, 1)}
     sizes = {label: len(own.ids) for label, own in classes.items()}
     chosen: dict[int, set[str]] = {label: set() for label in classes}
@@ -36,7 +37,7 @@ def stratified(labels: Mapping[str, int], limit: int) -> set[str]:
 def evenly_spread(labels: Mapping[str, int], limit: int) -> set[str]:
     """The choice of protocol 1: in proportion, at an even stride through the ids of each class as they come."""
     by_label = [[name for name, own in labels.items() if own == label] for label in (0, 1)]
-    anomalous = min(max(round(limit * len(by_label[1]) / len(labels)), 1), limit - 1)
+    anomalous = min(max(round(limit * len(by_label[1]) / len(labels)), 1), limit - 1) if by_label[1] else 0
     chosen: set[str] = set()
     for ids, count in zip(by_label, (limit - anomalous, anomalous), strict=True):
         count = min(count, len(ids))

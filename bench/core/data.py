@@ -31,6 +31,10 @@ TEST_CACHE_BYTES = 80 * 2**20  # of those that are read a few times: memory must
 
 TEST_CACHE_IMAGES = 1000  # of a larger set the images are small, or too many for the bytes above
 AT_ONCE = 64  # images that wait, decoded, to be looked at
+NORMAL_ONLY = (
+    "all {count} test images are normal: false alarms are measured; AUROC, AP, FPR95 and whatever else needs anomalous "
+    "images are absent"
+)
 
 # The least held-out normal images for which "5 % false alarms" can be promised: ceil(20 * 0.95) = 19.
 MIN_HELD_OUT = 20
@@ -171,7 +175,7 @@ class TestSet(ImageSet):
         return [i for label in (0, 1) for i in [j for j, y in enumerate(self.labels) if y == label][:count]]
 
     def chosen(self, limit: int, protocol: Protocol = PROTOCOL) -> TestSet:
-        """`limit` images of both labels, in the order of this set; `choice` says which."""
+        """`limit` images of both labels, as far as it has both, in the order of this set; `choice` says which."""
         if limit >= len(self):
             return self
         if limit < 2:
@@ -208,9 +212,13 @@ class Data:
             raise UserError(f"{where} has {len(self.train)} normal training images; at least 4 are needed")
         if any(self.train.labels):
             raise UserError(f"{where} has anomalous images among its training images")
-        for label, word in ((0, "normal"), (1, "anomalous")):
-            if label not in self.test.labels:
-                raise UserError(f"{where} has no {word} test image, so there is nothing to rank")
+        if 0 not in self.test.labels:
+            raise UserError(
+                f"{where} has no normal test image, so false alarms cannot be seen and there is nothing to rank; put "
+                "normal images that are not trained on beside the anomalous ones (test/good)"
+            )
+        if len(self.test) < 2:
+            raise UserError(f"{where} has one test image; at least 2 are needed")
         for images in (self.train, self.test):
             twice = [i for i, n in Counter(images.ids).items() if n > 1]
             if twice:
@@ -219,8 +227,14 @@ class Data:
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """The remarks, and sentences on images that are in the data twice. The first call decodes every image."""
-        return (*self.remarks, *copies(self.train.glances, self.test.glance_at_all()))
+        """The remarks, and sentences on what is missing, or in the data twice. The first call decodes every image."""
+        alone = [NORMAL_ONLY.format(count=len(self.test))] * self.normal_only
+        return (*self.remarks, *alone, *copies(self.train.glances, self.test.glance_at_all()))
+
+    @property
+    def normal_only(self) -> bool:
+        """No test image is anomalous: false alarms can be measured, and nothing ranked."""
+        return 1 not in self.test.labels
 
     def folds(self, seed: int, count: int) -> list[Data]:
         """As of `TrainSet.folds`."""

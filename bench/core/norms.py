@@ -14,12 +14,8 @@ from torch import Tensor
 from .rng import Rng
 
 
-class Norm(ABC):
-    """The geometry of the images at most eps away from an image x0 (B, 3, H, W), on pixels in [0, 1].
-
-    A subclass in `NORMS` is all that a norm takes: the command line, records, boards and the attacks that know no
-    norm by name (pgd, noise, worst) follow the table.
-    """
+class Budget:
+    """What an eps is."""
 
     name: ClassVar[str]
     expected: ClassVar[str]
@@ -30,6 +26,14 @@ class Norm(ABC):
     def objection(self, eps: Fraction) -> str | None:
         """Why this eps, which is above 0, can be none in the norm: what follows `--eps 2 `; None if it can."""
         return None
+
+
+class Norm(Budget, ABC):
+    """The geometry of the images at most eps away from an image x0 (B, 3, H, W), on pixels in [0, 1].
+
+    A subclass in `NORMS` is all that a norm takes: the command line, records, boards and the attacks that know no
+    norm by name (pgd, noise, worst) follow the table.
+    """
 
     @abstractmethod
     def distance(self, shift: Tensor) -> Tensor:
@@ -217,6 +221,27 @@ class L0(Norm):
 
 
 NORMS: dict[str, Norm] = {norm.name: norm for norm in (Linf(), L2(), L1(), L0())}
+
+SEMANTIC = "semantic"
+
+
+class Share(Budget):
+    """The box of light and pose (`core/semantic.py`). No norm: from an image nobody can tell how far it was moved."""
+
+    name = SEMANTIC
+    expected = "a share of the box of light and pose, for example 0.5; 1 is the whole box"
+
+    def objection(self, eps: Fraction) -> str | None:
+        return None if eps <= 1 else f"is more than the whole box of light and pose; expected {self.expected}"
+
+
+NO_NORM = "semantic is a box of light and pose, no norm of an attack on pixels: `bench shift --worst 1` searches it"
+
+
+def budget_of(name: str) -> Budget | None:
+    """Of a norm, or of the box; None of a name that is neither."""
+    return Share() if name == SEMANTIC else NORMS.get(name)
+
 
 MAX_ACTIVE_SETS = 20  # the iteration has always ended before; stopping earlier would still be within eps
 

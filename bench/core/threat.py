@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .exact import read_number
-from .norms import NORMS, Norm
+from .norms import NO_NORM, NORMS, SEMANTIC, Norm, budget_of
 from .rng import Rng
 
 Targets = Literal["both", "normal", "anomalous"]
@@ -39,7 +39,8 @@ def parse_eps(value: str | float | Fraction, norm: str = "", option: str = "--ep
 
 @lru_cache(maxsize=1024)  # a board of thousands of cells has a few
 def _parsed(value: str | float | Fraction, norm: str, option: str) -> Fraction:
-    shape = NORMS[norm].expected if norm in NORMS else EXPECTED
+    budget = budget_of(norm)
+    shape = budget.expected if budget else EXPECTED
     said = f"{option} {_shortened(str(value))}"
     eps = read_number(value)
     if eps is None:
@@ -47,7 +48,7 @@ def _parsed(value: str | float | Fraction, norm: str, option: str) -> Fraction:
         raise UserError(f"{said} is not a number{several}; expected {shape}")
     if eps <= 0:
         raise UserError(f"{said} must be above 0; expected {shape}")
-    if norm in NORMS and (objection := NORMS[norm].objection(eps)):
+    if budget and (objection := budget.objection(eps)):
         raise UserError(f"{said} {objection}")
     return eps
 
@@ -79,7 +80,8 @@ class ThreatModel:
     """An adversary who may move an image by at most `eps` in `norm`, on pixels in [0, 1].
 
     norm: `linf` (largest change of a value), `l2` (Euclidean length over all 3 x H x W values), `l1` (sum of the
-    changes of all values) or `l0` (number of pixels that change; all three values of one may).
+    changes of all values) or `l0` (number of pixels that change; all three values of one may); or `semantic`, which
+    no attack on pixels takes: eps is a share of a box of light and pose then (`bench.shift`).
     eps: kept exact; text such as `2/255` and numbers are converted. In l0 a whole number.
     targets: the test images that the adversary controls: `both`, `normal` or `anomalous`.
     """
@@ -93,7 +95,7 @@ class ThreatModel:
         def __init__(self, norm: str, eps: str | float | Fraction, targets: str = "both") -> None: ...
 
     def __post_init__(self) -> None:
-        if self.norm not in NORMS:
+        if budget_of(self.norm) is None:
             raise UserError(f"unknown norm {self.norm!r}; expected one of {', '.join(NORMS)}")
         if self.targets not in TARGETS:
             raise UserError(f"unknown targets {self.targets!r}; expected one of {', '.join(TARGETS)}")
@@ -101,7 +103,9 @@ class ThreatModel:
 
     @property
     def geometry(self) -> Norm:
-        """Of the norm."""
+        """Of the norm. UserError where there is none: in the box of light and pose."""
+        if self.norm == SEMANTIC:
+            raise UserError(NO_NORM)
         return NORMS[self.norm]
 
     @property

@@ -43,7 +43,17 @@ def official_category(
         raise UserError(
             f"{printable(folder)} is not laid out as expected: {hint(root) or _others(root) or MVTEC_LAYOUT}"
         )
-    return mvtec_category(name, category, folder, image_size, validation)
+    return of_both_classes(mvtec_category(name, category, folder, image_size, validation))
+
+
+def of_both_classes(data: Data) -> Data:
+    """The same. UserError where it has no anomalous test image: of a published data set, such a copy is not whole."""
+    if data.normal_only:
+        raise UserError(
+            f"{data.name}/{data.category} has no anomalous test image, and as published it has some: the copy is not "
+            "whole; normal images alone are read by --dataset folder"
+        )
+    return data
 
 
 def _others(root: Path) -> str:
@@ -79,6 +89,7 @@ def mvtec_category(name: str, category: str, folder: Path, image_size: int, vali
         also = normal_folder(more)
         learned += [Record(f"validation/{_id(also, p)}", FileSource(p)) for p in images_in(also)]
     _refuse_one_stem_twice([*learned, *records])
+    _refuse_forgotten(test, passed, records)
     return Data(name, category, image_size, TrainSet(learned, image_size), TestSet(records, image_size), tuple(remarks))
 
 
@@ -95,6 +106,16 @@ def _refuse_one_stem_twice(records: Sequence[Record]) -> None:
                 printable(r.source.path.name) for r in (first, record) if isinstance(r.source, FileSource)
             )
             raise UserError(f"there are two images with the id {record.id!r}, {names}; rename one, or keep one")
+
+
+def _refuse_forgotten(test: Path, passed: Path, records: Sequence[Record]) -> None:
+    """All test images are normal, and there is a folder for others: are they missing, or meant to be?"""
+    others = [folder for folder in folders_in(test) if folder != passed]
+    if others and not any(record.label for record in records):
+        raise UserError(
+            f"{printable(others[0])} holds no image; put its images there, or remove the folder if all test images are "
+            "meant to be normal"
+        )
 
 
 def _not_read(folder: Path, train: Path, good: Path, validation: Path | None) -> list[str]:

@@ -12,7 +12,7 @@ from ..core.images import FileSource, MaskSource, Record
 from ..core.names import printable
 from ..errors import UserError
 from ._hints import require_root
-from ._layout import choose
+from ._layout import choose, of_both_classes
 from ._listing import images_in, is_folder
 
 IMAGE_SIZE = 256
@@ -34,8 +34,8 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
     learned = [record for record in train if not record.label]
     left = len(train) - len(learned)
     remarks = (f"{left} anomalous training images of kolektor-sdd2 are left out",) if left else ()
-    return Data(
-        "kolektor-sdd2", category, image_size, TrainSet(learned, image_size), TestSet(test, image_size), remarks
+    return of_both_classes(
+        Data("kolektor-sdd2", category, image_size, TrainSet(learned, image_size), TestSet(test, image_size), remarks)
     )
 
 

@@ -14,7 +14,7 @@ from ..core.images import FileSource, Record
 from ..core.names import printable
 from ..errors import UserError
 from ._hints import require_root
-from ._layout import choose
+from ._layout import choose, of_both_classes
 from ._listing import child, images_in, is_folder
 from ._masks import Masks, masks_of, on_masks
 
@@ -50,7 +50,9 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
         records = [record for record in records if _light(record.id) == light]
     train = [Record(f"{p.parent.parent.name}/good/{printable(p.stem)}", FileSource(p)) for p in learned]
     remarks = tuple(on_masks(records, strangers))
-    return Data("mvtec-ad-2", category, image_size, TrainSet(train, image_size), TestSet(records, image_size), remarks)
+    return of_both_classes(
+        Data("mvtec-ad-2", category, image_size, TrainSet(train, image_size), TestSet(records, image_size), remarks)
+    )
 
 
 def _record(kind: str, path: Path, masks: Masks) -> Record:

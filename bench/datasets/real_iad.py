@@ -15,7 +15,7 @@ from ..core.images import FileSource, MaskSource, Record
 from ..core.names import printable
 from ..errors import UserError
 from ._hints import require_root
-from ._layout import choose
+from ._layout import choose, of_both_classes
 from ._listing import is_folder
 
 IMAGE_SIZE = 256
@@ -53,7 +53,9 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
     except (KeyError, TypeError) as error:
         raise UserError(f"the table of {category} is not that of Real-IAD: {printable(error)} is not there") from None
     train = [record for record in splits["train"] if not record.label]
-    return Data("real-iad", category, image_size, TrainSet(train, image_size), TestSet(splits["test"], image_size))
+    return of_both_classes(
+        Data("real-iad", category, image_size, TrainSet(train, image_size), TestSet(splits["test"], image_size))
+    )
 
 
 def _table(root: Path, folder: str, name: str) -> Any:

@@ -10,7 +10,7 @@ from ..core.images import FileSource, MaskSource, Record
 from ..core.names import printable
 from ..errors import UserError
 from ._hints import VISA_TABLE, hint, holder_of_categories, require_root
-from ._layout import choose
+from ._layout import choose, of_both_classes
 from ._normal import is_mvtec_category
 
 IMAGE_SIZE = 256
@@ -44,7 +44,7 @@ def load(category: str, root: Path | None, image_size: int) -> Data:
             f"{printable(table)} lists no image of {category}; take the table that comes with VisA ({HOME})"
         )
     train, test = (records[split] for split in SPLITS)
-    return Data("visa", category, image_size, TrainSet(train, image_size), TestSet(test, image_size))
+    return of_both_classes(Data("visa", category, image_size, TrainSet(train, image_size), TestSet(test, image_size)))
 
 
 def _rows(root: Path, table: Path) -> list[tuple[int, dict[str, str]]]:

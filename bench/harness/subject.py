@@ -105,6 +105,7 @@ class DetectorUnderTest:
         if goal not in GOALS:
             raise UserError(f"unknown goal {goal!r}; expected one of {', '.join(GOALS)}")
         self._refuse_folds(data, threshold_folds)
+        _refuse_without_anomalies(data, threat, goal)
         given = attack.parameters_record
         try:
             return RunSpec(
@@ -165,6 +166,17 @@ class DetectorUnderTest:
         clean = spec.clean if spec else None  # an object may be another one by the next call
         scoring = spec.scoring if spec else None
         return Prepared(fitted, origin, threshold, found, device, probe.differentiable, twin, clean, scoring)
+
+
+def _refuse_without_anomalies(data: Data, threat: ThreatModel, goal: str) -> None:
+    """What asks for anomalous images where there are none."""
+    what = {"map": "--goal map", "anomalous": "--targets anomalous"}
+    asked = what.get(goal) or what.get(threat.targets)
+    if data.normal_only and asked:
+        raise UserError(
+            f"{asked} needs anomalous test images, and {data.name}/{data.category} has none; leave it out to measure "
+            "false alarms"
+        )
 
 
 def batch_size_for(image_size: int, asked: int | None = None) -> int:

@@ -11,7 +11,7 @@ from ..core.attack import Attack
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.manners import left_as_it_was
-from ..core.norms import NORMS
+from ..core.norms import NO_NORM, NORMS, SEMANTIC
 from ..errors import UserError, unknown
 from ..system.files import at_home
 from . import registry
@@ -85,6 +85,8 @@ def find_attack(name: str) -> tuple[registry.Plugin, str | None]:
     Raises UserError for a name that is none, or a norm that the attack does not have.
     """
     method, _, norm = name.rpartition("-")
+    if SEMANTIC in (name, norm):
+        raise UserError(f"--attack {name}: {NO_NORM}")
     if norm not in NORMS:
         method, norm = name, ""
     if ".py" not in method and method not in registry.names("attacks"):

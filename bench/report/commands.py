@@ -24,6 +24,8 @@ def command_of(r: Result, category: str | None = None, balls: Mapping[str, Resul
     s = r.spec
     if r.certificate:
         return _certify(r, category)
+    if r.of_shifts:
+        return _shift(r, category)
     budgets = ",".join(_sweep(r, balls or {}))
     words = ["bench", "run", "--detector", s.detector, "--attack", f"{s.attack}-{s.norm}", "--eps", budgets]
     words += _bed(r, category) + _params("--param", s.detector_parameters)
@@ -73,6 +75,25 @@ def _certify(r: Result, category: str | None) -> str:
     for name, value in r.record.attack.parameters.items():
         words += [f"--{name}", str(value)]
     return shlex.join(words + _bed(r, category) + _params("--param", parameters))
+
+
+def _shift(r: Result, category: str | None) -> str:
+    s, own = r.spec, r.record.attack.parameters
+    words = ["bench", "shift", "--detector", s.detector]
+    if r.of_box:
+        words += ["--worst", s.eps, *_params("--search", s.attack_parameters)]
+    else:
+        words += [
+            word
+            for option, name in (("--kind", "kinds"), ("--severity", "severities"))
+            for word in (option, _joined(own[name]))
+        ]
+    words += ["--draws", str(s.draws)] if s.draws is not None else []
+    return shlex.join(words + _bed(r, category) + _params("--param", s.detector_parameters))
+
+
+def _joined(values: Any) -> str:
+    return ",".join(map(str, values))
 
 
 @functools.cache

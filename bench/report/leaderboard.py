@@ -15,7 +15,18 @@ from ..analysis.submitted import SHOWN, TITLES, claims
 from ..analysis.table import COSTS_SHOWN, Line, Value, by_category, by_kind, by_part, columns_of, table
 from ..cells.result import Result
 from .text import markdown_text as _plain
-from .wording import BETWEEN, FOOTNOTES, HOW_TO_ATTACK, HOW_TO_READ, IMPOSSIBLE, REPORTED, SCORE_SHOWN, SEEDS, SUBMITTED
+from .wording import (
+    BETWEEN,
+    BOX,
+    FOOTNOTES,
+    HOW_TO_ATTACK,
+    HOW_TO_READ,
+    IMPOSSIBLE,
+    REPORTED,
+    SCORE_SHOWN,
+    SEEDS,
+    SUBMITTED,
+)
 
 WIDTH = 120  # of lines of prose
 CELLS_WITH_EVERY_CHECK = 60
@@ -77,7 +88,7 @@ def _board(board: Board, every_check: bool) -> list[str]:
     lines = [f"### {_plain(board.title)}", "", f"{_plain(scope)}.", ""]
     lines += [_numbers(list(columns), table(board, columns)), ""]
     lines += _by_category(board) if count > 1 else []
-    footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns.values()]
+    footnotes = [why for metric, why in FOOTNOTES.items() if metric in columns.values()] + [BOX] * board.of_box
     lines += [f"- {why}" for why in footnotes] + [""] * bool(footnotes)
     lines += _by_part(board)
     lines += _by_kind(board)
@@ -96,7 +107,7 @@ def _seeds(results: Sequence[Result]) -> list[str]:
 
 def _by_category(board: Board) -> list[str]:
     what = board.score_name
-    what = f"{SCORE_SHOWN[what]} per category, clean → {board.claim}"
+    what = f"{SCORE_SHOWN[what]} per category, clean → {board.claim.replace('_', ' ')}"
     rows = [
         [_plain(name), *(" → ".join(value.text for value in values) for values in by_category.values())]
         for name, by_category in by_category(board).items()

@@ -39,7 +39,7 @@ from .figures.robustness import of_detector
 from .figures.tradeoff import Tradeoff
 from .gallery import gallery
 from .page_table import COLUMNS, FILTERED, HIDDEN, choices, rows
-from .wording import BETWEEN, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
+from .wording import BETWEEN, BOX, FOOTNOTES, IMPOSSIBLE, SEEDS, SUBMITTED
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -121,14 +121,14 @@ class Contents:
 
     @cached_property
     def rows(self) -> list[list[Any]]:
-        """Of scores; of all else see `others`."""
-        scores = [r for r in self.results if r.of_scores]
+        """Of scores of both classes; of all else see `others`."""
+        scores = [r for r in self.results if r.of_both_classes]
         return [row for board in boards(scores, self.sort) for row in rows(board, self.cells, self.numbers)]
 
     @property
     def others(self) -> list[Other]:
-        """Boards that are not about scores."""
-        found = boards([r for r in self.results if not r.of_scores], self.sort)
+        """Boards that are not about AUROC: of maps, of shifts, of normal images alone."""
+        found = boards([r for r in self.results if not r.of_both_classes], self.sort)
         return [Other.of(board, self.numbers) for board in found]
 
     @cached_property
@@ -156,7 +156,7 @@ class Contents:
         """What page.js reads."""
         balls = balls_of(self.results)
         known = cards(overviews(self.results, self.sort))
-        curves = [of_detector([r for r in cells if r.of_scores]) for cells in self.detectors.values()]
+        curves = [of_detector([r for r in cells if r.of_both_classes]) for cells in self.detectors.values()]
         return {
             "rows": self.rows,
             "kinds": [column.kind for column in COLUMNS],
@@ -189,6 +189,7 @@ class Other(NamedTuple):
         count = len(board.categories)
         scope = f"mean of {count} categories" if count > 1 else board.categories[0]
         notes = [why.replace("*", "") for metric, why in FOOTNOTES.items() if metric in columns.values()]
+        notes += [BOX.replace("*", "")] * board.of_box
         notes += [f"not ranked: {name}: {'; '.join(why)}" for name, why in board.unranked.items()]
         links = [numbers[name] for name, _ in board.entries]
         return cls(f"{board.title}: {scope}", list(columns), table(board, columns), links, notes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.boards import Board, boards
-from ..analysis.remarks import thresholds, wrong_ways
+from ..analysis.remarks import thresholds, without_anomalies, wrong_ways
 from ..analysis.submitted import TITLES, claims
 from ..analysis.table import Cost, Value, columns_of, table, value_of
 from ..cells.metrics import METRICS, Metric
@@ -39,7 +39,7 @@ def _fits(metric: Metric, board: Board) -> bool:
     """Whether there is room for it: of scores what has an interval, of decisions what is about them, of maps what all
     else follows."""
     if board.of_shifts:
-        return metric.interval and metric.name not in ("clean_misses", "shifted_misses")
+        return (metric.interval or board.of_box) and metric.name not in ("clean_misses", "shifted_misses")
     if board.of_maps:
         return metric.headline or metric.name == "transfer_pixel_auroc"
     if board.stops_at_threshold:
@@ -82,13 +82,14 @@ def run_table(cells: Sequence[Result]) -> Group:
     for title, texts in zip(("detector", *apart), zip(*rows, strict=True), strict=True):
         widest = max(len(word) for text in texts for word in text.split())
         found.add_column(title, overflow="fold", min_width=min(widest, WIDEST_WORD))
-    for title in ("clean", cells[0].claim, "passes"):
+    for title in ("clean", cells[0].claim.replace("_", " "), "passes"):
         found.add_column(title, justify="right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
         found.add_row(*map(_text, (*row, run.clean.text, run.worst.text, f"{run.passes:.0f}")))
     above = _text(", ".join(filter(None, (runs[0].setting[column] for column in shared))), "table.title")
     below = [*(f"{mark} not ranked: {why}" for why, mark in marks.items()), *wrong_ways(cells)]
-    below += thresholds(cells) if cells[0].stops_at_threshold else []
+    below += without_anomalies(cells)
+    below += thresholds(cells) if cells[0].stops_at_threshold or cells[0].normal_only else []
     return Group(above, found, *map(_text, below))
 
 

@@ -17,7 +17,7 @@ detector holds. A row without a rank: the reason is below the table.
 An attack bounds robustness from above: a better one can only lower it.
 """
 
-SCORE_SHOWN = {"auroc": "AUROC", "accuracy": "Accuracy", "pixel_auroc": "Pixel AUROC"}
+SCORE_SHOWN = {"auroc": "AUROC", "accuracy": "Accuracy", "pixel_auroc": "Pixel AUROC", "false_alarms": "False alarms"}
 """What `Result.score_name` is called."""
 
 BETWEEN = (
@@ -41,6 +41,17 @@ SUBMITTED = (
     "`bench verify FILE.zip --rerun` runs a submission again, and ranks it if it is what it says (docs/submissions.md)."
 )
 
+BOX = (
+    "Nobody touches a pixel here: exposure, gamma, hue, rotation and a shift of up to two pixels, all at once, are "
+    "chosen for each image so that its score is as wrong as a grid and the gradient could make it. *worst false "
+    "alarms*, *worst misses*: at the threshold that was set on held-out normal images as they are. Never ranked among "
+    "attacks (docs/shift.md)."
+)
+NORMAL_ONLY = (
+    "All test images are normal: *false alarms* is the share of them above the threshold that was set on held-out "
+    "normal images, before and after the attack (or as certified). AUROC, AP and FPR95 need anomalous images, and are "
+    "absent."
+)
 FOOTNOTES = {
     "certified_accuracy": "No attack of the ball can bring the detector below *certified* AUROC: the share of pairs "
     "whose lower bound of the anomalous score is above the upper bound of the normal one. *deterministic*: bounds that "
@@ -55,6 +66,8 @@ FOOTNOTES = {
     "*worst per image*: each image under the condition that is worst for it, or none. *false alarms*, *misses*: normal "
     "images above, and anomalous ones not above, the threshold that was set on held-out normal images as they are. "
     "Never ranked among attacks (docs/shift.md).",
+    "robust_false_alarms": NORMAL_ONLY,
+    "certified_false_alarms": NORMAL_ONLY,
     "robust_pixel_auroc": "Of anomaly maps, all pixels of a category together, and attacks on the maps. An image is "
     "judged by its own map: the pixel AUROC of an anomalous one, the mean of a normal one. *score attack*: "
     "images that the same attack makes when it is after the image score. *AUPRO*: up to a false positive rate of 0.30, "

@@ -73,7 +73,9 @@ class Figure(Drawing):
     @classmethod
     def made_of(cls, results: Sequence[Result]) -> Sequence[Figure]:
         """`of` those that the kind is about."""
-        return cls.of([r for r in results if (r.of_shifts if cls.about == "shifts" else r.of_scores)])
+        if cls.about == "shifts":
+            return cls.of([r for r in results if r.of_shifts])
+        return cls.of([r for r in results if (r.of_scores if cls.of_cells else r.of_both_classes)])
 
     @property
     def title(self) -> str:

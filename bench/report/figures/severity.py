@@ -42,7 +42,7 @@ class Severity(Lines):
     def of(cls, results: Sequence[Result]) -> list[Severity]:
         """Three per board of shifts that has several severities."""
         found = []
-        for board in boards([r for r in results if r.of_shifts]):
+        for board in boards([r for r in results if r.of_shifts and not r.of_box]):
             for metric in SHOWN:
                 lines = _lines(board, metric)
                 if any(len(line) > 2 for line in lines.values()):
