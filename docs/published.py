@@ -18,6 +18,8 @@ BEGIN, END = "<!-- begin: docs/generate.py cuts {} from results/published -->\n"
 BUDGET = "2/255"
 CLEAN, ROBUST, CERTIFIED = "clean AUROC", f"robust AUROC linf {BUDGET}", f"certified AUROC linf {BUDGET}"
 ONE_SIDED = ("normal only", "anomalous only")
+SHIFTED = tuple(f"{kind}_3_false_alarms" for kind in ("brightness", "contrast", "defocus_blur", "gaussian_noise"))
+CALM, WORST = "clean_false_alarms", "worst_shift_false_alarms"
 UNNAMED = "folder"
 """The data set of photographs in folders: a category's name says whose they are."""
 
@@ -46,6 +48,29 @@ def _boards() -> Mapping[str, Overview]:
 
 def _real() -> str:
     return _overview(_boards()[UNNAMED])
+
+
+def _bottle() -> str:
+    """The complete official category."""
+    (board,) = overviews([r for r in published() if r.category == "mvtec_bottle"])
+    return _overview(board)
+
+
+def _shifted() -> str:
+    """False alarms and AUROC of one category under another lamp or lens."""
+    cells = [r for r in published() if r.of_shifts and r.category == "mvtec_bottle"]
+    kinds = [metric.removesuffix("_3_false_alarms").replace("_", " ") for metric in SHIFTED]
+    head = ["detector", "false alarms", *kinds, "any of these", "AUROC", "worst"]
+    rows = sorted(((r.metrics["worst_shift_auroc"].value, named(r.detector), r) for r in cells), reverse=True)
+    return _table(head, [[name, *(_share(r, m) for m in (CALM, *SHIFTED, WORST)), *_aurocs(r)] for _, name, r in rows])
+
+
+def _share(cell: Result, metric: str) -> str:
+    return f"{cell.metrics[metric].value:.0%}".replace("%", " %")
+
+
+def _aurocs(cell: Result) -> list[str]:
+    return [f"{cell.metrics[metric].value:.3f}" for metric in ("clean_auroc", "worst_shift_auroc")]
 
 
 def _textures() -> str:
@@ -107,5 +132,11 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES = {"the real categories": _real, "the textures": _textures, "all categories": _by_category}
+TABLES = {
+    "the real categories": _real,
+    "bottle": _bottle,
+    "the textures": _textures,
+    "all categories": _by_category,
+    "shifts of bottle": _shifted,
+}
 """Name of a table -> what makes it."""
