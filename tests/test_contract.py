@@ -22,7 +22,13 @@ ROWS = [row for row in registry.listing("detectors") if ":" not in row.name]  # 
 WHOLE = [f"{row.name}+autoencoder" if row.wraps else row.name for row in ROWS]
 
 
-@pytest.mark.parametrize("name", WHOLE)
+MINUTES = {"adp+autoencoder"}
+"""Which take them; another of their kind is always tried."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in MINUTES), id=name) for name in WHOLE]
+)
 def test_every_detector_keeps_the_contract(name: str) -> None:
     candidate = DetectorSpec(name, DetectorSpec(name).toy, device="cpu")
     found = list(checks.check_detector(candidate))
